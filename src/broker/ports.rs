@@ -1,0 +1,402 @@
+//! The ports: what the broker asks of the outside. Adapters implement them; the broker owns their words.
+
+use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc};
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::kernel::{
+    digest::Digest,
+    id::{DecisionId, IssuanceId, ReplicaId},
+    identity::{keys::VerificationKey, token::RawToken},
+    issuance::State,
+    ledger::entry::Entry,
+    lifetime::Lifetime,
+    name::{CredentialName, GrantName, IssuerName},
+    policy::target::{Kind, Target},
+    secret::Secret,
+};
+
+/// What a port answers: a boxed future, so that ports can be trait objects.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+// ---------------------------------------------------------------------------------------------------- issuers' keys
+
+/// Where issuers' keys come from.
+pub trait KeySource: Send + Sync {
+    /// The key that a token names, from the issuer's cached set; fetches at most once per cool-down, and never for
+    /// an issuer that is not configured.
+    fn key<'a>(&'a self, issuer: &'a IssuerName, token: &'a RawToken) -> Answer<'a, Result<Arc<VerificationKey>, KeyFault>>;
+
+    /// Issuers whose keys cannot be had now, for `/readyz`; empty is well.
+    fn faults(&self) -> Vec<(IssuerName, String)>;
+}
+
+/// Why there is no key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeyFault {
+    /// The issuer's set could not be had, and none that is fresh enough is held: 503 `issuer_unavailable`.
+    #[error("the issuer's keys cannot be had")]
+    Unavailable,
+    /// The issuer's set holds no such key for this algorithm: 401 `token_signature`.
+    #[error("the issuer has no such key")]
+    Unknown,
+}
+
+// ---------------------------------------------------------------------------------------------------- minters
+
+/// The minters by kind.
+pub type Minters = HashMap<Kind, Arc<dyn Minter>>;
+
+/// Makes credentials of one kind.
+pub trait Minter: Send + Sync {
+    /// Fetches or makes the credential. For `sealed` and `oidc` nothing leaves the process and nothing changes
+    /// elsewhere, so it may run before the durable step.
+    fn fetch<'a>(&'a self, order: &'a Order) -> Answer<'a, Result<Minted, MintFault>>;
+}
+
+/// What a minter is asked for.
+pub struct Order {
+    /// The issuance that it will be.
+    pub issuance: IssuanceId,
+    /// The grant.
+    pub grant: GrantName,
+    /// The credential within it.
+    pub credential: CredentialName,
+    /// What it reaches.
+    pub target: Target,
+    /// Its time to live, where it has one.
+    pub ttl: Option<std::time::Duration>,
+    /// The time of the exchange.
+    pub now: Timestamp,
+}
+
+/// A credential in our hands, not yet delivered.
+pub struct Minted {
+    /// Its fields in order.
+    pub fields: Vec<Field>,
+    /// When it ends by itself; `None` for a static one.
+    pub expires_at: Option<Timestamp>,
+    /// The generation of the sealed store that it was read from, if it was; the durable step checks that it still
+    /// stands.
+    pub sealed_generation: Option<u64>,
+    /// What the ISSUED entry says of it beside the common members (a secret's version, an assertion's `kid`).
+    pub told: Value,
+}
+
+/// One field of a credential.
+pub struct Field {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: Secret,
+    /// Whether it is secret: masked, listed in `secret_fields`.
+    pub is_secret: bool,
+}
+
+/// Why nothing was made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MintFault {
+    /// The backend answered that it will not: 502 `backend_failed`. `reason` goes to the ledger, never to the caller.
+    #[error("the backend refused: {reason}")]
+    Failed {
+        /// A stable word, such as `secret-missing`.
+        reason: &'static str,
+        /// The generation of the sealed store that was looked at, if it was.
+        sealed_generation: Option<u64>,
+    },
+    /// The backend did not answer in time: 504 `backend_timeout`.
+    #[error("the backend did not answer in time")]
+    Timeout,
+}
+
+// ---------------------------------------------------------------------------------------------------- store
+
+/// The durable store: issuance rows, once-claims, keys and the ledger, changed together or not at all.
+pub trait Store: Send + Sync {
+    /// Appends entries; they are durable when it answers. One receipt an entry, in order.
+    fn append(&self, entries: Vec<Entry>) -> Answer<'_, Result<Vec<Receipt>, StoreFault>>;
+
+    /// Records a refusal: as an entry, or in a summary row where the contract says so (more than 30 a minute for a
+    /// project, a tenant that no rule names). Waits for a real commit either way.
+    fn refuse(&self, refusal: Refusal) -> Answer<'_, Result<(), StoreFault>>;
+
+    /// The one durable step of an exchange: idempotency, once-claims, rows and entries in one transaction.
+    fn issue(&self, issue: Issue) -> Answer<'_, Result<IssueVerdict, StoreFault>>;
+
+    /// Moves issued rows to `released`, each by compare-and-swap in one transaction with its entry. Rows that are
+    /// not `issued` any more are left alone, and their entries are dropped. Answers the ids that moved.
+    fn release(&self, releases: Vec<(IssuanceId, Entry)>) -> Answer<'_, Result<Vec<IssuanceId>, StoreFault>>;
+
+    /// One issuance row.
+    fn issuance(&self, id: IssuanceId) -> Answer<'_, Result<Option<IssuanceRow>, StoreFault>>;
+
+    /// Whether this token had its five denials (contract: section 6). Answered from memory.
+    fn is_spent(&self, token: &Digest, now: Timestamp) -> bool;
+
+    /// Turns every summary row into a SUMMARY entry, drops rows whose time is over; called every minute and at stop.
+    /// `seal` makes the entry of one row.
+    fn sweep<'a>(&'a self, now: Timestamp, seal: &'a (dyn Fn(Summary) -> Option<Entry> + Send + Sync)) -> Answer<'a, Result<(), StoreFault>>;
+
+    /// Ledger entries, newest first, filtered in the database.
+    fn entries(&self, query: EntryQuery) -> Answer<'_, Result<Vec<StoredEntry>, StoreFault>>;
+
+    /// One entry by its index.
+    fn entry(&self, index: u64) -> Answer<'_, Result<Option<StoredEntry>, StoreFault>>;
+
+    /// The proof that the entry is in the ledger of the newest checkpoint (C2SP tlog-proof); `None` where there is
+    /// no such entry.
+    fn proof(&self, index: u64) -> Answer<'_, Result<Option<String>, StoreFault>>;
+
+    /// The newest signed checkpoint (C2SP tlog-checkpoint).
+    fn checkpoint(&self) -> Answer<'_, Result<String, StoreFault>>;
+
+    /// Whether the writer is alive and its last commit succeeded.
+    fn health(&self) -> Result<(), StoreFault>;
+}
+
+/// Why the store did not do it. Nothing was changed, as far as anyone may rely on it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreFault {
+    /// The queue is full.
+    #[error("the ledger's queue is full")]
+    Overloaded,
+    /// The database refused, is full, locked, read-only or gone.
+    #[error("the database cannot be written: {0}")]
+    Unavailable(String),
+}
+
+/// An entry's place in the ledger, with its proof against the signed head of its own batch.
+#[derive(Clone, Debug)]
+pub struct Receipt {
+    /// The entry's index.
+    pub index: u64,
+    /// The entry's bytes as stored.
+    pub entry: Vec<u8>,
+    /// The proof (C2SP tlog-proof text).
+    pub proof: String,
+}
+
+/// A refusal to be recorded.
+pub struct Refusal {
+    /// The DENIED entry.
+    pub entry: Entry,
+    /// Who is counted: one summary row each.
+    pub counted: Counted,
+    /// Always an entry, whatever the rate (`token_replayed`).
+    pub always: bool,
+    /// The token's mark and end, where this refusal counts against it (denials and replays).
+    pub against: Option<(Digest, Timestamp)>,
+    /// The precise reason, kept as a sample in a summary row; never a secret, never longer than 200 characters.
+    pub sample: String,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// The subject of a count.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Counted {
+    /// A project of a tenant that some rule names.
+    Project {
+        /// The issuer.
+        issuer: IssuerName,
+        /// The immutable project id.
+        project: String,
+    },
+    /// Authentic tokens of an issuer whose tenant no rule names, or that name no project.
+    Strangers {
+        /// The issuer.
+        issuer: IssuerName,
+    },
+    /// Tokens that could not be verified; the issuer is the configured one that they claim, if any.
+    Unverified {
+        /// The issuer.
+        issuer: Option<IssuerName>,
+    },
+}
+
+/// What a summary row has counted.
+pub struct Summary {
+    /// Whose refusals.
+    pub counted: Counted,
+    /// How many.
+    pub count: u64,
+    /// The first and the last.
+    pub first: Timestamp,
+    /// The last.
+    pub last: Timestamp,
+    /// At most five reasons.
+    pub samples: Vec<String>,
+}
+
+/// The durable step of an exchange.
+pub struct Issue {
+    /// The decision.
+    pub decision: DecisionId,
+    /// The once-keys of all its credentials; kept or released together.
+    pub once: Vec<Digest>,
+    /// Until when once-rows live: `exp` + 2L + 60 s.
+    pub once_until: Timestamp,
+    /// The idempotency key, where one was given.
+    pub key: Option<KeyClaim>,
+    /// The rows; empty where `failed`.
+    pub rows: Vec<NewIssuance>,
+    /// INTENT and ISSUED (or FAILED) of every credential.
+    pub entries: Vec<Entry>,
+    /// Whether the fetch failed: the verdict on claims still wins, but nothing is claimed.
+    pub failed: bool,
+    /// The generation of the sealed store that fetches looked at, if any did.
+    pub sealed_generation: Option<u64>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// A claimed idempotency key.
+#[derive(Clone, Copy)]
+pub struct KeyClaim {
+    /// HMAC over issuer, token id and key.
+    pub key: Digest,
+    /// Digest of route and body.
+    pub body: Digest,
+}
+
+/// A row to be.
+pub struct NewIssuance {
+    /// Its id.
+    pub id: IssuanceId,
+    /// Its grant.
+    pub grant: GrantName,
+    /// Its credential.
+    pub credential: CredentialName,
+    /// Its kind.
+    pub kind: Kind,
+    /// SHA-256 of the handle.
+    pub handle: Digest,
+    /// The issuer of the job.
+    pub issuer: IssuerName,
+    /// The token's id.
+    pub token: Digest,
+    /// The job key's digest, where the profile gives one.
+    pub job: Option<Digest>,
+    /// What bounds its life.
+    pub lifetime: Lifetime,
+    /// Issued at.
+    pub issued_at: Timestamp,
+    /// Ends at.
+    pub expires_at: Option<Timestamp>,
+    /// Whether it can be revoked.
+    pub revocable: bool,
+    /// The replica that made it.
+    pub owner: ReplicaId,
+    /// Exchange deadline + 30 s.
+    pub recover_after: Timestamp,
+}
+
+/// What the durable step found.
+pub enum IssueVerdict {
+    /// Another body under the same key: 422.
+    Mismatch,
+    /// The sealed store changed since the fetch: fetch again.
+    Moved,
+    /// Durable; one receipt an entry, in order.
+    Recorded(Vec<Receipt>),
+    /// No free use: 409.
+    Replayed,
+}
+
+/// A row as stored.
+#[derive(Clone, Debug)]
+pub struct IssuanceRow {
+    /// Its id.
+    pub id: IssuanceId,
+    /// Its decision.
+    pub decision: DecisionId,
+    /// Its grant.
+    pub grant: String,
+    /// Its credential.
+    pub credential: String,
+    /// Its kind.
+    pub kind: String,
+    /// Where it stands.
+    pub state: State,
+    /// SHA-256 of the handle.
+    pub handle: Digest,
+    /// The issuer of the job.
+    pub issuer: String,
+    /// The token's id.
+    pub token: Digest,
+    /// The job key's digest.
+    pub job: Option<Digest>,
+    /// What bounds its life.
+    pub lifetime: Lifetime,
+    /// Issued at.
+    pub issued_at: Timestamp,
+    /// Ends at.
+    pub expires_at: Option<Timestamp>,
+    /// Until when it may be usable, where that is not `expires_at`.
+    pub usable_until: Option<Timestamp>,
+    /// Whether it can be revoked.
+    pub revocable: bool,
+}
+
+/// What to look for in the ledger.
+#[derive(Clone, Debug, Default)]
+pub struct EntryQuery {
+    /// Terms that must all hold.
+    pub terms: Vec<Term>,
+    /// Not before.
+    pub from: Option<Timestamp>,
+    /// Before.
+    pub to: Option<Timestamp>,
+    /// Indices below this one (the cursor).
+    pub below: Option<u64>,
+    /// At most so many, 1 to 500.
+    pub limit: u32,
+}
+
+/// One term of a query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Term {
+    /// What it speaks of.
+    pub qualifier: Qualifier,
+    /// Its text.
+    pub value: String,
+    /// Whether it must not hold.
+    pub negated: bool,
+}
+
+/// What a term speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Qualifier {
+    /// `actor:`
+    Actor,
+    /// `env:`
+    Env,
+    /// `grant:`
+    Grant,
+    /// `issuer:`
+    Issuer,
+    /// `outcome:`, an entry's code in any case.
+    Outcome,
+    /// `reason:`
+    Reason,
+    /// `ref:`
+    Ref,
+    /// `repo:`
+    Repo,
+    /// `run:`
+    Run,
+    /// Free text, anywhere in the entry.
+    Text,
+}
+
+/// An entry with its index, and the personal values that were not erased.
+#[derive(Clone, Debug)]
+pub struct StoredEntry {
+    /// Its index.
+    pub index: u64,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Personal values as (field, value).
+    pub personal: Vec<(String, String)>,
+}

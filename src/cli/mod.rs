@@ -1,0 +1,6 @@
+//! Composition root: arguments, configuration, wiring.
+
+/// Runs the command line.
+pub fn run() -> std::process::ExitCode {
+    std::process::ExitCode::SUCCESS
+}

@@ -1,0 +1,14 @@
+//! Who is calling: from the text of a token to a [`JobIdentity`], in an order that types prove:
+//! [`token::RawToken`] -> [`verify::VerifiedToken`] -> [`job::JobIdentity`].
+//!
+//! Nothing here fetches a key or reads a clock. `jsonwebtoken` checks signatures; registered claims are checked
+//! by [`verify`] alone, since the crate lets through what we must refuse (wrong types, several audiences, `crit`).
+
+pub mod job;
+pub mod keys;
+pub mod profile;
+pub mod profiles;
+pub mod token;
+pub mod verify;
+
+pub use job::JobIdentity;

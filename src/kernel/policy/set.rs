@@ -1,0 +1,97 @@
+//! A whole policy set: immutable, named by its digest, indexed by grant.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+
+use super::{matcher::Condition, template::TargetTemplate};
+use crate::kernel::{
+    digest::Digest,
+    identity::profile::Profile,
+    name::{CredentialName, GrantName, IssuerName, RuleName},
+};
+
+/// The files of one read, by path relative to the root, sorted. Names with a leading dot are not in it.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Files(pub BTreeMap<String, Vec<u8>>);
+
+/// What the operator's configuration says of an issuer; policy must agree with it.
+#[derive(Clone)]
+pub struct TrustedIssuer {
+    /// Its name.
+    pub name: IssuerName,
+    /// Its URL, byte for byte the `iss` of its tokens.
+    pub url: String,
+    /// Its profile.
+    pub profile: &'static Profile,
+}
+
+/// What policy says of an issuer.
+pub struct IssuerPolicy {
+    /// What the operator trusts.
+    pub trusted: TrustedIssuer,
+    /// The one audience that its tokens must carry.
+    pub audience: String,
+    /// The greatest age of a token at the exchange.
+    pub max_token_age: Duration,
+}
+
+/// A grant as loaded.
+pub struct Grant {
+    /// Its name.
+    pub name: GrantName,
+    /// For people.
+    pub description: String,
+    /// Who answers for it.
+    pub owners: Vec<String>,
+    /// `read`, `write`, `production` or `signing`.
+    pub class: Option<&'static str>,
+    /// The file that holds it.
+    pub file: Arc<str>,
+    /// Any rule that matches permits.
+    pub rules: Vec<Rule>,
+    /// What it yields, by name.
+    pub credentials: BTreeMap<CredentialName, Credential>,
+    /// The first moment at which it is no longer valid: the end of `valid_until`'s day, UTC.
+    pub lapses_at: Option<Timestamp>,
+    /// Whether it is switched on.
+    pub enabled: bool,
+}
+
+/// One entry of `allow`.
+pub struct Rule {
+    /// Its name.
+    pub name: RuleName,
+    /// The issuer whose tokens it speaks of.
+    pub issuer: IssuerName,
+    /// All must hold.
+    pub conditions: Vec<Condition>,
+    /// The dangerous triggers that it names by a literal.
+    pub named_triggers: BTreeSet<String>,
+}
+
+/// One credential of a grant.
+pub struct Credential {
+    /// Where it comes from; a template is filled from claims at the decision.
+    pub target: TargetTemplate,
+    /// Its time to live; `None` for a static one.
+    pub ttl: Option<Duration>,
+}
+
+/// A policy set that was accepted by the loader.
+pub struct PolicySet {
+    /// SHA-256 over sorted path, length and bytes of every file.
+    pub digest: Digest,
+    /// The git commit, where known.
+    pub commit: Option<String>,
+    /// Issuers by name.
+    pub issuers: HashMap<IssuerName, IssuerPolicy>,
+    /// Grants by name.
+    pub grants: HashMap<GrantName, Grant>,
+    /// For each issuer the tenant values that some rule names as a literal.
+    pub named_tenants: HashMap<IssuerName, BTreeSet<String>>,
+}

@@ -1,0 +1,5 @@
+//! The `hallpass` binary: everything it does stands in the library.
+
+fn main() -> std::process::ExitCode {
+    hallpass::cli::run()
+}
