@@ -110,8 +110,11 @@ impl Refused {
 impl From<StoreFault> for Refused {
     /// If the ledger cannot be written, nothing is minted and nothing is told (P1, P7, P8).
     fn from(_: StoreFault) -> Self {
-        Self::new(Code::LedgerUnavailable, "the ledger cannot be written now, so nothing was issued; try again")
-            .retry_after(1)
+        Self::new(
+            Code::LedgerUnavailable,
+            "the ledger cannot be written now, so nothing was issued; try again",
+        )
+        .retry_after(1)
     }
 }
 

@@ -26,7 +26,11 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait KeySource: Send + Sync {
     /// The key that a token names, from the issuer's cached set; fetches at most once per cool-down, and never for
     /// an issuer that is not configured.
-    fn key<'a>(&'a self, issuer: &'a IssuerName, token: &'a RawToken) -> Answer<'a, Result<Arc<VerificationKey>, KeyFault>>;
+    fn key<'a>(
+        &'a self,
+        issuer: &'a IssuerName,
+        token: &'a RawToken,
+    ) -> Answer<'a, Result<Arc<VerificationKey>, KeyFault>>;
 
     /// Issuers whose keys cannot be had now, for `/readyz`; empty is well.
     fn faults(&self) -> Vec<(IssuerName, String)>;
@@ -136,7 +140,11 @@ pub trait Store: Send + Sync {
 
     /// Turns every summary row into a SUMMARY entry, drops rows whose time is over; called every minute and at stop.
     /// `seal` makes the entry of one row.
-    fn sweep<'a>(&'a self, now: Timestamp, seal: &'a (dyn Fn(Summary) -> Option<Entry> + Send + Sync)) -> Answer<'a, Result<(), StoreFault>>;
+    fn sweep<'a>(
+        &'a self,
+        now: Timestamp,
+        seal: &'a (dyn Fn(Summary) -> Option<Entry> + Send + Sync),
+    ) -> Answer<'a, Result<(), StoreFault>>;
 
     /// Ledger entries, newest first, filtered in the database.
     fn entries(&self, query: EntryQuery) -> Answer<'_, Result<Vec<StoredEntry>, StoreFault>>;

@@ -77,8 +77,10 @@ mod tests {
     #[test]
     fn only_the_seven_changes_of_the_contract_are_allowed() {
         let pairs = State::ALL.iter().flat_map(|from| State::ALL.iter().map(move |to| (*from, *to)));
-        let allowed: Vec<String> =
-            pairs.filter(|(from, to)| from.may_become(*to)).map(|(from, to)| format!("{from}>{to}")).collect();
+        let allowed: Vec<String> = pairs
+            .filter(|(from, to)| from.may_become(*to))
+            .map(|(from, to)| format!("{from}>{to}"))
+            .collect();
         assert_eq!(
             allowed,
             [

@@ -1,16 +1,25 @@
 //! Entries: canonical JSON of at most 16 KiB, hashed as stored, each with its own salt; personal values stand
 //! outside, bound by commitments.
+//!
+//! The broker drafts, [`Draft::seal`] makes the bytes, and nobody ever writes them again: they are stored, proven and
+//! exported as they are. The salt keeps whoever sees only a leaf hash (a proof, a tile) from guessing the entry. A
+//! personal value never stands in the bytes; its commitment does, with 32 random bytes of its own, so that erasing
+//! value and bytes together makes it unknowable and breaks no proof. Contract: section 6; RFC 8785 for the bytes.
 
 use jiff::Timestamp;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+use super::tree::leaf_hash;
 use crate::kernel::{
     digest::Digest,
     id::{DecisionId, IssuanceId, ReplicaId},
 };
 
-/// The greatest entry.
+/// The greatest entry. The tile format would carry 64 KiB; a quarter of it is the contract's.
 pub const MAX_ENTRY_BYTES: usize = 16 * 1024;
+
+/// The version of entries, their member `v`.
+pub const ENTRY_VERSION: u64 = 1;
 
 /// Codes of entries (design: section 6), those that this version writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -40,7 +49,7 @@ pub enum EntryCode {
 /// An entry to be: what happened, before it is given salt and blinding.
 #[derive(Default, Clone)]
 pub struct Draft {
-    /// Its code.
+    /// Its code; an entry without one is refused.
     pub code: Option<EntryCode>,
     /// The decision.
     pub decision: Option<DecisionId>,
@@ -80,7 +89,7 @@ pub struct Entry {
     pub leaf: Digest,
     /// Its code.
     pub code: EntryCode,
-    /// Its time.
+    /// Its time, whole milliseconds, as its bytes say it.
     pub at: Timestamp,
     /// The decision.
     pub decision: Option<DecisionId>,
@@ -99,32 +108,337 @@ pub enum EntryFault {
     /// There were no random bytes.
     #[error("no random bytes")]
     NoEntropy,
+    /// It has no code, or its subject or the claims in it are no object.
+    #[error("the draft has no code, or a subject that is no object")]
+    Unfinished,
     /// A number that RFC 8785 cannot write.
     #[error("a number that canonical JSON cannot write")]
     Unwritable,
 }
 
+/// Whatever fills a slice with random bytes, and says whether it did.
+pub type Random<'a> = &'a dyn Fn(&mut [u8]) -> bool;
+
 impl EntryCode {
+    /// Every code, in the order of their words.
+    pub const ALL: [Self; 19] = [
+        Self::AlertPolicyRejected,
+        Self::AlertRollback,
+        Self::ConfigLoaded,
+        Self::Denied,
+        Self::DryRun,
+        Self::Exported,
+        Self::Failed,
+        Self::Intent,
+        Self::Issued,
+        Self::PolicyLoaded,
+        Self::PolicyRejected,
+        Self::Read,
+        Self::Released,
+        Self::SecretRemoved,
+        Self::SecretSet,
+        Self::Started,
+        Self::Stopped,
+        Self::Summary,
+        Self::Undelivered,
+    ];
+
     /// The code's text, as in the contract: `DENIED`, `ALERT_ROLLBACK`, …
     pub fn as_str(self) -> &'static str {
-        todo!()
+        match self {
+            Self::AlertPolicyRejected => "ALERT_POLICY_REJECTED",
+            Self::AlertRollback => "ALERT_ROLLBACK",
+            Self::ConfigLoaded => "CONFIG_LOADED",
+            Self::Denied => "DENIED",
+            Self::DryRun => "DRY_RUN",
+            Self::Exported => "EXPORTED",
+            Self::Failed => "FAILED",
+            Self::Intent => "INTENT",
+            Self::Issued => "ISSUED",
+            Self::PolicyLoaded => "POLICY_LOADED",
+            Self::PolicyRejected => "POLICY_REJECTED",
+            Self::Read => "READ",
+            Self::Released => "RELEASED",
+            Self::SecretRemoved => "SECRET_REMOVED",
+            Self::SecretSet => "SECRET_SET",
+            Self::Started => "STARTED",
+            Self::Stopped => "STOPPED",
+            Self::Summary => "SUMMARY",
+            Self::Undelivered => "UNDELIVERED",
+        }
+    }
+
+    /// Reads a code; `None` for one that this version does not write.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|each| each.as_str() == text)
+    }
+}
+
+impl std::fmt::Display for EntryCode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
 impl Draft {
+    /// A draft of that code, with nothing else in it.
+    pub fn of(code: EntryCode) -> Self {
+        Self { code: Some(code), ..Self::default() }
+    }
+
     /// Makes the entry. `random` fills a slice with random bytes, and is asked once for the salt (16) and once a
     /// personal value (32).
     ///
     /// # Errors
     ///
     /// [`EntryFault`].
-    pub fn seal(
+    pub fn seal(self, at: Timestamp, replica: ReplicaId, random: Random<'_>) -> Result<Entry, EntryFault> {
+        let code = self.code.ok_or(EntryFault::Unfinished)?;
+        let at = Timestamp::from_millisecond(at.as_millisecond()).map_err(|_| EntryFault::Unwritable)?;
+        let mut subject = match self.subject {
+            None => None,
+            Some(Value::Object(members)) => Some(members),
+            Some(_) => return Err(EntryFault::Unfinished),
+        };
+        let mut commitments = Map::new();
+        let mut personal = Vec::with_capacity(self.personal.len());
+        for Personal { field, value, is_claim } in self.personal {
+            let blind: [u8; 32] = fresh(random)?;
+            let commitment = json!({ "commitment": commitment(&blind, &field, &value).to_string() });
+            let holder = if is_claim {
+                let claims = subject.get_or_insert_default().entry("claims").or_insert_with(|| json!({}));
+                claims.as_object_mut().ok_or(EntryFault::Unfinished)?
+            } else {
+                &mut commitments
+            };
+            holder.insert(field.clone(), commitment);
+            personal.push((field, blind, value));
+        }
+        let salt: [u8; 16] = fresh(random)?;
+        let members = [
+            ("v", Some(Value::from(ENTRY_VERSION))),
+            ("code", Some(Value::from(code.as_str()))),
+            ("at", Some(Value::from(format!("{at:.3}")))),
+            ("salt", Some(Value::from(hex(&salt)))),
+            ("replica", Some(Value::from(replica.to_string()))),
+            ("decision", self.decision.map(|id| id.to_string().into())),
+            ("issuance", self.issuance.map(|id| id.to_string().into())),
+            ("subject", subject.map(Value::Object)),
+            ("policy", self.policy),
+            ("request", self.request),
+            ("result", self.result),
+            ("token", self.token),
+            ("commitments", (!commitments.is_empty()).then_some(Value::Object(commitments))),
+        ];
+        let present = members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        let bytes = canonical(&Value::Object(present.collect()))?;
+        if bytes.len() > MAX_ENTRY_BYTES {
+            return Err(EntryFault::TooLarge(bytes.len()));
+        }
+        let leaf = leaf_hash(&bytes);
+        let (decision, issuance) = (self.decision, self.issuance);
+        Ok(Entry { bytes, leaf, code, at, decision, issuance, personal })
+    }
+
+    /// The same without the job's claims: `subject` keeps its other members, gets `claims_cut: true`, and personal
+    /// claims keep their commitments. What happened can then be recorded whatever a CI system put into a token; only
+    /// replay and `explain` answer `unknown` for it.
+    pub fn slim(mut self) -> Self {
+        if let Some(Value::Object(members)) = &mut self.subject {
+            members.remove("claims");
+            members.insert("claims_cut".to_owned(), Value::Bool(true));
+        }
+        self
+    }
+
+    /// Makes the entry, without the job's claims where they are what does not fit or cannot be written.
+    ///
+    /// # Errors
+    ///
+    /// [`EntryFault`].
+    pub fn seal_or_slim(
         self,
-        _at: Timestamp,
-        _replica: ReplicaId,
-        _random: &dyn Fn(&mut [u8]) -> bool,
+        at: Timestamp,
+        replica: ReplicaId,
+        random: Random<'_>,
     ) -> Result<Entry, EntryFault> {
-        let _: Map<String, Value>;
-        todo!()
+        match self.clone().seal(at, replica, random) {
+            Err(EntryFault::TooLarge(_) | EntryFault::Unwritable) => self.slim().seal(at, replica, random),
+            other => other,
+        }
+    }
+}
+
+/// The commitment to a personal value: SHA-256(32 random bytes || field || value).
+pub fn commitment(blind: &[u8; 32], field: &str, value: &str) -> Digest {
+    Digest::of(&[blind.as_slice(), field.as_bytes(), value.as_bytes()].concat())
+}
+
+/// RFC 8785, and no integer that a reader with doubles would read as another one (RFC 7493 section 2.2).
+fn canonical(value: &Value) -> Result<Vec<u8>, EntryFault> {
+    if !is_exact(value) {
+        return Err(EntryFault::Unwritable);
+    }
+    serde_json_canonicalizer::to_vec(value).map_err(|_| EntryFault::Unwritable)
+}
+
+fn is_exact(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(_) | Value::String(_) => true,
+        Value::Number(number) => {
+            let integer = number.as_u64().or_else(|| number.as_i64().map(i64::unsigned_abs));
+            integer.is_none_or(|magnitude| magnitude <= MAX_EXACT)
+        }
+        Value::Array(items) => items.iter().all(is_exact),
+        Value::Object(members) => members.values().all(is_exact),
+    }
+}
+
+fn fresh<const N: usize>(random: Random<'_>) -> Result<[u8; N], EntryFault> {
+    let mut bytes = [0; N];
+    if !random(&mut bytes) {
+        return Err(EntryFault::NoEntropy);
+    }
+    Ok(bytes)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// 2^53 - 1: beyond it a double skips integers.
+const MAX_EXACT: u64 = (1 << 53) - 1;
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    fn at() -> Timestamp {
+        "2026-11-23T10:20:30.4567891Z".parse().unwrap()
+    }
+
+    fn replica() -> ReplicaId {
+        ReplicaId::from_bytes([1; 16])
+    }
+
+    fn draft() -> Draft {
+        Draft {
+            subject: Some(
+                json!({ "issuer": "github", "project": "701", "claims": { "ref": "refs/heads/main", "n": 7 } }),
+            ),
+            result: Some(json!({ "failed": ["environment"] })),
+            personal: vec![
+                Personal { field: "actor".to_owned(), value: "octocat".to_owned(), is_claim: true },
+                Personal { field: "address".to_owned(), value: "192.0.2.7".to_owned(), is_claim: false },
+            ],
+            decision: Some(DecisionId::from_bytes([2; 16])),
+            ..Draft::of(EntryCode::Denied)
+        }
+    }
+
+    fn counting() -> impl Fn(&mut [u8]) -> bool {
+        let next = Cell::new(0_u8);
+        move |out| {
+            next.set(next.get() + 1);
+            out.fill(next.get());
+            true
+        }
+    }
+
+    fn seal(draft: Draft) -> Result<Entry, EntryFault> {
+        draft.seal(at(), replica(), &counting())
+    }
+
+    #[test]
+    fn the_bytes_are_the_canonical_json_that_the_manual_promises() {
+        let entry = seal(draft()).unwrap();
+        let actor = commitment(&[1; 32], "actor", "octocat");
+        let address = commitment(&[2; 32], "address", "192.0.2.7");
+        let expected = format!(
+            "{{\"at\":\"2026-11-23T10:20:30.456Z\",\"code\":\"DENIED\",\
+             \"commitments\":{{\"address\":{{\"commitment\":\"{address}\"}}}},\
+             \"decision\":\"dec_0208420g81040g2081040g2081\",\"replica\":\"rep_0108420g81040g2081040g2081\",\
+             \"result\":{{\"failed\":[\"environment\"]}},\"salt\":\"{}\",\
+             \"subject\":{{\"claims\":{{\"actor\":{{\"commitment\":\"{actor}\"}},\"n\":7,\"ref\":\"refs/heads/main\"}},\
+             \"issuer\":\"github\",\"project\":\"701\"}},\"v\":1}}",
+            "03".repeat(16),
+        );
+        let decision = DecisionId::from_bytes([2; 16]).to_string();
+        let expected = expected
+            .replace("dec_0208420g81040g2081040g2081", &decision)
+            .replace("rep_0108420g81040g2081040g2081", &replica().to_string());
+        assert_eq!(String::from_utf8(entry.bytes.clone()).unwrap(), expected);
+        assert_eq!(entry.leaf, Digest::of(&[&[0], entry.bytes.as_slice()].concat()));
+        assert_eq!(entry.at.to_string(), "2026-11-23T10:20:30.456Z");
+    }
+
+    #[test]
+    fn a_commitment_is_the_plain_hash_of_bytes_field_and_value() {
+        let hash = Digest::of(&[[9; 32].as_slice(), b"actoroctocat"].concat());
+        assert_eq!(commitment(&[9; 32], "actor", "octocat"), hash);
+    }
+
+    #[test]
+    fn personal_values_stand_outside_the_bytes() {
+        let mut draft = draft();
+        draft.subject = Some(json!({ "claims": { "actor": "octocat" } }));
+        let entry = seal(draft).unwrap();
+        let text = String::from_utf8(entry.bytes).unwrap();
+        assert!(!text.contains("octocat") && !text.contains("192.0.2.7"), "{text}");
+        let kept: Vec<&str> = entry.personal.iter().map(|(_, _, value)| value.as_str()).collect();
+        assert_eq!(kept, ["octocat", "192.0.2.7"]);
+    }
+
+    #[test]
+    fn whole_seconds_have_three_digits_too() {
+        let entry = Draft::of(EntryCode::Started)
+            .seal("2026-11-23T10:20:30Z".parse().unwrap(), replica(), &counting())
+            .unwrap();
+        assert!(String::from_utf8(entry.bytes).unwrap().contains("\"at\":\"2026-11-23T10:20:30.000Z\""));
+    }
+
+    #[test]
+    fn an_entry_over_16_kib_is_refused_and_its_slim_form_is_not() {
+        let mut large = draft();
+        let claims: Map<String, Value> =
+            (0..9).map(|n| (format!("claim-{n}"), "x".repeat(2048).into())).collect();
+        large.subject = Some(json!({ "issuer": "github", "project": "701", "claims": claims }));
+        assert!(matches!(seal(large.clone()), Err(EntryFault::TooLarge(18_000..))));
+        let slim = large.seal_or_slim(at(), replica(), &counting()).unwrap();
+        let value: Value = serde_json::from_slice(&slim.bytes).unwrap();
+        assert_eq!(value["subject"]["project"], "701");
+        assert_eq!(value["subject"]["claims_cut"], true);
+        assert_eq!(value["subject"]["claims"].as_object().unwrap().keys().collect::<Vec<_>>(), ["actor"]);
+        assert_eq!(slim.personal.len(), 2);
+    }
+
+    #[test]
+    fn numbers_that_a_double_would_change_are_refused_or_cut_with_the_claims() {
+        for (number, fits) in
+            [(json!(MAX_EXACT), true), (json!(MAX_EXACT + 1), false), (json!(i64::MIN), false)]
+        {
+            let mut draft = draft();
+            draft.subject = Some(json!({ "claims": { "n": [number] } }));
+            assert_eq!(seal(draft.clone()).err(), (!fits).then_some(EntryFault::Unwritable));
+            assert!(draft.seal_or_slim(at(), replica(), &counting()).is_ok());
+        }
+    }
+
+    #[test]
+    fn nothing_is_sealed_without_entropy_or_a_code() {
+        assert_eq!(draft().seal(at(), replica(), &|_| false).err(), Some(EntryFault::NoEntropy));
+        assert_eq!(seal(Draft { code: None, ..draft() }).err(), Some(EntryFault::Unfinished));
+        assert_eq!(seal(Draft { subject: Some(json!([])), ..draft() }).err(), Some(EntryFault::Unfinished));
+    }
+
+    #[test]
+    fn codes_are_told_apart_and_read_back() {
+        for code in EntryCode::ALL {
+            assert_eq!(EntryCode::parse(code.as_str()), Some(code));
+        }
+        assert!(EntryCode::ALL.windows(2).all(|pair| pair[0].as_str() < pair[1].as_str()));
+        assert_eq!(EntryCode::parse("denied"), None);
     }
 }

@@ -116,6 +116,10 @@ pub fn decide(_set: &PolicySet, _identity: &JobIdentity, _request: &Request, _no
 }
 
 /// What `GET /v1/grants` answers: the grants that this identity may use now, by name.
-pub fn usable<'a>(_set: &'a PolicySet, _identity: &JobIdentity, _now: Timestamp) -> Vec<&'a super::set::Grant> {
+pub fn usable<'a>(
+    _set: &'a PolicySet,
+    _identity: &JobIdentity,
+    _now: Timestamp,
+) -> Vec<&'a super::set::Grant> {
     todo!()
 }
