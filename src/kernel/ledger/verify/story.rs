@@ -118,10 +118,11 @@ impl Story {
             ("INTENT" | "ISSUED" | "FAILED" | "UNRESOLVED", None) => {
                 return Err(format!("{code} without an issuance"));
             }
+            ("INTENT", Some(id)) if self.open.contains_key(id) => {
+                return Err(format!("a second INTENT of {id}"));
+            }
             ("INTENT", Some(id)) => {
-                if self.open.insert(id.to_owned(), index).is_some() {
-                    return Err(format!("a second INTENT of {id}"));
-                }
+                self.open.insert(id.to_owned(), index);
             }
             ("ISSUED", Some(id)) => {
                 self.open.remove(id).ok_or_else(|| format!("ISSUED without an open INTENT of {id}"))?;

@@ -463,3 +463,16 @@ fn two_thousand_single_changes_to_an_export_are_all_found_and_the_first_bad_entr
     }
     assert!(seen > 1_000);
 }
+
+#[test]
+fn every_flipped_bit_of_a_receipt_is_refused() {
+    let log = log(12);
+    let receipt = log.receipt(11).1.into_bytes();
+    let verifier = log.key.verifier();
+    for bit in 0..receipt.len() * 8 {
+        let mut bytes = receipt.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        assert!(Anchor { name: String::new(), bytes }.read(Some(&verifier)).is_err(), "bit {bit}: {text}");
+    }
+}
