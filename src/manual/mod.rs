@@ -1,3 +1,5 @@
-//! The manual: prose that outlives a change, kept beside the code so that its links and examples are checked.
+//! Prose that outlives a change: formats, promises, and where we depart from a standard.
 
+pub mod entries;
+pub mod exchange;
 pub mod ledger;
