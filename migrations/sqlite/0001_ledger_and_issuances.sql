@@ -1,5 +1,5 @@
 -- The first schema: the ledger, issuance rows, once-claims, sealed secrets and keys. All of it changes in one
--- transaction or not at all. Moments are microseconds since 1970 UTC; digests and ids are their bytes.
+-- transaction or not at all. Moments are nanoseconds since 1970 UTC; digests and ids are their bytes.
 -- It runs within the transaction that creates the database.
 
 -- Facts about the database itself. `sealing_check` tells a wrong sealing key before anything is touched.

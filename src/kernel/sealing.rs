@@ -19,13 +19,19 @@ pub const RANDOM_BYTES: usize = KEY_BYTES + 2 * NONCE_BYTES;
 /// The text form of a sealing key starts with this; standard base64 of the 32 bytes follows.
 pub const KEY_PREFIX: &str = "hallpass-sealing-key-v1:";
 
+/// The purpose of a secret's record.
+pub const PURPOSE_SECRET: &str = "secret";
+
+/// The purpose of the record of a key that Hallpass made for itself.
+pub const PURPOSE_KEY: &str = "key";
+
 /// The key that wraps all data keys. It comes from outside the store and never goes into it.
 pub struct SealingKey(Secret);
 
 /// What a record is, bound to it as associated data.
 #[derive(Clone, Copy)]
 pub struct Sealed<'a> {
-    /// What it is kept for: `secret`, `key`.
+    /// What it is kept for: [`PURPOSE_SECRET`] or [`PURPOSE_KEY`].
     pub purpose: &'a str,
     /// Its name.
     pub name: &'a str,
@@ -182,9 +188,8 @@ fn append_sealed(
     let start = bytes.len();
     bytes.extend_from_slice(plain);
     let place = bytes.get_mut(start..).ok_or(SealFault::Input)?;
-    let tag = cipher
-        .encrypt_inout_detached(&nonce_array, bound, place.into())
-        .map_err(|_| SealFault::Input)?;
+    let tag =
+        cipher.encrypt_inout_detached(&nonce_array, bound, place.into()).map_err(|_| SealFault::Input)?;
     bytes.extend_from_slice(&tag);
     Ok(())
 }
