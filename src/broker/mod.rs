@@ -6,19 +6,40 @@ pub mod error;
 pub mod exchange;
 pub mod identify;
 pub mod issuances;
+pub mod lifecycle;
 pub mod ports;
 pub mod query;
+mod record;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
+use tokio_util::task::TaskTracker;
 
-use crate::kernel::{id::ReplicaId, policy::PolicySet};
+use crate::kernel::{
+    id::ReplicaId,
+    name::IssuerName,
+    policy::{PolicySet, set::TrustedIssuer},
+};
 
 pub use ambient::{Ambient, Clock, Entropy};
 
 /// Everything that a use case needs, wired once.
 pub struct Broker {
+    ambient: Ambient,
+    store: Arc<dyn ports::Store>,
+    keys: Arc<dyn ports::KeySource>,
+    minters: ports::Minters,
+    policy: ArcSwapOption<PolicySet>,
+    settings: Settings,
+    rates: identify::ProjectRates,
+    running: exchange::Running,
+    reads: query::Reads,
+    tasks: TaskTracker,
+}
+
+/// What a broker is made of.
+pub struct Parts {
     /// Time and randomness.
     pub ambient: Ambient,
     /// The durable store and ledger.
@@ -27,26 +48,48 @@ pub struct Broker {
     pub keys: Arc<dyn ports::KeySource>,
     /// The minters, by kind.
     pub minters: ports::Minters,
-    /// The accepted policy set; none until the first is accepted.
-    pub policy: ArcSwapOption<PolicySet>,
     /// What the operator set.
     pub settings: Settings,
-    /// Keyed calls that are running in this process.
-    pub running: exchange::Running,
-    /// Exchanges that outlive their connection; closed and drained at shutdown.
-    pub tasks: tokio_util::task::TaskTracker,
 }
 
 /// What the operator's configuration says about the exchange.
 pub struct Settings {
     /// This boot of this replica: the owner of its issuance rows.
     pub replica: ReplicaId,
+    /// Whom the operator trusts; policy must agree.
+    pub trusted: BTreeMap<IssuerName, TrustedIssuer>,
     /// Clock leeway L for `exp`, `nbf`, `iat`.
     pub clock_leeway: Duration,
     /// The exchange's total deadline.
     pub exchange_deadline: Duration,
     /// The deadline of one mint.
     pub mint_deadline: Duration,
+    /// Exchanges a minute that one project may ask for.
+    pub per_project_per_minute: u32,
     /// Key for pseudonyms of token ids and idempotency keys (32 bytes, from the store).
     pub pseudonym_key: [u8; 32],
+}
+
+impl Broker {
+    /// Wires a broker. It has no policy yet: until [`Broker::offer_policy`] accepts a set it answers `not_ready`.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts { ambient, store, keys, minters, settings } = parts;
+        Arc::new(Self {
+            rates: identify::ProjectRates::new(settings.per_project_per_minute),
+            ambient,
+            store,
+            keys,
+            minters,
+            policy: ArcSwapOption::empty(),
+            settings,
+            running: exchange::Running::default(),
+            reads: query::Reads::default(),
+            tasks: TaskTracker::new(),
+        })
+    }
+
+    /// The policy set that decides now.
+    pub fn policy(&self) -> Option<Arc<PolicySet>> {
+        self.policy.load_full()
+    }
 }

@@ -1,0 +1,46 @@
+//! # Entries of the ledger
+//!
+//! Every entry has `v` (1), `code`, `at`, `salt` and `replica`. A member that has nothing to say is absent.
+//!
+//! | code | when | members beside the common ones |
+//! |---|---|---|
+//! | `ALERT_POLICY_REJECTED` | a policy set was refused; the one before stays | `result {digest, findings, first}` |
+//! | `ALERT_ROLLBACK` | the database is behind, or beside, a head that was seen | `result {seen, found}` |
+//! | `CONFIG_LOADED` | a broker read its configuration | `result` |
+//! | `DENIED` | a request was refused, once a decision or an authentic token | `decision`, `subject`, `policy {digest, commit}`, `request {id, grants}`, `result {code, reason, tried}`, `token`, `commitments` |
+//! | `DRY_RUN` | a dry run was decided | as `DENIED`, `result {would_issue}` |
+//! | `EXPORTED` | somebody exported the ledger | `result {reader, size}` |
+//! | `FAILED` | a credential could not be made, or was discarded | `decision`, `issuance`, `subject`, `policy {digest, commit, grant}`, `request {id, credential}`, `result {code, reason, minted}`, `token` |
+//! | `INTENT` | a credential is about to be issued | `decision`, `issuance`, `subject`, `policy {digest, commit, grant, rule, file}`, `request {id, grants, credential, kind, target, ttl_seconds}`, `token`, `commitments` |
+//! | `ISSUED` | its record, durable before a byte of it leaves | `decision`, `issuance`, `subject`, `policy {digest, commit, grant}`, `request {id, credential}`, `result {kind, lifetime, issued_at, expires_at, revocable, told}`, `token`, `commitments` |
+//! | `POLICY_LOADED` | a policy set decides from now on | `result {digest, commit, issuers, grants}` |
+//! | `POLICY_REJECTED` | a policy set was refused | `result {digest, findings, first}` |
+//! | `READ` | somebody read the ledger: once a query, once a reader and hour for single entries | `result {reader, what}`, `commitments {query}` |
+//! | `RELEASED` | a job gave back what nobody can revoke | `decision`, `issuance`, `policy {grant}`, `request {credential, by}`, `result {usable_until}` |
+//! | `SECRET_REMOVED` | a sealed secret was removed | `result` |
+//! | `SECRET_SET` | a sealed secret was set | `result` |
+//! | `STARTED` | a broker serves from now on | `result` |
+//! | `STOPPED` | a broker ended in order | `result` |
+//! | `SUMMARY` | refusals of a minute that are no entries of their own | `result {of, issuer, project, count, first, last, sample}` |
+//! | `UNDELIVERED` | the answer could not be written to the job | as `ISSUED`, `result {usable_until}` |
+//!
+//! `subject` is `{issuer, profile, tenant, project, project_name, ref, trigger, definition, environment, runner, run,
+//! unusable, claims}`; `claims` holds every claim that the profile marks usable and that has the profile's type.
+//! `token` is `{issuer, id_hmac, iat, exp}`: the id is a pseudonym under a key of this ledger.
+//!
+//! **Personal values** (logins, source addresses, a request's reason, the text of a query) are not in the entry. In
+//! their place stands a commitment; value and blinding bytes stand in a table from which they can be erased.
+
+#[cfg(test)]
+mod tests {
+    use crate::kernel::ledger::entry::EntryCode;
+
+    #[test]
+    fn every_code_stands_in_the_table() {
+        let page = include_str!("entries.rs");
+        for code in EntryCode::ALL {
+            let row = format!("//! | `{}` |", code.as_str());
+            assert_eq!(page.matches(&row).count(), 1, "{}", code.as_str());
+        }
+    }
+}

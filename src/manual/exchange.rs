@@ -1,0 +1,42 @@
+//! # The exchange
+//!
+//! One request, nine steps, and what each proves to the next. A step takes what the step before made, by value, and
+//! nothing else can make it; so none can be skipped, repeated or reordered.
+//!
+//! | step | takes | makes | where |
+//! |---|---|---|---|
+//! | issuer, keys | the bearer text | [`RawToken`](crate::kernel::identity::token::RawToken) and a key | [`broker::identify`](crate::broker::identify) |
+//! | verify | both | [`VerifiedToken`](crate::kernel::identity::verify::VerifiedToken) | [`kernel::identity::verify`](crate::kernel::identity::verify) |
+//! | identity | it | [`JobIdentity`](crate::kernel::identity::JobIdentity), as a [`Caller`](crate::broker::identify::Caller) | the same |
+//! | decide | it, the policy snapshot, the request, the time | [`Permit`](crate::kernel::policy::Permit) or [`Denial`](crate::kernel::policy::Denial) | [`kernel::policy::decide`](crate::kernel::policy::decide) |
+//! | fetch | the permit | [`Minted`](crate::broker::ports::Minted), in memory | `adapters::mint` |
+//! | intent and record | both | receipts, durable | [`Store::issue`](crate::broker::ports::Store::issue) |
+//! | respond | receipts and secrets | bytes, then nothing | `http` |
+//!
+//! ## One durable step
+//!
+//! A sealed secret and an assertion of our own change nothing elsewhere when they are made. So the fetch comes first,
+//! and ONE transaction then looks at the idempotency key, claims the once-keys, writes the rows and appends INTENT and
+//! ISSUED. Its verdict wins over a fetch that failed: a replay is a replay, also where the secret is missing. A failed
+//! fetch is INTENT and FAILED in one transaction that claims nothing.
+//!
+//! The fetch reads sealed secrets from memory, with a generation number. The transaction compares it: where another
+//! process set or removed a secret meanwhile, the fetch is done again. So no row is read per secret, and none that was
+//! removed is ever delivered.
+//!
+//! ## Detached
+//!
+//! From the decision on, the exchange is a tracked task. A client that hangs up does not stop it; its answer then has
+//! nowhere to go, and UNDELIVERED is recorded. The same holds when the last byte could not be flushed. What is
+//! delivered means: handed to the transport; a peer that vanishes after that is beyond anybody's knowledge.
+//!
+//! ## Once
+//!
+//! The once-key is (issuer, token id, grant, credential, use). The token id is `jti` where the issuer has one, else a
+//! digest of the signed bytes; never of the whole text, since a signature can be spelled in two ways. It is no
+//! function of the token's times: two tokens with one `jti` are one token to us.
+//!
+//! ## What a caller learns
+//!
+//! What is wrong with its own token, and nothing about policy. All that policy does not permit is one `access_denied`,
+//! equal but for `decision_id`, after the same evaluation, and after a real commit.
