@@ -1,1 +1,5 @@
-//! To be written.
+//! One room for each outside system: the store, the minters, issuers' keys. They implement the broker's ports, and
+//! are blind to each other and to the wire.
+
+pub mod mint;
+pub mod store;

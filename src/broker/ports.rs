@@ -12,8 +12,9 @@ use crate::kernel::{
     issuance::State,
     ledger::entry::Entry,
     lifetime::Lifetime,
-    name::{CredentialName, GrantName, IssuerName},
+    name::{CredentialName, GrantName, IssuerName, SecretName},
     policy::target::{Kind, Target},
+    sealing::SealedRecord,
     secret::Secret,
 };
 
@@ -112,6 +113,21 @@ pub enum MintFault {
     /// The backend did not answer in time: 504 `backend_timeout`.
     #[error("the backend did not answer in time")]
     Timeout,
+}
+
+/// The sealed store as its minter sees it: ciphertext by name, from memory.
+pub trait SealedRecords: Send + Sync {
+    /// The generation of the sealed store as this process knows it, and the record of that name in it, if any. The
+    /// durable step tells whether the generation still stands.
+    fn sealed(&self, name: &SecretName) -> (u64, Option<Arc<SealedSecret>>);
+}
+
+/// One secret as the store keeps it.
+pub struct SealedSecret {
+    /// Its version.
+    pub version: u64,
+    /// Its ciphertext.
+    pub record: SealedRecord,
 }
 
 // ---------------------------------------------------------------------------------------------------- store

@@ -1,1 +1,8 @@
-//! To be written.
+//! The durable store and ledger. One room an engine; this version has SQLite, for one machine.
+
+pub mod sqlite;
+
+pub use sqlite::{
+    AcceptedPolicy, Change, CreateFault, Genesis, LedgerRow, OpenFault, Options, SecretFault, SecretListing,
+    Sqlite,
+};

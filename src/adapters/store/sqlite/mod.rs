@@ -1,0 +1,247 @@
+//! The store on SQLite: one file, one writing thread a process, a few readers. WAL with `synchronous=FULL`; whatever
+//! is answered is on the disk.
+//!
+//! The rooms: `create` makes a file, `open` opens one, `writer` takes turns, `batch` says what a turn is, `issue`,
+//! `refuse`, `secrets` and `policy` are the commands of a turn, `head` appends to the ledger, `reader` and `query`
+//! read. It never makes state that is missing, and it never sees a secret but in `secrets`, which seals it.
+//!
+//! Source: <https://www.sqlite.org/wal.html>, <https://www.sqlite.org/pragma.html> (SQLite 3.51, November 2026).
+
+mod batch;
+mod columns;
+mod create;
+mod head;
+mod issue;
+mod keys;
+mod open;
+mod policy;
+mod query;
+mod reader;
+mod refuse;
+mod schema;
+mod secrets;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    thread::JoinHandle,
+};
+
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use zeroize::Zeroizing;
+
+use self::{
+    batch::{Append, Command, Committed, Step, Waiting},
+    columns::Prepared,
+    issue::{IssueFound, IssueStep, Release},
+    reader::Readers,
+    refuse::{Refuse, SetApart, Sweep},
+    writer::Shared,
+};
+use crate::{
+    broker::ports::{
+        Answer, EntryQuery, IssuanceRow, Issue, IssueVerdict, Receipt, Refusal, Store, StoreFault,
+        StoredEntry, Summary,
+    },
+    kernel::{
+        digest::Digest,
+        id::IssuanceId,
+        ledger::{checkpoint::VerifierKey, entry::Entry},
+        sealing::SealingKey,
+        secret::Secret,
+    },
+};
+
+pub use self::{
+    create::{CreateFault, Genesis},
+    open::{OpenFault, Options},
+    policy::AcceptedPolicy,
+    reader::LedgerRow,
+    secrets::{Change, SecretFault, SecretListing},
+};
+
+/// An open store.
+pub struct Sqlite {
+    /// The way to the writer; none where the store is closed or was opened for reading. A lock and not a cell,
+    /// because `close` takes it away while others send.
+    queue: RwLock<Option<mpsc::Sender<Box<dyn Step>>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    shared: Arc<Shared>,
+    readers: Arc<Readers>,
+    origin: String,
+    verifier: VerifierKey,
+    keys: Option<Keys>,
+}
+
+/// What the sealing key opened.
+struct Keys {
+    sealing: Arc<SealingKey>,
+    assertion: Secret,
+    pseudonym: Zeroizing<[u8; 32]>,
+}
+
+/// What can go wrong with the database, as this room tells it apart.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    /// It does not hold together.
+    #[error("the database is damaged: {0}")]
+    Damaged(&'static str),
+    /// Another process changed the head under us.
+    #[error("another process kept changing the ledger")]
+    Moved,
+    /// SQLite.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+impl Sqlite {
+    /// The ledger's origin.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// The ledger's public key.
+    pub fn verifier_key(&self) -> &VerifierKey {
+        &self.verifier
+    }
+
+    /// The key of pseudonyms; none where the store was opened without the sealing key.
+    pub fn pseudonym_key(&self) -> Option<&[u8; 32]> {
+        self.keys.as_ref().map(|keys| &*keys.pseudonym)
+    }
+
+    /// The key that signs assertions, PKCS#8; none where the store was opened without the sealing key.
+    pub fn assertion_key(&self) -> Option<&Secret> {
+        self.keys.as_ref().map(|keys| &keys.assertion)
+    }
+
+    fn sealing_key(&self) -> Option<&SealingKey> {
+        self.keys.as_ref().map(|keys| &*keys.sealing)
+    }
+
+    /// Takes no more commands, lets the writer end what waits, and closes the file. Asking again does nothing.
+    pub async fn close(&self) {
+        self.readers.close();
+        drop(self.queue.write().unwrap_or_else(PoisonError::into_inner).take());
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer {
+            let ended = tokio::task::spawn_blocking(move || writer.join().is_ok()).await;
+            if !matches!(ended, Ok(true)) {
+                tracing::error!("the ledger's writer did not end in order");
+            }
+        }
+    }
+
+    /// Sends a command to the writer; answers when it is durable.
+    async fn submit<C: Command>(&self, command: C) -> Result<(C::Found, Arc<Committed>), StoreFault> {
+        let (step, answered) = Waiting::new(command);
+        self.send(step)?;
+        answered.await.map_err(|_| closed())?
+    }
+
+    fn send(&self, step: Box<dyn Step>) -> Result<(), StoreFault> {
+        let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
+        queue.as_ref().ok_or_else(closed)?.try_send(step).map_err(|fault| match fault {
+            mpsc::error::TrySendError::Full(_) => StoreFault::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => closed(),
+        })
+    }
+}
+
+fn closed() -> StoreFault {
+    StoreFault::Unavailable("the store is closed, or was opened for reading".to_owned())
+}
+
+impl Store for Sqlite {
+    fn append(&self, entries: Vec<Entry>) -> Answer<'_, Result<Vec<Receipt>, StoreFault>> {
+        Box::pin(async move {
+            let (places, committed) = self.submit(Append(Prepared::all(entries)?)).await?;
+            Ok(committed.receipts(places))
+        })
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Answer<'_, Result<(), StoreFault>> {
+        Box::pin(async move {
+            self.submit(Refuse::new(refusal)?).await?;
+            Ok(())
+        })
+    }
+
+    fn issue(&self, mut issue: Issue) -> Answer<'_, Result<IssueVerdict, StoreFault>> {
+        Box::pin(async move {
+            let entries = Prepared::all(std::mem::take(&mut issue.entries))?;
+            let (found, committed) = self.submit(IssueStep { issue, entries }).await?;
+            Ok(match found {
+                IssueFound::Mismatch => IssueVerdict::Mismatch,
+                IssueFound::Moved => IssueVerdict::Moved,
+                IssueFound::Recorded(places) => IssueVerdict::Recorded(committed.receipts(places)),
+                IssueFound::Replayed => IssueVerdict::Replayed,
+            })
+        })
+    }
+
+    fn release(&self, releases: Vec<(IssuanceId, Entry)>) -> Answer<'_, Result<Vec<IssuanceId>, StoreFault>> {
+        Box::pin(async move {
+            let prepared = releases.into_iter().map(|(id, entry)| Ok((id, Prepared::new(entry)?)));
+            let (moved, _) = self.submit(Release(prepared.collect::<Result<_, StoreFault>>()?)).await?;
+            Ok(moved)
+        })
+    }
+
+    fn issuance(&self, id: IssuanceId) -> Answer<'_, Result<Option<IssuanceRow>, StoreFault>> {
+        Box::pin(self.read(move |conn| reader::issuance(conn, id)))
+    }
+
+    fn is_spent(&self, token: &Digest, now: Timestamp) -> bool {
+        let spent = self.shared.spent.read().unwrap_or_else(PoisonError::into_inner);
+        spent.get(token).is_some_and(|until| now < *until)
+    }
+
+    fn sweep<'a>(
+        &'a self,
+        now: Timestamp,
+        seal: &'a (dyn Fn(Summary) -> Option<Entry> + Send + Sync),
+    ) -> Answer<'a, Result<(), StoreFault>> {
+        Box::pin(async move {
+            let (apart, _) = self.submit(SetApart).await?;
+            let mut closed = Vec::with_capacity(apart.len());
+            for (key, summary) in apart {
+                // A row whose entry cannot be made now stays for the next sweep.
+                if let Some(entry) = seal(summary) {
+                    closed.push((key, Prepared::new(entry)?));
+                }
+            }
+            self.submit(Sweep { closed, now }).await?;
+            self.shared.spent.write().unwrap_or_else(PoisonError::into_inner).retain(|_, until| now < *until);
+            Ok(())
+        })
+    }
+
+    fn entries(&self, query: EntryQuery) -> Answer<'_, Result<Vec<StoredEntry>, StoreFault>> {
+        Box::pin(self.read(move |conn| reader::entries(conn, &query)))
+    }
+
+    fn entry(&self, index: u64) -> Answer<'_, Result<Option<StoredEntry>, StoreFault>> {
+        Box::pin(self.read(move |conn| reader::entry(conn, index)))
+    }
+
+    fn proof(&self, index: u64) -> Answer<'_, Result<Option<String>, StoreFault>> {
+        Box::pin(self.read(move |conn| reader::proof(conn, index)))
+    }
+
+    fn checkpoint(&self) -> Answer<'_, Result<String, StoreFault>> {
+        Box::pin(self.read(|conn| reader::checkpoint(conn)))
+    }
+
+    fn health(&self) -> Result<(), StoreFault> {
+        let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
+        match &*queue {
+            Some(queue) if !queue.is_closed() => self.shared.health(),
+            Some(_) | None => Err(closed()),
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Opening a store that is there: the sealing key is tried before anything is touched, the ledger's head is looked
+//! at before anything is written.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, RwLock},
+};
+
+use rusqlite::{Connection, OptionalExtension};
+use rustix::fs::{FlockOperation, flock};
+use tokio::sync::mpsc;
+
+use super::{
+    Keys, Sqlite, Trouble,
+    head::Head,
+    keys::{self, ASSERTION, LEDGER, PSEUDONYM},
+    reader::Readers,
+    refuse::load_spent,
+    schema::{APPLICATION_ID, SCHEMA, beside, peeking, reading, writing},
+    secrets::SealedMap,
+    writer::{QUEUE, Shared, Writer},
+};
+use crate::kernel::{
+    digest::Digest,
+    ledger::checkpoint::{LogKey, VerifierKey},
+    sealing::SealingKey,
+};
+
+/// How a store is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Whether this is `serve`: a second one on the same file is refused. Other commands write beside it.
+    pub single_writer_lock: bool,
+    /// Whether to read only: then nothing is written and every command that would write is refused.
+    pub read_only: bool,
+}
+
+/// Why a store was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenFault {
+    /// There is no such file; nothing is made in its place.
+    #[error("there is no database at {0}; `hallpass init` makes one")]
+    Absent(PathBuf),
+    /// It does not hold together.
+    #[error("the database is damaged: {0}")]
+    Damaged(&'static str),
+    /// SQLite.
+    #[error("the database cannot be opened: {0}")]
+    Database(#[source] rusqlite::Error),
+    /// It is not one of ours.
+    #[error("{0} is not a database of Hallpass")]
+    Foreign(PathBuf),
+    /// The lock beside it could not be made.
+    #[error("the lock beside the database cannot be made")]
+    Lock(#[source] io::Error),
+    /// It was written by a newer version.
+    #[error("the database has schema {found}, this version knows {known}")]
+    Newer {
+        /// The file's.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// Another `serve` has it open.
+    #[error("another `hallpass serve` has this database open")]
+    Serving,
+    /// The writer's thread could not be started.
+    #[error("the writer cannot be started")]
+    Thread(#[source] io::Error),
+    /// The sealing key is not the one that this store was made with.
+    #[error("the sealing key is not the one that this database was made with; nothing was touched")]
+    WrongSealingKey,
+}
+
+impl From<Trouble> for OpenFault {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Damaged(what) => Self::Damaged(what),
+            Trouble::Moved => Self::Damaged("the head moved while it was read"),
+            Trouble::Sqlite(fault) => Self::Database(fault),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for OpenFault {
+    fn from(fault: rusqlite::Error) -> Self {
+        Self::Database(fault)
+    }
+}
+
+impl Sqlite {
+    /// Opens a store. The writer's thread needs no runtime; what reads must be called within one.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenFault`]. A wrong sealing key is told before anything is touched.
+    pub fn open(path: &Path, sealing: Arc<SealingKey>, options: Options) -> Result<Arc<Self>, OpenFault> {
+        look(path, Some(&sealing))?;
+        if options.read_only {
+            let conn = reading(path)?;
+            let (keys, log) = open_keys(&conn, sealing)?;
+            return opened(path, &conn, Some((keys, log.verifier())), None);
+        }
+        let serving = options.single_writer_lock.then(|| lock(path)).transpose()?;
+        let conn = writing(path)?;
+        let (keys, log) = open_keys(&conn, sealing)?;
+        let verifier = log.verifier();
+        let head = Head::load(&conn)?;
+        head.check(&conn, &verifier)?;
+        let store = opened(path, &conn, Some((keys, verifier)), Some(load_spent(&conn)?))?;
+        let writer = Writer::new(conn, log, head, Arc::clone(&store.shared), serving);
+        store.start(writer)?;
+        Ok(store)
+    }
+
+    /// Opens a store for reading without the sealing key: what an auditor on the machine may do. Nothing is written.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenFault`], but never [`OpenFault::WrongSealingKey`].
+    pub fn inspect(path: &Path) -> Result<Arc<Self>, OpenFault> {
+        look(path, None)?;
+        opened(path, &reading(path)?, None, None)
+    }
+
+    fn start(&self, writer: Writer) -> Result<(), OpenFault> {
+        let clock = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let clock = clock.map_err(OpenFault::Thread)?;
+        let (send, receive) = mpsc::channel(QUEUE);
+        let thread = std::thread::Builder::new().name("ledger-writer".to_owned());
+        let thread = thread.spawn(move || writer.run(receive, &clock)).map_err(OpenFault::Thread)?;
+        *self.queue.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(send);
+        *self.writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(thread);
+        Ok(())
+    }
+}
+
+/// Looks at the file without touching it: is it there, is it ours, is it the key's.
+fn look(path: &Path, sealing: Option<&SealingKey>) -> Result<(), OpenFault> {
+    if !path.is_file() {
+        return Err(OpenFault::Absent(path.to_owned()));
+    }
+    let conn = peeking(path)?;
+    let mark = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    match mark("application_id") {
+        Ok(APPLICATION_ID) => {}
+        Err(fault) if fault.sqlite_error_code() != Some(rusqlite::ErrorCode::NotADatabase) => {
+            return Err(fault.into());
+        }
+        Ok(_) | Err(_) => return Err(OpenFault::Foreign(path.to_owned())),
+    }
+    let found = mark("user_version")?;
+    if found > SCHEMA {
+        return Err(OpenFault::Newer { found, known: SCHEMA });
+    }
+    let check = read_meta(&conn, "sealing_check")?;
+    match sealing {
+        Some(key) if key.check().0 != check.as_slice() => Err(OpenFault::WrongSealingKey),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn open_keys(conn: &Connection, sealing: Arc<SealingKey>) -> Result<(Keys, LogKey), OpenFault> {
+    let origin = read_text(conn, "origin")?;
+    let log = LogKey::from_seed(&origin, &keys::open(conn, &sealing, LEDGER)?)
+        .ok_or(Trouble::Damaged("the ledger key does not fit its origin"))?;
+    let assertion = keys::open(conn, &sealing, ASSERTION)?;
+    let pseudonym = keys::pseudonym(&keys::open(conn, &sealing, PSEUDONYM)?)?;
+    Ok((Keys { sealing, assertion, pseudonym }, log))
+}
+
+fn opened(
+    path: &Path,
+    conn: &Connection,
+    keys: Option<(Keys, VerifierKey)>,
+    spent: Option<HashMap<Digest, jiff::Timestamp>>,
+) -> Result<Arc<Sqlite>, OpenFault> {
+    let published = read_text(conn, "ledger_key")?;
+    let published =
+        VerifierKey::parse(&published).ok_or(Trouble::Damaged("the ledger's public key cannot be read"))?;
+    let (keys, verifier) = match keys {
+        Some((keys, own)) if own == published => (Some(keys), own),
+        Some(_) => return Err(OpenFault::Damaged("the ledger's public key is not that of its own key")),
+        None => (None, published),
+    };
+    let shared = Shared::new(SealedMap::load(conn)?, spent.unwrap_or_default());
+    Ok(Arc::new(Sqlite {
+        queue: RwLock::new(None),
+        writer: Mutex::new(None),
+        shared: Arc::new(shared),
+        readers: Readers::new(path),
+        origin: read_text(conn, "origin")?,
+        verifier,
+        keys,
+    }))
+}
+
+/// The lock that tells a second `serve`. It stands beside the database: SQLite's own locks on the file itself would
+/// be lost when any other handle of this process to that file closed (<https://www.sqlite.org/howtocorrupt.html>).
+fn lock(path: &Path) -> Result<File, OpenFault> {
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(beside(path, ".serve-lock"))
+        .map_err(OpenFault::Lock)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenFault::Serving),
+        Err(fault) => Err(OpenFault::Lock(fault.into())),
+    }
+}
+
+fn read_meta(conn: &Connection, name: &str) -> Result<Vec<u8>, Trouble> {
+    let value =
+        conn.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0)).optional()?;
+    value.ok_or(Trouble::Damaged("the database lacks facts about itself"))
+}
+
+fn read_text(conn: &Connection, name: &str) -> Result<String, Trouble> {
+    String::from_utf8(read_meta(conn, name)?)
+        .map_err(|_| Trouble::Damaged("a fact about the database is no text"))
+}

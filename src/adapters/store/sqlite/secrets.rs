@@ -1,0 +1,265 @@
+//! The sealed store: records by name with versions, changed together with their entry, and held in memory as
+//! ciphertext, so that no exchange reads a row for a secret.
+
+use std::{collections::HashMap, sync::Arc};
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{
+    Sqlite,
+    batch::{Batch, Command},
+    columns::Prepared,
+    schema::{moment, signed, stored, unsigned},
+};
+use crate::{
+    broker::ports::{SealedRecords, SealedSecret, StoreFault},
+    kernel::{
+        ledger::entry::Entry,
+        name::SecretName,
+        sealing::{self, PURPOSE_SECRET, RANDOM_BYTES, SealFault, SealedRecord},
+        secret::Secret,
+    },
+};
+
+/// How often a change is tried again because another process changed the same secret meanwhile.
+const TRIES: usize = 5;
+
+/// Who changes a secret: the time, fresh random bytes, and the entry that tells of it.
+#[derive(Clone, Copy)]
+pub struct Change<'a> {
+    /// The time.
+    pub now: Timestamp,
+    /// Fills a slice with random bytes; false where there are none.
+    pub random: &'a (dyn Fn(&mut [u8]) -> bool + Send + Sync),
+    /// Makes SECRET_SET or SECRET_REMOVED for that version; none where it cannot be made.
+    pub entry: &'a (dyn Fn(u64) -> Option<Entry> + Send + Sync),
+}
+
+/// Why a secret was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretFault {
+    /// Another process kept changing the same secret.
+    #[error("the secret was changed by somebody else at the same time; try again")]
+    Contended,
+    /// Its entry could not be made.
+    #[error("the ledger entry could not be made")]
+    Entry,
+    /// There is no such secret.
+    #[error("there is no such secret")]
+    Missing,
+    /// There were no random bytes.
+    #[error("no random bytes from the operating system")]
+    NoEntropy,
+    /// A field is not UTF-8.
+    #[error("a field of the secret is not UTF-8 text")]
+    NotText,
+    /// It could not be sealed.
+    #[error(transparent)]
+    Seal(#[from] SealFault),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreFault),
+}
+
+/// A secret as `secret list` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretListing {
+    /// Its name.
+    pub name: SecretName,
+    /// Its version.
+    pub version: u64,
+    /// When it was set.
+    pub set_at: Timestamp,
+    /// How many fields it has.
+    pub fields: u64,
+}
+
+impl Sqlite {
+    /// Seals a secret under its next version, with its entry in the same transaction. Answers the version.
+    ///
+    /// # Errors
+    ///
+    /// [`SecretFault`]; then nothing changed.
+    pub async fn set_secret(
+        &self,
+        name: &SecretName,
+        fields: &[(String, Secret)],
+        change: Change<'_>,
+    ) -> Result<u64, SecretFault> {
+        let content = sealing::write_fields(fields).ok_or(SecretFault::NotText)?;
+        for _ in 0..TRIES {
+            let (before, _) = self.secret_version(name).await?;
+            let version = before.saturating_add(1);
+            let of = sealing::Sealed { purpose: PURPOSE_SECRET, name: name.as_str(), version };
+            let mut random = vec![0; RANDOM_BYTES];
+            if !(change.random)(&mut random) {
+                return Err(SecretFault::NoEntropy);
+            }
+            let key = self.sealing_key().ok_or_else(read_only)?;
+            let record = key.seal(of, &content, &Secret::new(random))?;
+            let put = Put::new(name, before, Some(record), (fields.len(), change))?;
+            if self.submit(put).await?.0 {
+                return Ok(version);
+            }
+        }
+        Err(SecretFault::Contended)
+    }
+
+    /// Removes a secret, with its entry in the same transaction. Its versions are never used again. Answers the
+    /// version that was removed.
+    ///
+    /// # Errors
+    ///
+    /// [`SecretFault`]; then nothing changed.
+    pub async fn remove_secret(&self, name: &SecretName, change: Change<'_>) -> Result<u64, SecretFault> {
+        for _ in 0..TRIES {
+            let (before, is_set) = self.secret_version(name).await?;
+            if !is_set {
+                return Err(SecretFault::Missing);
+            }
+            let put = Put::new(name, before, None, (0, change))?;
+            if self.submit(put).await?.0 {
+                return Ok(before);
+            }
+        }
+        Err(SecretFault::Contended)
+    }
+
+    /// The secrets by name, without their values.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreFault::Unavailable`].
+    pub async fn list_secrets(&self) -> Result<Vec<SecretListing>, StoreFault> {
+        self.read(|conn| {
+            let mut rows = conn.prepare_cached(
+                "SELECT name, version, set_at, fields FROM secret WHERE sealed IS NOT NULL ORDER BY name",
+            )?;
+            rows.query_map([], |row| {
+                let name = super::schema::word(row, 0, SecretName::parse)?;
+                let (version, set_at, fields) = (unsigned(row, 1)?, moment(row, 2)?, unsigned(row, 3)?);
+                Ok(SecretListing { name, version, set_at, fields })
+            })?
+            .collect()
+        })
+        .await
+    }
+
+    /// The newest version of a secret, 0 where there never was one, and whether it is there now.
+    async fn secret_version(&self, name: &SecretName) -> Result<(u64, bool), StoreFault> {
+        let name = name.as_str().to_owned();
+        self.read(move |conn| -> rusqlite::Result<_> {
+            let mut row =
+                conn.prepare_cached("SELECT version, sealed IS NOT NULL FROM secret WHERE name = ?1")?;
+            let found = row.query_row([name], |row| Ok((unsigned(row, 0)?, row.get(1)?))).optional()?;
+            Ok(found.unwrap_or((0, false)))
+        })
+        .await
+    }
+}
+
+fn read_only() -> StoreFault {
+    StoreFault::Unavailable("the store was opened for reading only".to_owned())
+}
+
+impl SealedRecords for Sqlite {
+    fn sealed(&self, name: &SecretName) -> (u64, Option<Arc<SealedSecret>>) {
+        let map = self.shared.sealed.load();
+        (map.generation, map.records.get(name).cloned())
+    }
+}
+
+/// The sealed store in memory.
+#[derive(Clone, Default)]
+pub(super) struct SealedMap {
+    /// Counts its changes: the sum of all versions, since each change raises one by one.
+    pub(super) generation: u64,
+    records: HashMap<SecretName, Arc<SealedSecret>>,
+}
+
+impl SealedMap {
+    /// Reads it.
+    pub(super) fn load(conn: &Connection) -> rusqlite::Result<Self> {
+        let mut sum = conn.prepare_cached("SELECT coalesce(sum(version), 0) FROM secret")?;
+        let generation = sum.query_row([], |row| unsigned(row, 0))?;
+        let mut rows =
+            conn.prepare_cached("SELECT name, version, sealed FROM secret WHERE sealed IS NOT NULL")?;
+        let records = rows
+            .query_map([], |row| {
+                let record = SealedRecord { bytes: row.get(2)? };
+                let sealed = SealedSecret { version: unsigned(row, 1)?, record };
+                Ok((super::schema::word(row, 0, SecretName::parse)?, Arc::new(sealed)))
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        Ok(Self { generation, records })
+    }
+
+    /// The same after changes.
+    pub(super) fn changed(
+        &self,
+        generation: u64,
+        changes: Vec<(SecretName, Option<Arc<SealedSecret>>)>,
+    ) -> Self {
+        let mut records = self.records.clone();
+        for (name, record) in changes {
+            match record {
+                Some(record) => records.insert(name, record),
+                None => records.remove(&name),
+            };
+        }
+        Self { generation, records }
+    }
+}
+
+/// Puts another version in the place of the one before; false where another process was quicker.
+struct Put {
+    name: SecretName,
+    before: u64,
+    record: Option<Arc<SealedSecret>>,
+    fields: usize,
+    now: Timestamp,
+    entry: Arc<Prepared>,
+}
+
+impl Put {
+    fn new(
+        name: &SecretName,
+        before: u64,
+        record: Option<SealedRecord>,
+        (fields, change): (usize, Change<'_>),
+    ) -> Result<Self, SecretFault> {
+        let version = before.saturating_add(1);
+        // A removal tells of the version that goes, a new one of the version that comes.
+        let told = if record.is_some() { version } else { before };
+        let entry = Prepared::new((change.entry)(told).ok_or(SecretFault::Entry)?)?;
+        let record = record.map(|record| Arc::new(SealedSecret { version, record }));
+        Ok(Self { name: name.clone(), before, record, fields, now: change.now, entry })
+    }
+}
+
+impl Command for Put {
+    type Found = bool;
+
+    fn run(&self, batch: &mut Batch<'_>) -> rusqlite::Result<bool> {
+        let mut look = batch.conn.prepare_cached("SELECT version FROM secret WHERE name = ?1")?;
+        let newest = look.query_row([self.name.as_str()], |row| unsigned(row, 0)).optional()?;
+        if newest.unwrap_or(0) != self.before {
+            return Ok(false);
+        }
+        let mut put = batch.conn.prepare_cached(
+            "INSERT OR REPLACE INTO secret (name, version, sealed, fields, set_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?;
+        put.execute(params![
+            self.name.as_str(),
+            signed(self.before.saturating_add(1)),
+            self.record.as_ref().map(|sealed| sealed.record.bytes.as_slice()),
+            signed(self.fields as u64),
+            stored(self.now),
+        ])?;
+        batch.generation = batch.generation.saturating_add(1);
+        batch.sealed.push((self.name.clone(), self.record.clone()));
+        batch.append(std::slice::from_ref(&self.entry));
+        Ok(true)
+    }
+}

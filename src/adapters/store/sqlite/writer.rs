@@ -1,0 +1,296 @@
+//! The writer: one thread that owns the one writing connection and takes whatever waits as one transaction, without
+//! lingering for more (reference: the throughput spike, part 2). It alone knows the tree; what it knows becomes true
+//! only when COMMIT has returned.
+//!
+//! Other processes append to the same file by the same compare-and-swap (`secret set` while `serve` runs). A turn
+//! begins with `PRAGMA data_version` inside its transaction; where another process committed since, head and sealed
+//! records are read anew before any command runs.
+//!
+//! A turn that fails leaves nothing: everybody in it is told, and the next turn reads all state from the database.
+//! While turns fail the writer tries by itself each second, so that service resumes when there is room again. A
+//! failed fsync is the exception: what the disk then holds is unknown (the kernel may have dropped the pages), so
+//! this process never writes again.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use rusqlite::{Connection, ffi};
+use tokio::sync::mpsc;
+
+use super::{
+    Trouble,
+    batch::{Batch, Committed, Step},
+    head::Head,
+    refuse::Rates,
+    schema::BUSY,
+    secrets::SealedMap,
+};
+use crate::{
+    broker::ports::StoreFault,
+    kernel::{digest::Digest, ledger::checkpoint::LogKey},
+};
+
+/// Commands that may wait; one more is told that the queue is full.
+pub(super) const QUEUE: usize = 4096;
+/// Commands of one transaction.
+const TURN: usize = 256;
+/// How often an ailing writer tries by itself.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// What the writer shares with those who only look.
+pub(super) struct Shared {
+    /// The sealed store.
+    pub(super) sealed: ArcSwap<SealedMap>,
+    /// Tokens that had their last denial. A lock and not a snapshot: it is changed a key at a time, and read once a
+    /// request.
+    pub(super) spent: RwLock<HashMap<Digest, Timestamp>>,
+    health: Mutex<Health>,
+}
+
+/// How the writer is.
+#[derive(Clone)]
+enum Health {
+    /// The last turn failed.
+    Ailing(String),
+    /// The disk lied: never again in this process.
+    Dead(String),
+    /// The last turn was durable.
+    Well,
+}
+
+impl Shared {
+    /// A writer that is well.
+    pub(super) fn new(sealed: SealedMap, spent: HashMap<Digest, Timestamp>) -> Self {
+        Self {
+            sealed: ArcSwap::from_pointee(sealed),
+            spent: RwLock::new(spent),
+            health: Mutex::new(Health::Well),
+        }
+    }
+
+    /// Whether the last turn was durable.
+    pub(super) fn health(&self) -> Result<(), StoreFault> {
+        match &*self.health.lock().unwrap_or_else(PoisonError::into_inner) {
+            Health::Well => Ok(()),
+            Health::Ailing(why) | Health::Dead(why) => Err(StoreFault::Unavailable(why.clone())),
+        }
+    }
+
+    fn is_dead(&self) -> Option<StoreFault> {
+        match &*self.health.lock().unwrap_or_else(PoisonError::into_inner) {
+            Health::Dead(why) => Some(StoreFault::Unavailable(why.clone())),
+            Health::Ailing(_) | Health::Well => None,
+        }
+    }
+
+    fn set_health(&self, now: Health) {
+        *self.health.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    }
+}
+
+/// The writer's own state.
+pub(super) struct Writer {
+    conn: Connection,
+    key: LogKey,
+    head: Head,
+    rates: Rates,
+    /// The `data_version` that `head` and the sealed records were read at; none where they must be read anew.
+    seen: Option<i64>,
+    shared: Arc<Shared>,
+    /// Held as long as the writer lives: a second `serve` must not begin while this one still writes.
+    _serving: Option<std::fs::File>,
+}
+
+impl Writer {
+    /// A writer on that connection.
+    pub(super) fn new(
+        conn: Connection,
+        key: LogKey,
+        head: Head,
+        shared: Arc<Shared>,
+        serving: Option<std::fs::File>,
+    ) -> Self {
+        Self { conn, key, head, rates: Rates::default(), seen: None, shared, _serving: serving }
+    }
+
+    /// Takes turns until nobody can send any more, and the queue is empty.
+    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Box<dyn Step>>, clock: &tokio::runtime::Runtime) {
+        let mut steps: Vec<Box<dyn Step>> = Vec::with_capacity(TURN);
+        loop {
+            let is_ailing = self.shared.health().is_err() && self.shared.is_dead().is_none();
+            let taken = if is_ailing {
+                // The timer is made inside, since it belongs to the runtime that drives it.
+                clock
+                    .block_on(async {
+                        tokio::time::timeout(PROBE_EVERY, queue.recv_many(&mut steps, TURN)).await
+                    })
+                    .ok()
+            } else {
+                Some(queue.blocking_recv_many(&mut steps, TURN))
+            };
+            if taken == Some(0) {
+                return;
+            }
+            self.turn(&mut steps);
+        }
+    }
+
+    /// One turn: all or nothing. Without steps it is a probe.
+    fn turn(&mut self, steps: &mut Vec<Box<dyn Step>>) {
+        let outcome = match self.shared.is_dead() {
+            Some(fault) => Err(fault),
+            None => self.commit(steps).map(Arc::new).map_err(|trouble| self.ail(&trouble)),
+        };
+        if outcome.is_ok() {
+            self.recover();
+        }
+        for step in steps.drain(..) {
+            step.answer(outcome.as_ref());
+        }
+    }
+
+    /// Tries a second time where the head moved under the first: then state was read anew.
+    fn commit(&mut self, steps: &mut [Box<dyn Step>]) -> Result<Committed, Trouble> {
+        match self.try_commit(steps) {
+            Err(Trouble::Moved) => self.try_commit(steps),
+            outcome => outcome,
+        }
+    }
+
+    fn try_commit(&mut self, steps: &mut [Box<dyn Step>]) -> Result<Committed, Trouble> {
+        self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        let outcome = self.fill(steps).and_then(|filled| {
+            self.conn.prepare_cached("COMMIT")?.execute([])?;
+            Ok(filled)
+        });
+        match outcome {
+            Ok(filled) => Ok(self.publish(filled)),
+            Err(trouble) => {
+                self.seen = None;
+                // Some faults end the transaction by themselves; then there is nothing to roll back.
+                if !self.conn.is_autocommit()
+                    && let Err(fault) = self.conn.execute_batch("ROLLBACK")
+                {
+                    tracing::error!(%fault, "a ledger transaction could not be rolled back");
+                }
+                Err(trouble)
+            }
+        }
+    }
+
+    /// Runs the steps within the transaction and appends what they record.
+    fn fill(&mut self, steps: &mut [Box<dyn Step>]) -> Result<Filled, Trouble> {
+        self.look_for_others()?;
+        let generation = self.shared.sealed.load().generation;
+        let mut batch = Batch {
+            conn: &self.conn,
+            rates: &mut self.rates,
+            generation,
+            sealed: Vec::new(),
+            spent: Vec::new(),
+            entries: Vec::new(),
+        };
+        if steps.is_empty() {
+            probe(&self.conn)?;
+        }
+        for step in steps {
+            step.run(&mut batch)?;
+        }
+        let Batch { entries, sealed, spent, generation, .. } = batch;
+        let (head, committed) = self.head.append(&self.conn, entries, &self.key)?;
+        let sealed = (!sealed.is_empty()).then(|| self.shared.sealed.load().changed(generation, sealed));
+        Ok(Filled { head, committed, sealed, spent })
+    }
+
+    /// Reads head and sealed records anew, where another process may have changed them.
+    fn look_for_others(&mut self) -> Result<(), Trouble> {
+        let version: i64 =
+            self.conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
+        if self.seen != Some(version) {
+            let head = Head::load(&self.conn)?;
+            // The database went back under us: another file in its place, or a restored backup. Appending would
+            // fork the log that our receipts speak of.
+            let (before, after) = (self.head.frontier.size(), head.frontier.size());
+            if after < before || (after == before && head.root != self.head.root) {
+                return Err(Trouble::Damaged("the ledger is not the one that this process wrote"));
+            }
+            self.head = head;
+            self.shared.sealed.store(Arc::new(SealedMap::load(&self.conn)?));
+            self.seen = Some(version);
+        }
+        Ok(())
+    }
+
+    /// What became durable becomes true.
+    fn publish(&mut self, filled: Filled) -> Committed {
+        let Filled { head, committed, sealed, spent } = filled;
+        self.head = head;
+        if let Some(sealed) = sealed {
+            self.shared.sealed.store(Arc::new(sealed));
+        }
+        if !spent.is_empty() {
+            self.shared.spent.write().unwrap_or_else(PoisonError::into_inner).extend(spent);
+        }
+        committed
+    }
+
+    fn ail(&self, trouble: &Trouble) -> StoreFault {
+        let why = trouble.to_string();
+        if trouble.is_failed_fsync() {
+            tracing::error!(fault = %why, "the disk did not confirm a write; this process writes no more");
+            self.shared.set_health(Health::Dead(why.clone()));
+        } else {
+            if self.shared.health().is_ok() {
+                tracing::error!(fault = %why, "the ledger cannot be written");
+            }
+            self.shared.set_health(Health::Ailing(why.clone()));
+            // Who asks while it is known to fail is told at once, and does not wait for the lock again.
+            self.set_patience(Duration::ZERO);
+        }
+        StoreFault::Unavailable(why)
+    }
+
+    fn recover(&self) {
+        if self.shared.health().is_err() {
+            tracing::info!("the ledger can be written again");
+            self.shared.set_health(Health::Well);
+            self.set_patience(BUSY);
+        }
+    }
+
+    fn set_patience(&self, patience: Duration) {
+        if let Err(fault) = self.conn.busy_timeout(patience) {
+            tracing::error!(%fault, "the database's patience could not be set");
+        }
+    }
+}
+
+/// What a turn leaves when it is durable.
+struct Filled {
+    head: Head,
+    committed: Committed,
+    sealed: Option<SealedMap>,
+    spent: Vec<(Digest, Timestamp)>,
+}
+
+/// Writes something that changes, since SQLite writes no page whose bytes stay the same.
+fn probe(conn: &Connection) -> rusqlite::Result<()> {
+    conn.prepare_cached(
+        "INSERT INTO meta (name, value) VALUES ('probe', randomblob(16))
+         ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+    )?
+    .execute([])?;
+    Ok(())
+}
+
+impl Trouble {
+    fn is_failed_fsync(&self) -> bool {
+        let Self::Sqlite(rusqlite::Error::SqliteFailure(fault, _)) = self else { return false };
+        [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_DIR_FSYNC].contains(&fault.extended_code)
+    }
+}
