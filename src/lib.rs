@@ -12,3 +12,4 @@ pub mod broker;
 pub mod cli;
 pub mod http;
 pub mod kernel;
+pub mod manual;

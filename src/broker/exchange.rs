@@ -18,9 +18,7 @@ use super::{
     Broker,
     error::{Code, Refused},
     identify::{Caller, counted},
-    ports::{
-        Field, Issue, IssueVerdict, KeyClaim, MintFault, Minted, NewIssuance, Order, Receipt, Refusal,
-    },
+    ports::{Field, Issue, IssueVerdict, KeyClaim, MintFault, Minted, NewIssuance, Order, Receipt, Refusal},
     record::{of_decision, policy_member, reason_personal, refusal_result, request_member},
 };
 use crate::kernel::{
@@ -192,7 +190,10 @@ impl Broker {
         match tokio::time::timeout(self.settings.exchange_deadline, answered).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(Refused::new(Code::Internal, "the exchange broke off; nothing was delivered")),
-            Err(_) => Err(Refused::new(Code::LedgerUnavailable, "the exchange passed its deadline; try again").retry_after(1)),
+            Err(_) => {
+                Err(Refused::new(Code::LedgerUnavailable, "the exchange passed its deadline; try again")
+                    .retry_after(1))
+            }
         }
     }
 
@@ -210,11 +211,17 @@ impl Broker {
             Decision::Deny(denial) => return Err(self.deny(decision, caller, ask, denial).await),
         };
         if permit.ttl_out_of_range().is_some() {
-            let answer = Refused::new(Code::TtlOutOfRange, "the requested ttl_seconds is below what this kind of credential can have");
+            let answer = Refused::new(
+                Code::TtlOutOfRange,
+                "the requested ttl_seconds is below what this kind of credential can have",
+            );
             return Err(self.refuse(decision, caller, ask, answer, "ttl-below-kind").await);
         }
         if !ask.inputs.is_empty() {
-            let answer = Refused::new(Code::InputInvalid, "no credential of this request takes an input; remove `inputs`");
+            let answer = Refused::new(
+                Code::InputInvalid,
+                "no credential of this request takes an input; remove `inputs`",
+            );
             return Err(self.refuse(decision, caller, ask, answer, "input-extra").await);
         }
         if ask.dry_run {
@@ -244,14 +251,22 @@ impl Broker {
     }
 
     /// Records a refusal that is no denial by policy; it does not count against the token.
-    async fn refuse(&self, decision: DecisionId, caller: &Caller, ask: &Ask, answer: Refused, reason: &'static str) -> Refused {
+    async fn refuse(
+        &self,
+        decision: DecisionId,
+        caller: &Caller,
+        ask: &Ask,
+        answer: Refused,
+        reason: &'static str,
+    ) -> Refused {
         let weight = if answer.code == Code::TokenReplayed { Weight::Replay } else { Weight::Fault };
         let draft = self.refusal_draft(decision, caller, ask, refusal_result(answer.code, reason));
         self.record_refusal(draft, caller, reason, weight).await.err().unwrap_or_else(|| answer.of(decision))
     }
 
     fn refusal_draft(&self, decision: DecisionId, caller: &Caller, ask: &Ask, result: Value) -> Draft {
-        let mut draft = of_decision(self.draft(EntryCode::Denied, &caller.identity, &caller.origin), decision);
+        let mut draft =
+            of_decision(self.draft(EntryCode::Denied, &caller.identity, &caller.origin), decision);
         draft.policy = Some(policy_member(&caller.policy).into());
         draft.request = Some(request_member(caller, ask));
         draft.result = Some(result);
@@ -259,7 +274,13 @@ impl Broker {
         draft
     }
 
-    async fn record_refusal(&self, draft: Draft, caller: &Caller, sample: &str, weight: Weight) -> Result<(), Refused> {
+    async fn record_refusal(
+        &self,
+        draft: Draft,
+        caller: &Caller,
+        sample: &str,
+        weight: Weight,
+    ) -> Result<(), Refused> {
         let identity = &caller.identity;
         let token = identity.token();
         let against = match weight {
@@ -277,7 +298,13 @@ impl Broker {
         Ok(self.store.refuse(refusal).await?)
     }
 
-    async fn dry_run(&self, decision: DecisionId, caller: &Caller, ask: &Ask, permit: &Permit) -> Result<DryRun, Refused> {
+    async fn dry_run(
+        &self,
+        decision: DecisionId,
+        caller: &Caller,
+        ask: &Ask,
+        permit: &Permit,
+    ) -> Result<DryRun, Refused> {
         let previews: Vec<Preview> = permit
             .grants()
             .iter()
@@ -293,7 +320,13 @@ impl Broker {
         Ok(DryRun { decision, previews })
     }
 
-    async fn issue(self: &Arc<Self>, decision: DecisionId, caller: &Caller, ask: &Ask, permit: &Permit) -> Result<Exchanged, Refused> {
+    async fn issue(
+        self: &Arc<Self>,
+        decision: DecisionId,
+        caller: &Caller,
+        ask: &Ask,
+        permit: &Permit,
+    ) -> Result<Exchanged, Refused> {
         let claim = ask.retry.as_ref().map(|retry| self.key_claim(caller, retry));
         let _running = match self.running.enter(claim) {
             Ok(running) => running,
@@ -361,7 +394,8 @@ impl Broker {
                 Ok(Some(Err(self.refuse(decision, caller, ask, mismatch(), "idempotency-other-body").await)))
             }
             IssueVerdict::Replayed => {
-                let detail = "this token was already used for this credential; have the CI system mint a new one";
+                let detail =
+                    "this token was already used for this credential; have the CI system mint a new one";
                 let answer = Refused::new(Code::TokenReplayed, detail);
                 Ok(Some(Err(self.refuse(decision, caller, ask, answer, "replayed").await)))
             }
@@ -399,7 +433,8 @@ impl Broker {
             let handle = Secret::from_text(format!("hdl_{}", crockford(&*handle_bytes)));
             let row = self.row(attempt, planned, &minted, Digest::of(handle.expose()));
             prepared.issue.entries.push(self.intent(attempt, planned)?);
-            let issued = self.outcome_draft(EntryCode::Issued, attempt, planned, issued_result(&row, &minted.told));
+            let issued =
+                self.outcome_draft(EntryCode::Issued, attempt, planned, issued_result(&row, &minted.told));
             prepared.undelivered.push(Draft {
                 code: Some(EntryCode::Undelivered),
                 result: Some(json!({ "usable_until": row.expires_at.map(|at| at.to_string()) })),
@@ -416,7 +451,9 @@ impl Broker {
                 lifetime: row.lifetime,
                 issued_at: now,
                 expires_at: row.expires_at,
-                ttl_seconds: row.expires_at.and_then(|at| u64::try_from(at.as_second() - now.as_second()).ok()),
+                ttl_seconds: row
+                    .expires_at
+                    .and_then(|at| u64::try_from(at.as_second() - now.as_second()).ok()),
                 revocable: row.revocable,
             });
             prepared.issue.rows.push(row);
@@ -426,7 +463,9 @@ impl Broker {
 
     fn prepare_failed(&self, attempt: &Attempt<'_>, fault: &MintFault) -> Result<Prepared, Refused> {
         let (code, reason, sealed_generation) = match fault {
-            MintFault::Failed { reason, sealed_generation } => (Code::BackendFailed, *reason, *sealed_generation),
+            MintFault::Failed { reason, sealed_generation } => {
+                (Code::BackendFailed, *reason, *sealed_generation)
+            }
             MintFault::Timeout => (Code::BackendTimeout, "timeout", None),
         };
         let mut prepared = Prepared::new(self.bare_issue(attempt, sealed_generation));
@@ -471,7 +510,13 @@ impl Broker {
         }
     }
 
-    fn row(&self, attempt: &Attempt<'_>, planned: &Planned<'_>, minted: &Minted, handle: Digest) -> NewIssuance {
+    fn row(
+        &self,
+        attempt: &Attempt<'_>,
+        planned: &Planned<'_>,
+        minted: &Minted,
+        handle: Digest,
+    ) -> NewIssuance {
         let identity = &attempt.caller.identity;
         let kind = planned.credential.target.kind();
         let now = self.ambient.clock.now();
@@ -495,7 +540,8 @@ impl Broker {
 
     fn intent(&self, attempt: &Attempt<'_>, planned: &Planned<'_>) -> Result<Entry, Refused> {
         let Attempt { decision, caller, ask, .. } = attempt;
-        let mut draft = of_decision(self.draft(EntryCode::Intent, &caller.identity, &caller.origin), *decision);
+        let mut draft =
+            of_decision(self.draft(EntryCode::Intent, &caller.identity, &caller.origin), *decision);
         let mut policy = policy_member(&caller.policy);
         policy.insert("grant".to_owned(), planned.grant.name.as_str().into());
         policy.insert("rule".to_owned(), planned.grant.rule.as_str().into());
@@ -517,7 +563,13 @@ impl Broker {
     }
 
     /// An outcome names grant and credential; rule, file and target stand in INTENT, which no receipt shows.
-    fn outcome_draft(&self, code: EntryCode, attempt: &Attempt<'_>, planned: &Planned<'_>, result: Value) -> Draft {
+    fn outcome_draft(
+        &self,
+        code: EntryCode,
+        attempt: &Attempt<'_>,
+        planned: &Planned<'_>,
+        result: Value,
+    ) -> Draft {
         let Attempt { decision, caller, .. } = attempt;
         let mut draft = of_decision(self.draft(code, &caller.identity, &caller.origin), *decision);
         let mut policy = policy_member(&caller.policy);
@@ -590,7 +642,8 @@ impl Drop for Delivery {
         let tasks = broker.tasks.clone();
         tasks.spawn_on(
             async move {
-                let sealed: Result<Vec<Entry>, Refused> = drafts.into_iter().map(|draft| broker.seal(draft)).collect();
+                let sealed: Result<Vec<Entry>, Refused> =
+                    drafts.into_iter().map(|draft| broker.seal(draft)).collect();
                 let Ok(entries) = sealed else { return };
                 if let Err(fault) = broker.store.append(entries).await {
                     tracing::error!(%fault, "an undelivered answer could not be recorded");
@@ -614,7 +667,8 @@ impl Running {
         match calls.get(&key) {
             Some(other) if *other != body => Err((mismatch(), "idempotency-other-body")),
             Some(_) => {
-                let detail = "the first call with this Idempotency-Key is still running; ask again in a moment";
+                let detail =
+                    "the first call with this Idempotency-Key is still running; ask again in a moment";
                 Err((Refused::new(Code::RequestInProgress, detail), "idempotency-in-progress"))
             }
             None => {
@@ -678,5 +732,5 @@ fn grant_view(grant: &Grant) -> GrantView {
 }
 
 /// The one answer to everything that policy does not permit (P8).
-const DENIED: &str = "no policy permits this; give the decision id to whoever keeps your organisation's policies";
-
+const DENIED: &str =
+    "no policy permits this; give the decision id to whoever keeps your organisation's policies";

@@ -96,7 +96,9 @@ impl Broker {
         if self.store.is_spent(&identity.token().id, now) {
             let left = identity.token().exp.as_second().saturating_sub(now.as_second()).max(1);
             let detail = "this token was refused five times and is not looked at again; have the CI system mint a new one";
-            return Err(Refused::new(Code::RateLimited, detail).retry_after(u32::try_from(left).unwrap_or(u32::MAX)));
+            return Err(
+                Refused::new(Code::RateLimited, detail).retry_after(u32::try_from(left).unwrap_or(u32::MAX))
+            );
         }
         Ok(())
     }
@@ -111,7 +113,8 @@ impl Broker {
             Err(fault) => return Err(self.stranger(fault, None, &origin).await),
         };
         // Byte for byte: no packet may leave for an issuer that is not configured (O-02, K-01 to K-03).
-        let Some(issuer) = policy.issuers.values().find(|each| each.trusted.url == token.unverified_issuer()) else {
+        let Some(issuer) = policy.issuers.values().find(|each| each.trusted.url == token.unverified_issuer())
+        else {
             let fault = TokenFault { kind: FaultKind::Issuer, reason: "unknown-issuer".to_owned() };
             return Err(self.stranger(fault, None, &origin).await);
         };
@@ -187,7 +190,8 @@ impl Broker {
     /// token, and nothing was issued.
     async fn stranger(&self, fault: TokenFault, issuer: Option<IssuerName>, origin: &Origin) -> Refused {
         let answer = told(&fault);
-        let address = Personal { field: "address".to_owned(), value: origin.address.to_string(), is_claim: false };
+        let address =
+            Personal { field: "address".to_owned(), value: origin.address.to_string(), is_claim: false };
         let draft = Draft {
             code: Some(EntryCode::Denied),
             result: Some(refusal_result(answer.code, &fault.reason)),
@@ -245,19 +249,25 @@ fn told(fault: &TokenFault) -> Refused {
             Code::TokenAudience,
             "the token is for another audience; have the CI system mint it for this broker's URL alone",
         ),
-        FaultKind::Expired => (Code::TokenExpired, "the token has expired; have the CI system mint a new one"),
+        FaultKind::Expired => {
+            (Code::TokenExpired, "the token has expired; have the CI system mint a new one")
+        }
         FaultKind::Issuer => (Code::TokenIssuer, "the token's issuer is not one that this broker trusts"),
         FaultKind::Malformed => (
             Code::TokenMalformed,
             "the token is not a compact JWT with the claims that its issuer always sends",
         ),
-        FaultKind::NotYetValid => {
-            (Code::TokenNotYetValid, "the token is not valid yet; check the clocks of the CI system and of this broker")
+        FaultKind::NotYetValid => (
+            Code::TokenNotYetValid,
+            "the token is not valid yet; check the clocks of the CI system and of this broker",
+        ),
+        FaultKind::Signature => {
+            (Code::TokenSignature, "the token's signature does not hold under the issuer's keys")
         }
-        FaultKind::Signature => (Code::TokenSignature, "the token's signature does not hold under the issuer's keys"),
-        FaultKind::TooOld => {
-            (Code::TokenTooOld, "the token is older than this broker accepts; mint it right before the exchange")
-        }
+        FaultKind::TooOld => (
+            Code::TokenTooOld,
+            "the token is older than this broker accepts; mint it right before the exchange",
+        ),
     };
     Refused::new(code, detail)
 }

@@ -137,7 +137,8 @@ impl Broker {
     }
 
     async fn owned(&self, id: &str, right: &Right) -> Result<IssuanceRow, Refused> {
-        let not_found = || Refused::new(Code::NotFound, "there is no such issuance, or it is not this caller's");
+        let not_found =
+            || Refused::new(Code::NotFound, "there is no such issuance, or it is not this caller's");
         let id = IssuanceId::parse(id).ok_or_else(not_found)?;
         let row = self.store.issuance(id).await?.ok_or_else(not_found)?;
         self.may_see(&row, right).then_some(row).ok_or_else(not_found)

@@ -53,9 +53,10 @@ impl Broker {
                 Ok(digest)
             }
             Err(findings) => {
-                let digest = load::digest(&files);
+                let digest = files.digest();
                 let shown: Vec<String> = findings.iter().take(20).map(ToString::to_string).collect();
-                let result = json!({ "digest": digest.to_string(), "findings": findings.len(), "first": shown });
+                let result =
+                    json!({ "digest": digest.to_string(), "findings": findings.len(), "first": shown });
                 for code in [EntryCode::PolicyRejected, EntryCode::AlertPolicyRejected] {
                     self.note(code, result.clone()).await.map_err(PolicyRefused::Unrecorded)?;
                 }

@@ -65,7 +65,12 @@ impl Broker {
         let mut query = parse(&search)?;
         if search.cursor.is_none() {
             let text = search.q.clone().unwrap_or_default();
-            self.note_read(reader, json!({ "what": "query", "from": search.from, "to": search.to }), Some(text)).await?;
+            self.note_read(
+                reader,
+                json!({ "what": "query", "from": search.from, "to": search.to }),
+                Some(text),
+            )
+            .await?;
         }
         let limit = query.limit;
         query.limit = limit + 1;
@@ -110,7 +115,10 @@ impl Broker {
         let hour = hour_of(self.ambient.clock.now());
         let over: Vec<(String, u64)> = {
             let mut reads = self.reads.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let over = reads.iter().filter(|(_, (at, _))| *at < hour).map(|(name, (_, count))| (name.clone(), *count));
+            let over = reads
+                .iter()
+                .filter(|(_, (at, _))| *at < hour)
+                .map(|(name, (_, count))| (name.clone(), *count));
             let over = over.collect();
             reads.retain(|_, (at, _)| *at >= hour);
             over
@@ -132,7 +140,12 @@ impl Broker {
         if is_first { self.note_read(reader, json!({ "what": "entries" }), None).await } else { Ok(()) }
     }
 
-    async fn note_read(&self, reader: &Reader, mut result: serde_json::Value, query: Option<String>) -> Result<(), Refused> {
+    async fn note_read(
+        &self,
+        reader: &Reader,
+        mut result: serde_json::Value,
+        query: Option<String>,
+    ) -> Result<(), Refused> {
         if let serde_json::Value::Object(members) = &mut result {
             members.insert("reader".to_owned(), reader.name.clone().into());
         }
@@ -163,10 +176,9 @@ fn malformed(detail: impl Into<String>) -> Refused {
 fn parse(search: &Search) -> Result<EntryQuery, Refused> {
     let time = |name: &str, text: &Option<String>| match text {
         None => Ok(None),
-        Some(text) => text
-            .parse::<Timestamp>()
-            .map(Some)
-            .map_err(|_| malformed(format!("`{name}` is not an RFC 3339 time, such as 2027-01-13T10:00:00Z"))),
+        Some(text) => text.parse::<Timestamp>().map(Some).map_err(|_| {
+            malformed(format!("`{name}` is not an RFC 3339 time, such as 2027-01-13T10:00:00Z"))
+        }),
     };
     let below = match &search.cursor {
         None => None,
@@ -246,7 +258,8 @@ fn term(word: &Word) -> Result<Term, Refused> {
         None => plain(text),
         Some((_, "")) => Err(malformed("`q` has a qualifier without a value")),
         Some((name, value)) => {
-            let qualifier = QUALIFIERS.iter().find(|(word, _)| *word == name).map(|(_, qualifier)| *qualifier);
+            let qualifier =
+                QUALIFIERS.iter().find(|(word, _)| *word == name).map(|(_, qualifier)| *qualifier);
             let qualifier = qualifier.ok_or_else(|| {
                 malformed("`q` has an unknown qualifier; known are repo, actor, grant, outcome, issuer, ref, env, run, reason; put quotes around text with a colon")
             })?;
@@ -273,14 +286,22 @@ mod tests {
 
     #[test]
     fn reads_qualifiers_negation_quotes_and_text() {
-        let parsed = terms(r#"repo:acme/payments -outcome:DENIED "two words" env:"blue green" -plain "a:b""#).unwrap();
+        let parsed =
+            terms(r#"repo:acme/payments -outcome:DENIED "two words" env:"blue green" -plain "a:b""#).unwrap();
         let shown: Vec<String> = parsed
             .iter()
             .map(|term| format!("{}{:?}={}", if term.negated { "-" } else { "" }, term.qualifier, term.value))
             .collect();
         assert_eq!(
             shown,
-            ["Repo=acme/payments", "-Outcome=DENIED", "Text=two words", "Env=blue green", "-Text=plain", "Text=a:b"]
+            [
+                "Repo=acme/payments",
+                "-Outcome=DENIED",
+                "Text=two words",
+                "Env=blue green",
+                "-Text=plain",
+                "Text=a:b"
+            ]
         );
     }
 

@@ -12,7 +12,7 @@ use crate::kernel::{
     digest::Digest,
     id::DecisionId,
     identity::{JobIdentity, job::TokenMark},
-    ledger::entry::{Draft, Entry, EntryCode, EntryFault, Personal},
+    ledger::entry::{Draft, Entry, EntryCode, Personal},
     policy::PolicySet,
 };
 
@@ -22,12 +22,7 @@ impl Broker {
     pub(super) fn seal(&self, draft: Draft) -> Result<Entry, Refused> {
         let now = self.ambient.clock.now();
         let random = |out: &mut [u8]| self.ambient.entropy.fill(out).is_ok();
-        let slim = draft.clone().slim();
-        match draft.seal(now, self.settings.replica, &random) {
-            Err(EntryFault::TooLarge(_)) => slim.seal(now, self.settings.replica, &random),
-            sealed => sealed,
-        }
-        .map_err(|fault| {
+        draft.seal_or_slim(now, self.settings.replica, &random).map_err(|fault| {
             tracing::error!(%fault, "an entry could not be made");
             Refused::new(Code::Internal, "the decision could not be recorded, so nothing was issued")
         })
@@ -111,7 +106,7 @@ fn shortened(name: &str) -> String {
 fn subject(identity: &JobIdentity) -> Value {
     let mut claims = identity.claims().clone();
     for (name, _) in identity.personal() {
-        claims.remove(&name);
+        claims.remove(name);
     }
     let mut member = Map::new();
     member.insert("issuer".to_owned(), identity.issuer().as_str().into());
@@ -122,7 +117,7 @@ fn subject(identity: &JobIdentity) -> Value {
         ("project", project),
         ("project_name", project_name.flatten()),
         ("ref", identity.git_ref()),
-        ("trigger", identity.trigger_name()),
+        ("trigger", identity.trigger_word()),
         ("definition", identity.definition()),
         ("environment", identity.environment()),
         ("runner", identity.runner()),
@@ -141,11 +136,20 @@ fn subject(identity: &JobIdentity) -> Value {
 }
 
 fn personal(identity: &JobIdentity, origin: &Origin) -> Vec<Personal> {
-    let address = Personal { field: "address".to_owned(), value: origin.address.to_string(), is_claim: false };
+    let address =
+        Personal { field: "address".to_owned(), value: origin.address.to_string(), is_claim: false };
     identity
         .personal()
-        .into_iter()
-        .map(|(field, value)| Personal { field, value, is_claim: true })
+        .map(|(field, value)| Personal {
+            field: field.to_owned(),
+            value: personal_text(value),
+            is_claim: true,
+        })
         .chain([address])
         .collect()
+}
+
+/// A personal claim as the erasable table keeps it: a string as it is, anything else as JSON.
+fn personal_text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

@@ -8,6 +8,8 @@ pub mod job;
 pub mod keys;
 pub mod profile;
 pub mod profiles;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod token;
 pub mod verify;
 

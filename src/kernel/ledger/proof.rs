@@ -65,7 +65,7 @@ impl TlogProof {
 
 impl std::fmt::Display for TlogProof {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{HEADER}index {}\n", self.index)?;
+        writeln!(f, "{HEADER}index {}", self.index)?;
         for hash in &self.hashes {
             writeln!(f, "{}", BASE64.encode(hash.0))?;
         }

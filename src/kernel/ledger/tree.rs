@@ -281,11 +281,7 @@ fn roots_from_consistency(
     if old_size > new_size {
         return None;
     }
-    let (seed, path) = if old_size.is_power_of_two() {
-        (old_root, proof)
-    } else {
-        proof.split_first().map(|(a, b)| (a, b))?
-    };
+    let (seed, path) = if old_size.is_power_of_two() { (old_root, proof) } else { proof.split_first()? };
     let level = low_bit(old_size);
     let mut node = (old_size - 1) >> level;
     let mut last = (new_size - 1) >> level;
@@ -584,11 +580,10 @@ mod tests {
             let (frontier, held) = grown(&all, 7);
             let (root, hashes) = (naive::root(&entries), FromRows::new(&held, size as u64));
             assert_eq!(frontier.root(), root);
-            for index in 0..size {
+            for (index, leaf) in all.iter().enumerate() {
                 let proof = inclusion_proof(index as u64, size as u64, &hashes).unwrap();
                 assert_eq!(proof, naive::path(index, &entries), "{index} in {size}");
-                let leaf = all[index];
-                assert_eq!(root_from_inclusion(index as u64, size as u64, &leaf, &proof), Some(root));
+                assert_eq!(root_from_inclusion(index as u64, size as u64, leaf, &proof), Some(root));
             }
             for old in 1..=size {
                 let proof = consistency_proof(old as u64, size as u64, &hashes).unwrap();

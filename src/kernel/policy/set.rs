@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::{matcher::Condition, template::TargetTemplate};
 use crate::kernel::{
     digest::Digest,
-    identity::profile::Profile,
+    identity::{JobIdentity, profile::Profile},
     name::{CredentialName, GrantName, IssuerName, RuleName},
 };
 
@@ -94,4 +94,25 @@ pub struct PolicySet {
     pub grants: HashMap<GrantName, Grant>,
     /// For each issuer the tenant values that some rule names as a literal.
     pub named_tenants: HashMap<IssuerName, BTreeSet<String>>,
+}
+
+impl Files {
+    /// The digest that names the set: SHA-256 over path, length and bytes of every file in the order of paths.
+    pub fn digest(&self) -> Digest {
+        let parts: Vec<&[u8]> =
+            self.0.iter().flat_map(|(path, bytes)| [path.as_bytes(), bytes.as_slice()]).collect();
+        Digest::of_parts(&parts)
+    }
+}
+
+impl PolicySet {
+    /// Whether some rule names this identity's tenant as a literal. Where the profile has no tenant in its claims the
+    /// issuer itself is the tenant, and policy names it.
+    pub fn names_tenant(&self, identity: &JobIdentity) -> bool {
+        let profile = identity.profile();
+        let pins = profile.tenant_pins.iter().filter_map(|pin| identity.claims().get(*pin)?.as_str());
+        let named = self.named_tenants.get(identity.issuer());
+        profile.tenant_pins.is_empty()
+            || named.is_some_and(|named| pins.into_iter().any(|pin| named.contains(pin)))
+    }
 }

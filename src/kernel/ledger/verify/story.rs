@@ -1,0 +1,161 @@
+//! What the entries tell: that each is well-formed, that every issuance was meant before it happened, that time runs
+//! forward, that erasable values are those that were committed to.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use super::super::entry::{ENTRY_VERSION, EntryCode, MAX_ENTRY_BYTES};
+use crate::kernel::{digest::Digest, id::ReplicaId};
+
+/// What is known of the entries so far.
+#[derive(Default)]
+pub(super) struct Story {
+    /// Intents that wait for their outcome, and where each stands.
+    open: HashMap<String, u64>,
+    unknown: BTreeMap<String, u64>,
+    versions: BTreeSet<u64>,
+    latest: Option<Timestamp>,
+    /// How many entries are older than the latest before them by more than the tolerance, and the first of them.
+    backward: Option<(u64, u64)>,
+    /// `at` of the first and of the last entry.
+    pub(super) times: Option<(String, String)>,
+    /// What an erasable value of the last entry is held against.
+    last: Value,
+}
+
+impl Story {
+    /// Takes the next entry; tells what is wrong with it.
+    pub(super) fn entry(&mut self, index: u64, bytes: &[u8]) -> Result<(), String> {
+        self.last = Value::Null;
+        if bytes.len() > MAX_ENTRY_BYTES {
+            return Err("it is over 16 KiB".to_owned());
+        }
+        let value: Value = serde_json::from_slice(bytes).map_err(|_| "it is not JSON".to_owned())?;
+        if serde_json_canonicalizer::to_vec(&value).ok().as_deref() != Some(bytes) {
+            return Err("it is not canonical JSON".to_owned());
+        }
+        let told = self.members(index, &value);
+        self.last = value;
+        told
+    }
+
+    /// Whether an erasable value of the last entry is the one that it was bound to.
+    pub(super) fn personal(&self, field: &str, blind: &[u8; 32], value: &str) -> Result<(), String> {
+        let committed = ["subject/claims", "commitments"].into_iter().filter_map(|holder| {
+            let holder = holder.split('/').try_fold(&self.last, |value, name| value.get(name))?;
+            Digest::from_hex(holder.get(field)?.get("commitment")?.as_str()?)
+        });
+        let found = Digest::of(&[blind.as_slice(), field.as_bytes(), value.as_bytes()].concat());
+        if committed.into_iter().any(|digest| digest == found) {
+            return Ok(());
+        }
+        Err(format!("the value kept for {field:?} is not the one that the entry was bound to"))
+    }
+
+    /// What is worth knowing, and no break.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if let Some(first) = self.open.values().min() {
+            let count = self.open.len();
+            notes.push(format!("{count} intents have no outcome yet, the first is entry {first}"));
+        }
+        if let Some((count, first)) = self.backward {
+            notes.push(format!(
+                "{count} entries are over 5 s older than one before them, the first is entry {first}"
+            ));
+        }
+        for (code, count) in &self.unknown {
+            notes.push(format!("{count} entries have the code {code}, which this version does not know"));
+        }
+        for version in &self.versions {
+            notes.push(format!("there are entries of version {version}, which this version does not know"));
+        }
+        notes
+    }
+
+    fn members(&mut self, index: u64, entry: &Value) -> Result<(), String> {
+        let text = |name: &str| {
+            entry.get(name).and_then(Value::as_str).ok_or_else(|| format!("it has no member {name:?}"))
+        };
+        let version = entry.get("v").and_then(Value::as_u64).ok_or("it has no member \"v\"")?;
+        let (code, at) = (text("code")?, text("at")?);
+        let first = self.times.take().map_or_else(|| at.to_owned(), |(first, _)| first);
+        self.times = Some((first, at.to_owned()));
+        if version != ENTRY_VERSION {
+            // A later version may mean something else by every member.
+            self.versions.insert(version);
+            return Ok(());
+        }
+        if !text("salt").is_ok_and(is_salt) {
+            return Err("its salt is not 16 bytes in hex".to_owned());
+        }
+        if ReplicaId::parse(text("replica")?).is_none() {
+            return Err("its replica is no id".to_owned());
+        }
+        let moment: Timestamp = at.parse().map_err(|_| "its time is no time".to_owned())?;
+        if format!("{moment:.3}") != at {
+            return Err("its time is not UTC in milliseconds".to_owned());
+        }
+        self.time(index, moment);
+        self.pair(index, code, entry.get("issuance").and_then(Value::as_str))
+    }
+
+    fn time(&mut self, index: u64, moment: Timestamp) {
+        let latest = self.latest.unwrap_or(moment);
+        if latest.duration_since(moment) > TOLERANCE {
+            let (count, first) = self.backward.unwrap_or((0, index));
+            self.backward = Some((count + 1, first));
+        }
+        self.latest = Some(latest.max(moment));
+    }
+
+    /// Intent before issuance (P2). Outcomes other than ISSUED are noted by their intent staying open or not.
+    fn pair(&mut self, index: u64, code: &str, issuance: Option<&str>) -> Result<(), String> {
+        let known = EntryCode::parse(code);
+        match (code, issuance) {
+            ("INTENT" | "ISSUED" | "FAILED" | "UNRESOLVED", None) => {
+                return Err(format!("{code} without an issuance"));
+            }
+            ("INTENT", Some(id)) if self.open.contains_key(id) => {
+                return Err(format!("a second INTENT of {id}"));
+            }
+            ("INTENT", Some(id)) => {
+                self.open.insert(id.to_owned(), index);
+            }
+            ("ISSUED", Some(id)) => {
+                self.open.remove(id).ok_or_else(|| format!("ISSUED without an open INTENT of {id}"))?;
+            }
+            ("FAILED" | "UNRESOLVED", Some(id)) => {
+                self.open.remove(id);
+            }
+            _ if known.is_none() && !LATER_CODES.contains(&code) && !code.starts_with("ALERT_") => {
+                *self.unknown.entry(code.to_owned()).or_default() += 1;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn is_salt(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
+/// Codes of the contract that this version knows and does not write (design: section 6); alerts beside them.
+const LATER_CODES: [&str; 9] = [
+    "FROZEN",
+    "KEY_ROTATED",
+    "LOGIN",
+    "POLICY_ACCEPTED",
+    "PRUNED",
+    "REDACTED",
+    "REVOKED",
+    "THAWED",
+    "UNRESOLVED",
+];
+
+/// Replicas append to one log, each by its own clock; one that is more than 5 s off the database's is not ready
+/// (design: section 2, "Time").
+const TOLERANCE: SignedDuration = SignedDuration::from_secs(5);

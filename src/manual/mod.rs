@@ -1,0 +1,5 @@
+//! Prose that outlives a change: formats, promises, and where we depart from a standard.
+
+pub mod entries;
+pub mod exchange;
+pub mod ledger;
