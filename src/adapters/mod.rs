@@ -1,1 +1,4 @@
 //! To be written.
+
+pub mod http_client;
+pub mod issuer_keys;
