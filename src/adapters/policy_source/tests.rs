@@ -249,3 +249,83 @@ async fn watch_names_its_reason() {
     let hurried = Pace { full: Duration::ZERO, ..QUICK };
     assert_eq!(Watch::new(fixture.source.clone().at_pace(hurried)).next().await, Reason::Due);
 }
+
+/// The policies that the repository shows to newcomers, and what they say of the fixture's job.
+mod samples {
+    use jiff::Timestamp;
+    use serde_json::{Map, Value, json};
+
+    use super::*;
+    use crate::kernel::{
+        identity::{JobIdentity, profile::Profile},
+        name::IssuerName,
+        policy::{PolicySet, decide, load},
+    };
+
+    fn set() -> PolicySet {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/policies");
+        let (files, commit) = PolicySource::new(root).read().unwrap();
+        load::load(&files, commit, None).unwrap_or_else(|findings| panic!("{findings:#?}"))
+    }
+
+    fn usable(spoil: &[(&str, Value)]) -> Vec<String> {
+        let text = include_str!("../../../tests/fixtures/claims/github-actions.json");
+        let mut claims: Map<String, Value> = serde_json::from_str(text).unwrap();
+        for (name, value) in spoil {
+            claims.insert((*name).to_owned(), value.clone());
+            claims.retain(|_, value| !value.is_null());
+        }
+        let now = Timestamp::from_second(1_790_000_000).unwrap();
+        let profile = Profile::by_name("github-actions").unwrap();
+        let identity =
+            JobIdentity::from_claims(IssuerName::parse("github").unwrap(), profile, claims, now).unwrap();
+        decide::usable(&set(), &identity, now).into_iter().map(|grant| grant.name.to_string()).collect()
+    }
+
+    #[test]
+    fn samples_load_and_give_the_deploy_its_grant_alone() {
+        assert_eq!(usable(&[]), ["payments-prod"]);
+    }
+
+    #[test]
+    fn samples_refuse_what_is_not_quite_the_deploy() {
+        for (claim, value) in [
+            ("repository_owner_id", json!("9999")),
+            ("repository_id", json!("702")),
+            ("repository", json!("acme/payments-2")),
+            ("ref", json!("refs/heads/dev")),
+            ("event_name", json!("pull_request_target")),
+            ("environment", json!("staging")),
+            ("job_workflow_ref", json!("acme/ci/.github/workflows/deploy.yml@refs/heads/main")),
+            ("job_workflow_ref", json!("acme/ci/.github/workflows/deploy.yml@refs/tags/v4/x")),
+            ("job_workflow_ref", Value::Null),
+        ] {
+            assert_eq!(usable(&[(claim, value.clone())]), Vec::<String>::new(), "{claim} {value}");
+        }
+    }
+
+    #[test]
+    fn samples_cover_pull_requests_shared_workflows_and_contractors() {
+        let pull = [("event_name", json!("pull_request")), ("ref", json!("refs/pull/7/merge"))];
+        assert!(usable(&pull).is_empty(), "an environment is claimed");
+        let pull = [pull.as_slice(), &[("environment", Value::Null)]].concat();
+        assert_eq!(usable(&pull), ["payments-test"]);
+
+        let release = [
+            ("repository_id", json!("703")),
+            ("repository", json!("acme/tool")),
+            ("ref", json!("refs/tags/v1.0")),
+            ("job_workflow_ref", json!("acme/platform/.github/workflows/release.yml@refs/tags/v2.7")),
+        ];
+        assert_eq!(usable(&release), ["release-signing"]);
+
+        let vendor = [
+            ("repository_owner_id", json!("88001")),
+            ("repository_id", json!("5550123")),
+            ("event_name", json!("workflow_dispatch")),
+        ];
+        assert_eq!(usable(&vendor), ["vendor-migration"]);
+        let robot = [vendor.as_slice(), &[("ref", json!("refs/heads/dependabot/cargo/x"))]].concat();
+        assert!(usable(&robot).is_empty());
+    }
+}
