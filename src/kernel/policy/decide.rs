@@ -221,7 +221,10 @@ fn first_match<'g>(
         if rule.issuer != *identity.issuer() {
             failed.push("iss".to_owned());
         } else {
-            let missed = rule.conditions.iter().filter(|condition| !condition.holds(identity.claims()));
+            let missed = rule
+                .conditions
+                .iter()
+                .filter(|condition| !condition.holds(identity.claims(), identity.unusable()));
             failed.extend(missed.map(|condition| condition.claim.clone()));
             if !allows_trigger(rule, identity) {
                 dangerous |= failed.is_empty();

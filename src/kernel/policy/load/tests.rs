@@ -138,7 +138,7 @@ fn a_generic_rule_must_name_its_subject() {
             "grant: a\nallow:\n  - name: x\n    issuer: own\n    match: {{ {condition} }}\ncredentials: {{ npm: {{ sealed: {{ secret: x }} }} }}\n"
         )
     };
-    assert_eq!(findings(ISSUER, &grant("sub: job-1, n: 7, ok: true, project: x")), []);
+    assert_eq!(findings(ISSUER, &grant("sub: job-1, number: 7, ok: true, project: x")), []);
     for bad in ["project: x", "sub: { glob: \"job-*\" }", "sub: { not: x }", "sub: { present: true }"] {
         assert!(!findings(ISSUER, &grant(bad)).is_empty(), "{bad}");
     }
