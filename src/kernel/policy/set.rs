@@ -100,7 +100,9 @@ pub struct PolicySet {
 }
 
 impl Files {
-    /// The digest that names the set: SHA-256 over path, length and bytes of every file in the order of paths.
+    /// The digest that names the set: SHA-256 over every file in byte order of its path, each as the path's length
+    /// (u64, big-endian), the path, the content's length (likewise) and the content. What names with a leading dot
+    /// hide is not in it; a README is.
     pub fn digest(&self) -> Digest {
         let parts: Vec<&[u8]> =
             self.0.iter().flat_map(|(path, bytes)| [path.as_bytes(), bytes.as_slice()]).collect();

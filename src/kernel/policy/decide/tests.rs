@@ -254,3 +254,31 @@ fn unknown_names_are_weighed_against_grants_that_are_there() {
         assert_eq!(set.decoy(name).map(|grant| grant.name.as_str()), Some("payments-prod"), "{name:?}");
     }
 }
+
+/// Attack class P-04: whatever one slip of the finger does to a grant, it is refused or as narrow as before. (`#`
+/// is left out: it takes a line away on purpose.)
+#[test]
+fn no_slip_of_the_finger_lets_a_stranger_in_or_drops_a_condition() {
+    let stranger = [("repository_owner_id", json!("9999")), ("repository_id", json!("9998"))];
+    let stranger = identity(&stranger);
+    let conditions = set(GRANT).grants["payments-prod"].rules[0].conditions.len();
+    let mut loaded = 0;
+    for (at, letter) in GRANT.char_indices() {
+        for slip in ["", "*", "\"", "~", "\n", " ", "-", "x", "[", ":", "{", "&", "!"] {
+            let spoiled = format!("{}{slip}{}", &GRANT[..at], &GRANT[at + letter.len_utf8()..]);
+            let files = [("issuers/github.yaml", ISSUER), ("grants/a.yaml", spoiled.as_str())];
+            let files = files.map(|(path, text)| (path.to_owned(), text.as_bytes().to_vec()));
+            let Ok(set) = load::load(&Files(files.into()), None, None) else { continue };
+            loaded += 1;
+            for grant in set.grants.values() {
+                assert_eq!(grant.rules[0].conditions.len(), conditions, "{spoiled}");
+                assert_ne!(
+                    reason(decide(&set, &stranger, &ask(grant.name.as_str()), now())),
+                    "permit",
+                    "{spoiled}"
+                );
+            }
+        }
+    }
+    assert!(loaded > 100, "{loaded}");
+}
