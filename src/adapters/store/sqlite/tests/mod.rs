@@ -8,10 +8,7 @@ mod secrets;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU8, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -212,10 +209,4 @@ async fn until_well(store: &Sqlite) {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), well).await.unwrap();
-}
-
-/// A number that differs each time, for names.
-fn serial() -> u8 {
-    static NEXT: AtomicU8 = AtomicU8::new(0);
-    NEXT.fetch_add(1, Ordering::Relaxed)
 }

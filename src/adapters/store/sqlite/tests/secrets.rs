@@ -17,11 +17,8 @@ fn secret(name: &str) -> SecretName {
 }
 
 fn change(code: EntryCode) -> Change<'static> {
-    let make: &'static (dyn Fn(u64) -> Option<Entry> + Send + Sync) = match code {
-        EntryCode::SecretRemoved => &|version| Some(told(EntryCode::SecretRemoved, version)),
-        _ => &|version| Some(told(EntryCode::SecretSet, version)),
-    };
-    Change { now: now(), random: &random, entry: make }
+    let make = Box::new(move |version| Some(told(code, version)));
+    Change { now: now(), random: &random, entry: Box::leak(make) }
 }
 
 fn told(code: EntryCode, version: u64) -> Entry {
@@ -103,7 +100,7 @@ async fn the_newest_accepted_policy_is_kept_with_its_entries() {
     assert_eq!(bench.store.accepted_policy().await.unwrap(), None);
     for digest in [Digest::of(b"one"), Digest::of(b"two")] {
         let accepted =
-            AcceptedPolicy { digest, names: vec!["base".to_owned(), format!("n{}", serial())], at: now() };
+            AcceptedPolicy { digest, names: vec!["base".to_owned(), digest.to_string()], at: now() };
         bench.store.accept_policy(accepted.clone(), vec![entry(EntryCode::PolicyLoaded)]).await.unwrap();
         assert_eq!(bench.store.accepted_policy().await.unwrap(), Some(accepted));
     }
