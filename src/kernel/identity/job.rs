@@ -54,8 +54,8 @@ pub struct TokenMark {
 
 impl JobIdentity {
     /// Builds what [`super::verify::verify`] builds once a signature holds, from claims alone. Policy tests and
-    /// `explain` use it, never the exchange: nothing here proves anything. Registered claims are not needed; the
-    /// token's mark is made up from `now`.
+    /// `explain` use it, never the exchange: nothing here proves anything. Registered claims are not needed; `sub`
+    /// is `test` where it is absent, and the token's mark is made up from `now`.
     ///
     /// # Errors
     ///

@@ -4,10 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{set::PolicySet, target::Target};
+use super::{
+    set::{Credential, Grant, PolicySet, Rule},
+    target::Target,
+};
 use crate::kernel::{
     digest::Digest,
-    identity::JobIdentity,
+    identity::{JobIdentity, job::Trigger},
     name::{CredentialName, GrantName, RuleName},
 };
 
@@ -104,22 +107,147 @@ impl Permit {
         &self.grants
     }
 
-    /// The first credential, as (grant, credential), whose TTL is below its kind's least.
+    /// The first credential, as (grant, credential), whose TTL is below its kind's least: a requested TTL cut it.
     pub fn ttl_out_of_range(&self) -> Option<(&GrantName, &CredentialName)> {
-        todo!()
+        self.grants.iter().find_map(|grant| {
+            let below = |each: &&PermittedCredential| {
+                let least = each.target.kind().ttl_bounds().map(|(least, _)| least);
+                each.ttl.zip(least).is_some_and(|(ttl, least)| ttl < least)
+            };
+            grant.credentials.iter().find(below).map(|each| (&grant.name, &each.name))
+        })
     }
 }
 
-/// Decides.
-pub fn decide(_set: &PolicySet, _identity: &JobIdentity, _request: &Request, _now: Timestamp) -> Decision {
-    todo!()
+/// Decides: all that is asked for, or nothing. Every grant and every rule is evaluated to its end, whatever the first
+/// one said, and an unknown grant is evaluated against another's rules, so that the time taken tells little (P8).
+pub fn decide(set: &PolicySet, identity: &JobIdentity, request: &Request, now: Timestamp) -> Decision {
+    let mut trace = Vec::new();
+    let mut permitted = Vec::new();
+    let mut reason = None;
+    for asked in &request.grants {
+        match judge(set, identity, asked, now, &mut trace) {
+            Ok(grant) => permitted.push(grant),
+            Err(found) => reason = reason.or(Some(found)),
+        }
+    }
+    match reason {
+        None if !permitted.is_empty() => {
+            Decision::Permit(Permit { digest: set.digest, commit: set.commit.clone(), grants: permitted })
+        }
+        None => {
+            Decision::Deny(Denial { reason: NOTHING_ASKED, trace, tenant_named: set.names_tenant(identity) })
+        }
+        Some(reason) => Decision::Deny(Denial { reason, trace, tenant_named: set.names_tenant(identity) }),
+    }
 }
 
 /// What `GET /v1/grants` answers: the grants that this identity may use now, by name.
-pub fn usable<'a>(
-    _set: &'a PolicySet,
-    _identity: &JobIdentity,
-    _now: Timestamp,
-) -> Vec<&'a super::set::Grant> {
-    todo!()
+pub fn usable<'a>(set: &'a PolicySet, identity: &JobIdentity, now: Timestamp) -> Vec<&'a Grant> {
+    let mut grants: Vec<&Grant> = set
+        .grants
+        .values()
+        .filter(|grant| is_open(grant, now).is_ok() && first_match(grant, identity, &mut Vec::new()).is_ok())
+        .collect();
+    grants.sort_by(|left, right| left.name.cmp(&right.name));
+    grants
 }
+
+fn judge(
+    set: &PolicySet,
+    identity: &JobIdentity,
+    asked: &GrantRequest,
+    now: Timestamp,
+    trace: &mut Vec<Tried>,
+) -> Result<PermittedGrant, &'static str> {
+    let Some(grant) = set.grants.get(asked.name.as_str()) else {
+        if let Some(other) = set.grants.values().next() {
+            // Only its time counts: the names of another grant's claims stay out of the trace.
+            std::hint::black_box(first_match(other, identity, &mut Vec::new()).is_ok());
+        }
+        trace.push(Tried { grant: asked.name.clone(), rule: None, failed: Vec::new() });
+        return Err("no-such-grant");
+    };
+    let rule = first_match(grant, identity, trace);
+    let credentials = choose(grant, asked);
+    is_open(grant, now)?;
+    let rule = rule?;
+    Ok(PermittedGrant {
+        name: grant.name.clone(),
+        rule: rule.name.clone(),
+        file: Arc::clone(&grant.file),
+        credentials: credentials.ok_or("no-such-credential")?,
+    })
+}
+
+fn is_open(grant: &Grant, now: Timestamp) -> Result<(), &'static str> {
+    if !grant.enabled {
+        return Err("disabled");
+    }
+    match grant.lapses_at {
+        Some(end) if now >= end => Err("lapsed"),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn choose(grant: &Grant, asked: &GrantRequest) -> Option<Vec<PermittedCredential>> {
+    let permitted = |name: &CredentialName, credential: &Credential| PermittedCredential {
+        name: name.clone(),
+        target: credential.target.0.clone(),
+        // A requested TTL only narrows, and speaks of those that have one.
+        ttl: credential.ttl.map(|ttl| asked.ttl.map_or(ttl, |wanted| wanted.min(ttl))),
+    };
+    match &asked.credentials {
+        None => {
+            Some(grant.credentials.iter().map(|(name, credential)| permitted(name, credential)).collect())
+        }
+        Some(names) => names
+            .iter()
+            .map(|name| grant.credentials.get_key_value(name.as_str()))
+            .map(|found| found.map(|(name, credential)| permitted(name, credential)))
+            .collect(),
+    }
+}
+
+fn first_match<'g>(
+    grant: &'g Grant,
+    identity: &JobIdentity,
+    trace: &mut Vec<Tried>,
+) -> Result<&'g Rule, &'static str> {
+    let mut matched = None;
+    let mut dangerous = false;
+    for rule in &grant.rules {
+        let mut failed: Vec<String> = Vec::new();
+        if rule.issuer != *identity.issuer() {
+            failed.push("iss".to_owned());
+        } else {
+            let missed = rule.conditions.iter().filter(|condition| !condition.holds(identity.claims()));
+            failed.extend(missed.map(|condition| condition.claim.clone()));
+            if !allows_trigger(rule, identity) {
+                dangerous |= failed.is_empty();
+                failed.push("trigger".to_owned());
+            }
+        }
+        if failed.is_empty() {
+            matched = matched.or(Some(rule));
+        } else {
+            trace.push(Tried { grant: grant.name.to_string(), rule: Some(rule.name.clone()), failed });
+        }
+    }
+    matched.ok_or(if dangerous { "trigger" } else { "no-rule" })
+}
+
+/// Dangerous and unknown triggers are denied unless the rule names them by a literal (attack class F-03).
+fn allows_trigger(rule: &Rule, identity: &JobIdentity) -> bool {
+    match identity.trigger() {
+        Trigger::Ordinary => true,
+        Trigger::Dangerous(word) => rule.named_triggers.contains(word),
+        Trigger::Unknown => identity.trigger_word().is_some_and(|word| rule.named_triggers.contains(word)),
+    }
+}
+
+/// A request without grants; the wire refuses it before.
+const NOTHING_ASKED: &str = "nothing-asked";
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! Credentials of a grant: one kind each, with a TTL that the kind can honour.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::Known;
+use crate::kernel::{
+    name::{CredentialName, SecretName},
+    policy::{
+        set::Credential,
+        target::{Kind, Target},
+        template::TargetTemplate,
+        yaml::{Content, Findings, Key, Node},
+    },
+};
+
+/// Kinds of later versions (design: section 5).
+const LATER: [&str; 8] = ["vault", "aws", "gcp", "azure", "github", "kubernetes", "ssh", "sops"];
+
+pub(super) fn read_all(
+    findings: &mut Findings<'_>,
+    node: &Node,
+    known: &Known<'_>,
+) -> Option<BTreeMap<CredentialName, Credential>> {
+    let fields = findings.fields(node)?;
+    let before = findings.list.len();
+    let mut credentials = BTreeMap::new();
+    for (key, node) in fields.rest() {
+        let Some(name) = CredentialName::parse(&key.text) else {
+            let message = format!("`{}` is no name", key.text);
+            findings.at_key(key, "name", message, "write 1 to 63 of a-z, 0-9 and -, no - at an end");
+            continue;
+        };
+        if let Some(credential) = read(findings, key, node, known) {
+            credentials.insert(name, credential);
+        }
+    }
+    if credentials.is_empty() && findings.list.len() == before {
+        findings.at(node, "empty", "the grant yields nothing", "add a credential");
+    }
+    if credentials.len() > 16 {
+        findings.at(node, "too-many", "a grant has at most 16 credentials", "split the grant");
+    }
+    (findings.list.len() == before).then_some(credentials)
+}
+
+fn read(findings: &mut Findings<'_>, key: &Key, node: &Node, known: &Known<'_>) -> Option<Credential> {
+    let mut fields = findings.fields(node)?;
+    let sealed = fields.take("sealed");
+    let oidc = fields.take("oidc");
+    let ttl_node = fields.take("ttl");
+    for later in LATER {
+        fields.not_yet(findings, later);
+    }
+    fields.finish(findings);
+    let target = match (sealed, oidc) {
+        (Some(node), None) => read_sealed(findings, node)?,
+        (None, Some(node)) => read_oidc(findings, node, known)?,
+        (Some(_), Some(_)) | (None, None) => {
+            let message = format!("the credential `{}` must be of exactly one kind", key.text);
+            findings.at_key(
+                key,
+                "kind",
+                message,
+                "write `sealed: { secret: NAME }` or `oidc: { audience: URL }`",
+            );
+            return None;
+        }
+    };
+    let ttl = ttl(findings, target.kind(), ttl_node)?;
+    Some(Credential { target: TargetTemplate(target), ttl })
+}
+
+fn read_sealed(findings: &mut Findings<'_>, node: &Node) -> Option<Target> {
+    let mut fields = findings.fields(node)?;
+    let secret = fields.require(findings, "secret");
+    fields.finish(findings);
+    let secret = secret?;
+    let text = untemplated(findings, secret, "a secret's name")?;
+    let name = SecretName::parse(text);
+    if name.is_none() {
+        findings.at(
+            secret,
+            "name",
+            format!("`{text}` is no name"),
+            "write 1 to 63 of a-z, 0-9 and -, no - at an end",
+        );
+    }
+    Some(Target::Sealed { secret: name? })
+}
+
+fn read_oidc(findings: &mut Findings<'_>, node: &Node, known: &Known<'_>) -> Option<Target> {
+    let mut fields = findings.fields(node)?;
+    let audience = fields.require(findings, "audience");
+    fields.finish(findings);
+    let node = audience?;
+    let audience = untemplated(findings, node, "an audience")?;
+    if known.issuers.values().any(|issuer| issuer.audience == audience) {
+        let message = "this is the audience of tokens for this broker; an assertion for it could come back as a CI token";
+        findings.at(node, "audience-ourselves", message, "name the service that the assertion is for");
+        return None;
+    }
+    if audience.len() > 256 || audience.chars().any(|letter| letter.is_control() || letter.is_whitespace()) {
+        findings.at(
+            node,
+            "audience",
+            "an audience has 1 to 256 characters and no spaces",
+            "write the exact audience",
+        );
+        return None;
+    }
+    Some(Target::Oidc { audience: audience.to_owned() })
+}
+
+/// A text in which a template would let a job choose what it reaches.
+fn untemplated<'n>(findings: &mut Findings<'_>, node: &'n Node, what: &str) -> Option<&'n str> {
+    let text = findings.filled(node)?;
+    if text.contains("${") {
+        findings.at(
+            node,
+            "template",
+            format!("{what} takes no template"),
+            "write it out, in a grant for each",
+        );
+        return None;
+    }
+    Some(text)
+}
+
+/// `Some(None)`: the kind has no TTL.
+#[expect(clippy::option_option, reason = "the outer level is a finding, the inner one a kind without TTL")]
+fn ttl(findings: &mut Findings<'_>, kind: Kind, node: Option<&Node>) -> Option<Option<Duration>> {
+    let Some((least, greatest)) = kind.ttl_bounds() else {
+        if let Some(node) = node {
+            let message = format!("a `{}` credential is static: nobody can end it", kind.as_str());
+            findings.at(node, "ttl-on-static", message, "remove the ttl");
+            return None;
+        }
+        return Some(None);
+    };
+    let Some(node) = node else { return Some(Some(greatest)) };
+    let ttl = findings.duration(node)?;
+    if ttl < least || ttl > greatest {
+        let message = format!("a `{}` credential cannot live for that long", kind.as_str());
+        findings.at(node, "ttl", message, format!("write {}s to {}s", least.as_secs(), greatest.as_secs()));
+        return None;
+    }
+    debug_assert!(matches!(node.content, Content::Plain(_) | Content::Quoted(_)), "durations are scalars");
+    Some(Some(ttl))
+}
