@@ -18,7 +18,10 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    broker::ports::{KeyClaim, NewIssuance},
+    broker::{
+        Entropy,
+        ports::{KeyClaim, NewIssuance},
+    },
     kernel::{
         id::{DecisionId, ReplicaId},
         ledger::{
@@ -87,7 +90,7 @@ fn key(byte: u8) -> Arc<SealingKey> {
 }
 
 fn random(out: &mut [u8]) -> bool {
-    aws_lc_rs::rand::fill(out).is_ok()
+    Entropy::Os.fill(out).is_ok()
 }
 
 fn genesis() -> Genesis<'static> {
