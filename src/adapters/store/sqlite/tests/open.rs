@@ -158,3 +158,17 @@ async fn closing_ends_what_waits_and_refuses_what_comes_after() {
     bench.store.close().await;
     assert!(!schema::beside(&bench.path, "-wal").exists());
 }
+
+#[tokio::test]
+async fn looking_at_a_quiet_store_leaves_the_folder_as_it_was() {
+    let (folder, path) = folder_with_store();
+    let before = contents(folder.path());
+    let store = Sqlite::inspect(&path).unwrap();
+    assert_eq!(store.ledger_rows(0, 10).await.unwrap().len(), 0);
+    store.close().await;
+    drop(store);
+    assert_eq!(
+        contents(folder.path()).into_keys().collect::<Vec<_>>(),
+        before.into_keys().collect::<Vec<_>>()
+    );
+}
