@@ -124,8 +124,8 @@ impl SealingKey {
         // The whole length is set aside at once: a buffer that grew would leave parts of the content behind.
         let mut bytes = Vec::with_capacity(OVERHEAD + plain.len());
         bytes.push(FORMAT);
-        append_sealed(&mut bytes, self.0.expose(), wrap_nonce, (&of.bound(WRAP), data_key))?;
-        append_sealed(&mut bytes, data_key, nonce, (&of.bound(CONTENT), plain.expose()))?;
+        append_sealed(&mut bytes, self.0.expose(), wrap_nonce, &of.bound(WRAP), data_key)?;
+        append_sealed(&mut bytes, data_key, nonce, &of.bound(CONTENT), plain.expose())?;
         Ok(SealedRecord { bytes })
     }
 
@@ -180,7 +180,8 @@ fn append_sealed(
     bytes: &mut Vec<u8>,
     key: &[u8],
     nonce: &[u8],
-    (bound, plain): (&[u8], &[u8]),
+    bound: &[u8],
+    plain: &[u8],
 ) -> Result<(), SealFault> {
     let cipher = Aes256Gcm::new_from_slice(key).map_err(|_| SealFault::Input)?;
     let nonce_array = Nonce::try_from(nonce).map_err(|_| SealFault::Input)?;

@@ -7,7 +7,11 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::{rsa::KeyPair, signature::KeyPair as _};
+use aws_lc_rs::{
+    digest::{SHA256, digest},
+    rsa::KeyPair,
+    signature::{KeyPair as _, RSA_PKCS1_SHA256},
+};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -97,10 +101,10 @@ impl Assertions {
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(claims, &mut token);
         let mut signature = vec![0; signature_bytes];
-        // PKCS#1 v1.5 takes no randomness (RFC 8017 section 8.2); the library's signature asks for a source anyway.
-        let unused = aws_lc_rs::rand::SystemRandom::new();
+        // Of the digest, since that form asks for no randomness; PKCS#1 v1.5 takes none (RFC 8017 section 8.2).
+        let digest = digest(&SHA256, token.as_bytes());
         self.pair
-            .sign(&aws_lc_rs::signature::RSA_PKCS1_SHA256, &unused, token.as_bytes(), &mut signature)
+            .sign_digest(&RSA_PKCS1_SHA256, &digest, &mut signature)
             .map_err(|_| AssertionFault::Signature)?;
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(signature, &mut token);

@@ -68,9 +68,11 @@ impl Sqlite {
     ///
     /// [`CreateFault`]; then there is no file that was not there before.
     pub fn create(path: &Path, sealing: &SealingKey, genesis: Genesis<'_>) -> Result<(), CreateFault> {
-        let file_fault = |source: io::Error| match source.kind() {
-            io::ErrorKind::AlreadyExists => CreateFault::Exists(path.to_owned()),
-            _ => CreateFault::File { path: path.to_owned(), source },
+        let file_fault = |source: io::Error| {
+            if source.kind() == io::ErrorKind::AlreadyExists {
+                return CreateFault::Exists(path.to_owned());
+            }
+            CreateFault::File { path: path.to_owned(), source }
         };
         drop(OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(file_fault)?);
         let made = fill(path, sealing, genesis).and_then(|()| sync_folder(path).map_err(file_fault));
@@ -97,7 +99,7 @@ fn fill(path: &Path, sealing: &SealingKey, genesis: Genesis<'_>) -> Result<(), C
     change.pragma_update(None, "application_id", APPLICATION_ID)?;
     change.pragma_update(None, "user_version", SCHEMA)?;
     for (purpose, key) in [(LEDGER, &seed), (ASSERTION, &assertion), (PSEUDONYM, &pseudonym)] {
-        keys::keep(&change, (sealing, genesis.random), (purpose, key), genesis.now)?;
+        keys::keep(&change, sealing, (purpose, key), genesis)?;
     }
     write_meta(&change, "origin", genesis.origin.as_bytes())?;
     write_meta(&change, "ledger_key", log.verifier().to_string().as_bytes())?;

@@ -1,5 +1,7 @@
 //! The tree head in the database, and how entries get behind it.
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, params};
 
 use super::{
@@ -15,7 +17,6 @@ use crate::kernel::{
         tree::{Appended, Frontier},
     },
 };
-use std::sync::Arc;
 
 /// The head as the writer knows it.
 #[derive(Clone)]

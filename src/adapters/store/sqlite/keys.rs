@@ -5,13 +5,12 @@ use aws_lc_rs::{
     encoding::{AsDer, Pkcs8V1Der},
     rsa::{KeyPair, KeySize},
 };
-use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 use zeroize::Zeroizing;
 
 use super::{
     Trouble,
-    create::CreateFault,
+    create::{CreateFault, Genesis},
     schema::{stored, unsigned},
 };
 use crate::kernel::{
@@ -45,15 +44,15 @@ pub(super) fn fresh(bytes: usize, random: &dyn Fn(&mut [u8]) -> bool) -> Result<
 /// Keeps a key, sealed.
 pub(super) fn keep(
     conn: &Connection,
-    (sealing, random): (&SealingKey, &dyn Fn(&mut [u8]) -> bool),
+    sealing: &SealingKey,
     (purpose, key): (&str, &Secret),
-    now: Timestamp,
+    genesis: Genesis<'_>,
 ) -> Result<(), CreateFault> {
     let of = Sealed { purpose: PURPOSE_KEY, name: purpose, version: FIRST_VERSION };
-    let record = sealing.seal(of, key, &fresh(RANDOM_BYTES, random)?)?;
+    let record = sealing.seal(of, key, &fresh(RANDOM_BYTES, genesis.random)?)?;
     conn.execute(
         "INSERT INTO keys (purpose, version, sealed, made_at) VALUES (?1, ?2, ?3, ?4)",
-        params![purpose, 1, record.bytes, stored(now)],
+        params![purpose, 1, record.bytes, stored(genesis.now)],
     )?;
     Ok(())
 }

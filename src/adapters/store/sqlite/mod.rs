@@ -234,7 +234,7 @@ impl Store for Sqlite {
     }
 
     fn checkpoint(&self) -> Answer<'_, Result<String, StoreFault>> {
-        Box::pin(self.read(|conn| reader::checkpoint(conn)))
+        Box::pin(self.read(reader::checkpoint))
     }
 
     fn health(&self) -> Result<(), StoreFault> {

@@ -101,9 +101,10 @@ impl Sqlite {
     pub fn open(path: &Path, sealing: Arc<SealingKey>, options: Options) -> Result<Arc<Self>, OpenFault> {
         look(path, Some(&sealing))?;
         if options.read_only {
+            let readers = guests(path);
             let conn = reading(path)?;
             let (keys, log) = open_keys(&conn, sealing)?;
-            return opened(path, &conn, Some((keys, log.verifier())), None);
+            return opened(readers, &conn, Some((keys, log.verifier())), None);
         }
         let serving = options.single_writer_lock.then(|| lock(path)).transpose()?;
         let conn = writing(path)?;
@@ -111,7 +112,8 @@ impl Sqlite {
         let verifier = log.verifier();
         let head = Head::load(&conn)?;
         head.check(&conn, &verifier)?;
-        let store = opened(path, &conn, Some((keys, verifier)), Some(load_spent(&conn)?))?;
+        let readers = Readers::new(path, false);
+        let store = opened(readers, &conn, Some((keys, verifier)), Some(load_spent(&conn)?))?;
         let writer = Writer::new(conn, log, head, Arc::clone(&store.shared), serving);
         store.start(writer)?;
         Ok(store)
@@ -124,7 +126,8 @@ impl Sqlite {
     /// [`OpenFault`], but never [`OpenFault::WrongSealingKey`].
     pub fn inspect(path: &Path) -> Result<Arc<Self>, OpenFault> {
         look(path, None)?;
-        opened(path, &reading(path)?, None, None)
+        let readers = guests(path);
+        opened(readers, &reading(path)?, None, None)
     }
 
     fn start(&self, writer: Writer) -> Result<(), OpenFault> {
@@ -173,8 +176,13 @@ fn open_keys(conn: &Connection, sealing: Arc<SealingKey>) -> Result<(Keys, LogKe
     Ok((Keys { sealing, assertion, pseudonym }, log))
 }
 
+/// Readers without a writer.
+fn guests(path: &Path) -> Arc<Readers> {
+    Readers::new(path, !beside(path, "-wal").exists())
+}
+
 fn opened(
-    path: &Path,
+    readers: Arc<Readers>,
     conn: &Connection,
     keys: Option<(Keys, VerifierKey)>,
     spent: Option<HashMap<Digest, jiff::Timestamp>>,
@@ -192,7 +200,7 @@ fn opened(
         queue: RwLock::new(None),
         writer: Mutex::new(None),
         shared: Arc::new(shared),
-        readers: Readers::new(path),
+        readers,
         origin: read_text(conn, "origin")?,
         verifier,
         keys,

@@ -1,5 +1,7 @@
 //! The newest accepted policy set, for all processes of this store: guards against lost guardrails and issuers.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 
@@ -7,13 +9,12 @@ use super::{
     Sqlite,
     batch::{Batch, Command},
     columns::Prepared,
-    schema::{digest, moment, stored},
+    schema::{digest, list, moment, stored},
 };
 use crate::{
     broker::ports::StoreFault,
     kernel::{digest::Digest, ledger::entry::Entry},
 };
-use std::sync::Arc;
 
 /// A policy set that was accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +40,7 @@ impl Sqlite {
             newest
                 .query_row([], |row| {
                     let names: String = row.get(1)?;
-                    let names = super::schema::list(1, &names)?;
+                    let names = list(1, &names)?;
                     Ok(AcceptedPolicy { digest: digest(row, 0)?, names, at: moment(row, 2)? })
                 })
                 .optional()

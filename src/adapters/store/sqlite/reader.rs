@@ -41,19 +41,35 @@ pub(super) struct Readers {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
     permits: Semaphore,
+    /// Whether nobody had the database open when this pool was made, and no writer belongs to it: then the files that
+    /// SQLite puts beside a database for its readers are taken away again.
+    is_guest: bool,
 }
 
 impl Readers {
     /// Readers of that file; none is opened yet.
-    pub(super) fn new(path: &Path) -> Arc<Self> {
+    pub(super) fn new(path: &Path, is_guest: bool) -> Arc<Self> {
         let permits = Semaphore::new(READERS);
-        Arc::new(Self { path: path.to_owned(), idle: Mutex::default(), permits })
+        Arc::new(Self { path: path.to_owned(), idle: Mutex::default(), permits, is_guest })
     }
 
     /// Lets nobody read any more, and closes what is idle.
     pub(super) fn close(&self) {
         self.permits.close();
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        if self.is_guest {
+            self.tidy();
+        }
+    }
+
+    /// A connection that cannot write leaves an empty log behind; one that could removes it as it closes, if nobody
+    /// else has the database open by now. Best effort: the files mean nothing to whoever opens it next.
+    fn tidy(&self) {
+        if schema::beside(&self.path, "-wal").metadata().is_ok_and(|log| log.len() == 0)
+            && let Ok(conn) = schema::writing(&self.path)
+        {
+            drop(conn.query_row("SELECT one FROM head", [], |_| Ok(())));
+        }
     }
 
     async fn read<T, E>(
@@ -100,6 +116,12 @@ impl Readers {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
         }
         Ok(read)
+    }
+}
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

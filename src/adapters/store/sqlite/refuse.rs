@@ -13,7 +13,7 @@ use super::{
     schema::{moment, stored, unsigned},
 };
 use crate::{
-    broker::ports::{Counted, Refusal, Summary},
+    broker::ports::{Counted, Refusal, StoreFault, Summary},
     kernel::{digest::Digest, name::IssuerName},
 };
 
@@ -78,7 +78,7 @@ pub(super) struct Refuse {
 
 impl Refuse {
     /// Takes a refusal apart.
-    pub(super) fn new(refusal: Refusal) -> Result<Self, crate::broker::ports::StoreFault> {
+    pub(super) fn new(refusal: Refusal) -> Result<Self, StoreFault> {
         let Refusal { entry, counted, always, against, sample, now } = refusal;
         let sample = sample.chars().take(SAMPLE_CHARS).collect();
         Ok(Self { counted, always, against, sample, now, entry: Prepared::new(entry)? })

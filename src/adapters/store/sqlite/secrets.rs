@@ -10,7 +10,7 @@ use super::{
     Sqlite,
     batch::{Batch, Command},
     columns::Prepared,
-    schema::{moment, signed, stored, unsigned},
+    schema::{moment, signed, stored, unsigned, word},
 };
 use crate::{
     broker::ports::{SealedRecords, SealedSecret, StoreFault},
@@ -98,7 +98,7 @@ impl Sqlite {
             }
             let key = self.sealing_key().ok_or_else(read_only)?;
             let record = key.seal(of, &content, &Secret::new(random))?;
-            let put = Put::new(name, before, Some(record), (fields.len(), change))?;
+            let put = Put::new(name, before, Some(record), fields.len(), change)?;
             if self.submit(put).await?.0 {
                 return Ok(version);
             }
@@ -118,7 +118,7 @@ impl Sqlite {
             if !is_set {
                 return Err(SecretFault::Missing);
             }
-            let put = Put::new(name, before, None, (0, change))?;
+            let put = Put::new(name, before, None, 0, change)?;
             if self.submit(put).await?.0 {
                 return Ok(before);
             }
@@ -137,7 +137,7 @@ impl Sqlite {
                 "SELECT name, version, set_at, fields FROM secret WHERE sealed IS NOT NULL ORDER BY name",
             )?;
             rows.query_map([], |row| {
-                let name = super::schema::word(row, 0, SecretName::parse)?;
+                let name = word(row, 0, SecretName::parse)?;
                 let (version, set_at, fields) = (unsigned(row, 1)?, moment(row, 2)?, unsigned(row, 3)?);
                 Ok(SecretListing { name, version, set_at, fields })
             })?
@@ -189,7 +189,7 @@ impl SealedMap {
             .query_map([], |row| {
                 let record = SealedRecord { bytes: row.get(2)? };
                 let sealed = SealedSecret { version: unsigned(row, 1)?, record };
-                Ok((super::schema::word(row, 0, SecretName::parse)?, Arc::new(sealed)))
+                Ok((word(row, 0, SecretName::parse)?, Arc::new(sealed)))
             })?
             .collect::<rusqlite::Result<_>>()?;
         Ok(Self { generation, records })
@@ -227,7 +227,8 @@ impl Put {
         name: &SecretName,
         before: u64,
         record: Option<SealedRecord>,
-        (fields, change): (usize, Change<'_>),
+        fields: usize,
+        change: Change<'_>,
     ) -> Result<Self, SecretFault> {
         let version = before.saturating_add(1);
         // A removal tells of the version that goes, a new one of the version that comes.

@@ -1,0 +1,269 @@
+//! P6 and P7: the ledger holds together, cannot be edited, and refuses when it cannot be written.
+
+use super::*;
+use crate::broker::ports::{Qualifier, Term};
+
+#[tokio::test]
+async fn receipts_prove_their_entries_against_the_head_of_their_batch() {
+    let bench = Bench::new();
+    for count in [1, 3, 7] {
+        let entries: Vec<Entry> = (0..count).map(|_| entry(EntryCode::Started)).collect();
+        let bytes: Vec<Vec<u8>> = entries.iter().map(|entry| entry.bytes.clone()).collect();
+        let receipts = bench.store.append(entries).await.unwrap();
+        assert!(receipts.iter().map(|receipt| &receipt.entry).eq(bytes.iter()));
+        receipts.iter().for_each(|receipt| assert_proves(&bench.store, receipt));
+    }
+}
+
+#[tokio::test]
+async fn every_entry_has_a_proof_against_the_newest_checkpoint_also_beyond_a_full_subtree() {
+    let bench = Bench::new();
+    for _ in 0..3 {
+        bench.store.append((0..100).map(|_| entry(EntryCode::Started)).collect()).await.unwrap();
+    }
+    assert_eq!(bench.count("subtree"), 1);
+    let head = bench.store.verifier_key().open(&bench.store.checkpoint().await.unwrap()).unwrap();
+    assert_eq!(head.size, 300);
+    for index in [0, 1, 127, 254, 255, 256, 299] {
+        let proof = bench.store.proof(index).await.unwrap().unwrap();
+        let entry = bench.store.entry(index).await.unwrap().unwrap().bytes;
+        assert_proves(&bench.store, &Receipt { index, entry, proof });
+    }
+    assert_eq!(bench.store.proof(300).await.unwrap(), None);
+    assert!(bench.store.entry(300).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn two_processes_append_to_one_log_in_turn() {
+    let bench = Bench::new();
+    let stores = [Arc::clone(&bench.store), bench.other()];
+    let mut indices = Vec::new();
+    for turn in 0..20 {
+        let receipts = stores[turn % 2].append(vec![entry(EntryCode::Started)]).await.unwrap();
+        assert_proves(&bench.store, &receipts[0]);
+        indices.push(receipts[0].index);
+    }
+    assert!(indices.into_iter().eq(0..20));
+    let conn = bench.raw();
+    head::Head::load(&conn).unwrap().check(&conn, bench.store.verifier_key()).unwrap();
+}
+
+#[tokio::test]
+async fn two_processes_append_to_one_log_at_once() {
+    let bench = Bench::new();
+    let stores = [Arc::clone(&bench.store), bench.other()];
+    let calls = (0..40).map(|turn| {
+        let store = Arc::clone(&stores[turn % 2]);
+        tokio::spawn(async move { store.append(vec![entry(EntryCode::Started)]).await.unwrap() })
+    });
+    let mut indices = Vec::new();
+    for call in calls.collect::<Vec<_>>() {
+        let receipts = call.await.unwrap();
+        assert_proves(&bench.store, &receipts[0]);
+        indices.push(receipts[0].index);
+    }
+    indices.sort_unstable();
+    assert!(indices.into_iter().eq(0..40));
+}
+
+#[tokio::test]
+async fn no_row_of_the_ledger_can_be_changed_deleted_or_replaced() {
+    let bench = Bench::new();
+    bench.store.append(vec![entry(EntryCode::Started), entry(EntryCode::Stopped)]).await.unwrap();
+    let conn = bench.raw();
+    for statement in [
+        "UPDATE entry SET code = 'DENIED' WHERE idx = 0",
+        "DELETE FROM entry WHERE idx = 1",
+        "INSERT OR REPLACE INTO entry SELECT * FROM entry WHERE idx = 0",
+        "INSERT INTO entry SELECT 5, leaf, code, at, decision, issuance, issuer, grants, bytes FROM entry WHERE idx = 0",
+    ] {
+        let refused = conn.execute(statement, []).unwrap_err().to_string();
+        assert!(refused.contains("the ledger is"), "{statement}: {refused}");
+    }
+    assert_eq!(bench.codes(), ["STARTED", "STOPPED"]);
+}
+
+#[tokio::test]
+async fn a_ledger_that_refuses_rows_issues_nothing_and_works_again_afterwards() {
+    let bench = Bench::new();
+    let conn = bench.raw();
+    conn.execute_batch(
+        "CREATE TRIGGER full BEFORE INSERT ON entry BEGIN SELECT RAISE(ABORT, 'no room'); END",
+    )
+    .unwrap();
+    let refused = bench.store.issue(keyed(b"body", 0)).await.err().unwrap();
+    assert!(matches!(refused, StoreFault::Unavailable(_)));
+    assert!(bench.store.health().is_err());
+    for table in ["once", "idempotency", "issuance", "entry", "personal"] {
+        assert_eq!(bench.count(table), 0, "{table}");
+    }
+    conn.execute_batch("DROP TRIGGER full").unwrap();
+    assert_eq!(verdict(&bench.store, keyed(b"body", 1)).await, "recorded");
+    assert_eq!(bench.store.health(), Ok(()));
+}
+
+#[tokio::test]
+async fn a_locked_database_is_unavailable_and_heals_without_being_asked() {
+    let bench = Bench::new();
+    let conn = bench.raw();
+    conn.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert!(bench.store.issue(issue()).await.is_err());
+    // Known to be locked, it answers at once.
+    let asked = std::time::Instant::now();
+    assert!(bench.store.issue(issue()).await.is_err());
+    assert!(asked.elapsed() < schema::BUSY);
+    conn.execute_batch("ROLLBACK").unwrap();
+    until_well(&bench.store).await;
+    assert_eq!(verdict(&bench.store, issue()).await, "recorded");
+}
+
+#[tokio::test]
+async fn one_call_that_is_refused_does_not_abort_its_neighbours() {
+    let bench = Bench::new();
+    assert_eq!(verdict(&bench.store, issue()).await, "recorded");
+    let too_large = Entry { bytes: vec![b'0'; 20_000], ..entry(EntryCode::Started) };
+    let fresh_use = Issue { once: vec![Digest::of(b"another use")], ..issue() };
+    let (large, replayed, recorded) = tokio::join!(
+        bench.store.append(vec![too_large]),
+        verdict(&bench.store, issue()),
+        verdict(&bench.store, fresh_use),
+    );
+    assert!(large.is_err());
+    assert_eq!((replayed, recorded), ("replayed", "recorded"));
+    assert_eq!(bench.store.health(), Ok(()));
+}
+
+#[tokio::test]
+async fn a_queue_that_is_full_says_so_at_once() {
+    let bench = Bench::new();
+    let conn = bench.raw();
+    conn.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let calls: Vec<_> = (0..writer::QUEUE + 600)
+        .map(|_| {
+            let store = Arc::clone(&bench.store);
+            tokio::spawn(async move { store.append(Vec::new()).await.err() })
+        })
+        .collect();
+    let mut overloaded = 0;
+    for call in calls {
+        overloaded += usize::from(call.await.unwrap() == Some(StoreFault::Overloaded));
+    }
+    assert!(overloaded > 0);
+}
+
+#[tokio::test]
+async fn a_ledger_that_was_put_back_is_not_written() {
+    let bench = Bench::new();
+    bench.store.append(vec![entry(EntryCode::Started)]).await.unwrap();
+    let conn = bench.raw();
+    let back: (Vec<u8>, Vec<u8>) = {
+        let empty = crate::kernel::ledger::tree::Frontier::default();
+        (empty.root().0.to_vec(), head::peaks_of(&empty))
+    };
+    conn.execute("UPDATE head SET size = 0, root = ?1, peaks = ?2", rusqlite::params![back.0, back.1])
+        .unwrap();
+    let fault = bench.store.append(vec![entry(EntryCode::Stopped)]).await.err().unwrap();
+    assert!(fault.to_string().contains("not the one that this process wrote"), "{fault}");
+}
+
+#[tokio::test]
+async fn rows_repeat_what_their_bytes_say_and_a_changed_column_is_told() {
+    let bench = Bench::new();
+    assert_eq!(verdict(&bench.store, issue()).await, "recorded");
+    bench.store.append(vec![denied("payments", "main", "octocat")]).await.unwrap();
+    let faults = |rows: Vec<LedgerRow>| rows.iter().filter_map(LedgerRow::column_fault).collect::<Vec<_>>();
+    let rows = bench.store.ledger_rows(0, 100).await.unwrap();
+    assert_eq!(rows.len(), 3);
+    assert_eq!(rows[2].personal[0].0, "actor");
+    assert_eq!(faults(rows), [""; 0]);
+    let conn = bench.raw();
+    conn.execute_batch(
+        "DROP TRIGGER entry_is_never_changed; UPDATE entry SET code = 'DRY_RUN' WHERE idx = 2",
+    )
+    .unwrap();
+    assert_eq!(faults(bench.store.ledger_rows(1, 100).await.unwrap()), ["code"]);
+}
+
+fn denied(grant: &str, git_ref: &str, actor: &str) -> Entry {
+    sealed(Draft {
+        code: Some(EntryCode::Denied),
+        subject: Some(json!({
+            "issuer": "github", "project": "701", "project_name": "Acme/payments", "ref": git_ref,
+            "environment": "production", "run": "42", "claims": { "repository": "acme/payments" },
+        })),
+        request: Some(json!({ "grants": [{ "name": grant }] })),
+        result: Some(json!({ "code": "access_denied", "reason": "no-rule" })),
+        personal: vec![
+            Personal { field: "actor".to_owned(), value: actor.to_owned(), is_claim: true },
+            Personal { field: "reason".to_owned(), value: "100% \"sure\"".to_owned(), is_claim: false },
+        ],
+        ..Draft::default()
+    })
+}
+
+async fn found(store: &Sqlite, terms: &[(Qualifier, &str, bool)]) -> Vec<u64> {
+    let terms = terms.iter().map(|(qualifier, value, negated)| Term {
+        qualifier: *qualifier,
+        value: (*value).to_owned(),
+        negated: *negated,
+    });
+    let query = EntryQuery { terms: terms.collect(), limit: 50, ..EntryQuery::default() };
+    store.entries(query).await.unwrap().into_iter().map(|entry| entry.index).collect()
+}
+
+#[tokio::test]
+async fn every_qualifier_finds_its_entries_and_its_negation_the_others() {
+    let bench = Bench::new();
+    let entries = vec![
+        denied("payments", "refs/heads/main", "octocat"),
+        denied("other", "refs/heads/dev", "hubot"),
+        entry(EntryCode::Started),
+    ];
+    bench.store.append(entries).await.unwrap();
+    for (qualifier, value, expected) in [
+        (Qualifier::Actor, "OctoCat", vec![0]),
+        (Qualifier::Env, "production", vec![1, 0]),
+        (Qualifier::Grant, "payments", vec![0]),
+        (Qualifier::Issuer, "github", vec![1, 0]),
+        (Qualifier::Outcome, "denied", vec![1, 0]),
+        (Qualifier::Reason, "no-rule", vec![1, 0]),
+        (Qualifier::Reason, "100%", vec![1, 0]),
+        (Qualifier::Reason, "100_", vec![]),
+        (Qualifier::Ref, "refs/heads/dev", vec![1]),
+        (Qualifier::Repo, "701", vec![1, 0]),
+        (Qualifier::Repo, "acme/PAYMENTS", vec![1, 0]),
+        (Qualifier::Run, "42", vec![1, 0]),
+        (Qualifier::Text, "hubot", vec![1]),
+        (Qualifier::Text, "\"sure\"", vec![1, 0]),
+        (Qualifier::Text, "STARTED", vec![2]),
+        (Qualifier::Text, "' OR 1 --", vec![]),
+    ] {
+        assert_eq!(
+            found(&bench.store, &[(qualifier, value, false)]).await,
+            expected,
+            "{qualifier:?} {value}"
+        );
+        let others: Vec<u64> = [2, 1, 0].into_iter().filter(|index| !expected.contains(index)).collect();
+        assert_eq!(
+            found(&bench.store, &[(qualifier, value, true)]).await,
+            others,
+            "not {qualifier:?} {value}"
+        );
+    }
+    let both = [(Qualifier::Outcome, "DENIED", false), (Qualifier::Grant, "other", true)];
+    assert_eq!(found(&bench.store, &both).await, [0]);
+}
+
+#[tokio::test]
+async fn pages_go_backwards_and_times_are_half_open() {
+    let bench = Bench::new();
+    bench.store.append((0..5).map(|_| entry(EntryCode::Started)).collect()).await.unwrap();
+    let page = |below, limit| EntryQuery { below, limit, ..EntryQuery::default() };
+    let indices =
+        |entries: Vec<StoredEntry>| entries.into_iter().map(|entry| entry.index).collect::<Vec<_>>();
+    assert_eq!(indices(bench.store.entries(page(None, 2)).await.unwrap()), [4, 3]);
+    assert_eq!(indices(bench.store.entries(page(Some(3), 50)).await.unwrap()), [2, 1, 0]);
+    let during = |from, to| EntryQuery { from, to, limit: 50, ..EntryQuery::default() };
+    assert_eq!(bench.store.entries(during(Some(now()), None)).await.unwrap().len(), 5);
+    assert_eq!(bench.store.entries(during(None, Some(now()))).await.unwrap().len(), 0);
+}
