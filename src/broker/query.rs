@@ -134,10 +134,18 @@ impl Broker {
         let is_first = {
             let mut reads = self.reads.0.lock().unwrap_or_else(PoisonError::into_inner);
             let slot = reads.entry(reader.name.clone()).or_insert((hour, 0));
-            slot.1 += 1;
+            slot.1 = slot.1.saturating_add(1);
             slot.1 == 1
         };
-        if is_first { self.note_read(reader, json!({ "what": "entries" }), None).await } else { Ok(()) }
+        if !is_first {
+            return Ok(());
+        }
+        let noted = self.note_read(reader, json!({ "what": "entries" }), None).await;
+        if noted.is_err() {
+            // What could not be recorded is not read, and the next try must be recorded again.
+            self.reads.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&reader.name);
+        }
+        noted
     }
 
     async fn note_read(
