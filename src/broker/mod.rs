@@ -10,6 +10,8 @@ pub mod lifecycle;
 pub mod ports;
 pub mod query;
 mod record;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -75,6 +75,11 @@ pub(super) struct RunningCall<'a> {
 }
 
 impl Running {
+    #[cfg(test)]
+    pub(in crate::broker) fn is_empty(&self) -> bool {
+        self.0.lock().unwrap().is_empty()
+    }
+
     pub(super) fn enter(&self, claim: Option<KeyClaim>) -> Result<RunningCall<'_>, (Refused, &'static str)> {
         let Some(KeyClaim { key, body }) = claim else { return Ok(RunningCall { running: self, key: None }) };
         let mut calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
