@@ -41,6 +41,7 @@ impl Broker {
     ///
     /// [`PolicyRefused`]; the set before stays.
     pub async fn offer_policy(&self, files: Files, commit: Option<String>) -> Result<Digest, PolicyRefused> {
+        let _turn = self.policy_turn.lock().await;
         match load::load(&files, commit, Some(&self.settings.trusted)) {
             Ok(set) => {
                 let digest = set.digest;

@@ -33,6 +33,8 @@ pub struct Broker {
     keys: Arc<dyn ports::KeySource>,
     minters: ports::Minters,
     policy: ArcSwapOption<PolicySet>,
+    /// Held while a set is recorded and taken, so that the newest entry names the set that decides.
+    policy_turn: tokio::sync::Mutex<()>,
     settings: Settings,
     rates: identify::ProjectRates,
     running: exchange::Running,
@@ -83,6 +85,7 @@ impl Broker {
             keys,
             minters,
             policy: ArcSwapOption::empty(),
+            policy_turn: tokio::sync::Mutex::default(),
             settings,
             running: exchange::Running::default(),
             reads: query::Reads::default(),
