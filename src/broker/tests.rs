@@ -710,3 +710,36 @@ async fn a_token_that_proves_nothing_is_counted_and_is_no_entry() {
     world.broker.sweep().await.unwrap();
     assert_eq!(world.codes().await, ["DENIED", "DENIED", "SUMMARY", "SUMMARY"]);
 }
+
+#[tokio::test]
+async fn a_reader_has_one_entry_and_one_count_an_hour() {
+    let world = World::new().await;
+    let reader = query::Reader { name: "first-auditor".to_owned() };
+    for _ in 0..3 {
+        world.broker.ledger_entry(&reader, 0).await.unwrap();
+    }
+    assert_eq!(world.codes().await, ["READ"]);
+    world.set_clock(3_600);
+    world.broker.ledger_entry(&reader, 0).await.unwrap();
+    world.broker.sweep().await.unwrap();
+    let entries = world.entries().await;
+    let counts: Vec<_> = entries
+        .iter()
+        .filter(|entry| entry["code"] == "READ")
+        .map(|entry| entry["result"]["count"].clone())
+        .collect();
+    assert_eq!(counts, [Value::Null, json!(3), Value::Null]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_recorded_is_not_read() {
+    let world = World::new().await;
+    let reader = query::Reader { name: "first-auditor".to_owned() };
+    let other = rusqlite::Connection::open(world.folder.path().join("hallpass.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for _ in 0..2 {
+        let refused = world.broker.ledger_entry(&reader, 0).await.err().unwrap();
+        assert_eq!(refused.code, Code::LedgerUnavailable);
+    }
+    other.execute_batch("COMMIT").unwrap();
+}
