@@ -16,6 +16,8 @@ mod order;
 #[cfg(test)]
 mod policy;
 #[cfg(test)]
+mod readme;
+#[cfg(test)]
 mod record;
 #[cfg(test)]
 mod support;

@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Read, Write as _},
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Output, Stdio},
     sync::{Arc, Mutex},
 };
@@ -22,8 +22,10 @@ pub(crate) const CANARY: &str = "npm_cAnArY-7f3d90b1e2-never-in-a-log";
 /// The built binary, without anything of the caller's environment that speaks to it.
 pub(crate) fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hallpass"));
-    command.env_remove("HALLPASS_CONFIG").env_remove("HALLPASS_URL").env_remove("HALLPASS_AUDIENCE");
-    command.env_remove("RUST_LOG").env("NO_COLOR", "1");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HALLPASS_")) {
+        command.env_remove(name);
+    }
+    command.env("NO_COLOR", "1");
     command
 }
 
@@ -47,20 +49,23 @@ pub(crate) fn finish(command: &mut Command, stdin: &str) -> Output {
 pub(crate) struct Installation {
     pub(crate) issuer: Issuer,
     folder: TempDir,
+    origin: String,
 }
 
 impl Installation {
     pub(crate) fn new() -> Self {
         let issuer = Issuer::start();
         let folder = tempfile::Builder::new().prefix("hallpass-").tempdir().unwrap();
-        let installation = Self { issuer, folder };
-        run(binary().args(["init", "--dir"]).arg(installation.path()), "");
+        let made = folder.path().join("broker");
+        run(binary().args(["init", "--dir"]).arg(&made), "");
+        let origin = origin(&fs::read_to_string(made.join("hallpass.yaml")).unwrap());
+        let installation = Self { issuer, folder, origin };
         let configuration = format!(
             "issuers:\n  ci: {{ url: \"{}\", profile: github-actions, allow_private_addresses: true }}\n",
             installation.issuer.url
         );
         installation.configure(&configuration);
-        let policies = installation.path().join("policies");
+        let policies = installation.file("policies");
         fs::remove_dir_all(&policies).unwrap();
         installation.write("policies/issuers/ci.yaml", &issuer_policy(&installation.issuer.url));
         for (name, text) in SAMPLE_GRANTS {
@@ -70,12 +75,8 @@ impl Installation {
         installation
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
     pub(crate) fn file(&self, name: &str) -> PathBuf {
-        self.path().join(name)
+        self.folder.path().join("broker").join(name)
     }
 
     /// Writes a file as an editor does: whole, then renamed into place.
@@ -97,10 +98,11 @@ impl Installation {
              store: {{ url: \"sqlite:hallpass.db\" }}\n\
              policies: policies/\n\
              sealing_key: {{ file: sealing.key }}\n\
-             ledger: {{ origin: hallpass.test/ledger }}\n\
+             ledger: {{ origin: {}, seen: ledger.seen }}\n\
              assertions: {{ issuer: \"{AUDIENCE}\" }}\n\
              limits: {{ per_source_per_second: 100000, per_project_per_minute: 100000 }}\n\
-             {more}"
+             {more}",
+            self.origin
         );
         self.write("hallpass.yaml", &text);
     }
@@ -113,7 +115,7 @@ impl Installation {
     /// A command in the installation's folder.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = binary();
-        command.args(arguments).current_dir(self.path());
+        command.args(arguments).current_dir(self.file(""));
         command
     }
 
@@ -133,6 +135,12 @@ impl Installation {
         eventually("readiness", || (server.admin.get("/readyz").send().status == 200).then_some(()));
         server
     }
+}
+
+/// The name that `init` gave the ledger; it stands in the database and never changes.
+fn origin(configuration: &str) -> String {
+    let (_, rest) = configuration.split_once("origin: ").unwrap();
+    rest.split([',', ' ', '}', '\n']).next().unwrap().trim_matches('"').to_owned()
 }
 
 fn issuer_policy(url: &str) -> String {
@@ -189,36 +197,20 @@ credentials:
     ),
 ];
 
-/// A running `hallpass serve`; killed when dropped.
-pub(crate) struct Server {
-    pub(crate) public: Client,
-    pub(crate) admin: Client,
+/// A process whose words are kept; killed when dropped.
+pub(crate) struct Running {
     child: Child,
     logs: Arc<Mutex<String>>,
-    auditor: String,
 }
 
-impl Server {
-    fn spawn(command: &mut Command, auditor: String) -> Self {
+impl Running {
+    pub(crate) fn spawn(command: &mut Command) -> Self {
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let logs = Arc::new(Mutex::new(String::new()));
         collect(child.stdout.take().unwrap(), &logs);
         collect(child.stderr.take().unwrap(), &logs);
-        let ports = eventually("the line that says ready", || {
-            let text = logs.lock().unwrap().clone();
-            if let Some(status) = child.try_wait().unwrap() {
-                panic!("serve ended with {status}: {text}");
-            }
-            text.lines().find_map(ready_ports)
-        });
-        let [public, admin] = ports.map(Client::new);
-        Self { public, admin, child, logs, auditor }
-    }
-
-    /// The process's id.
-    pub(crate) fn pid(&self) -> Pid {
-        Pid::from_child(&self.child)
+        Self { child, logs }
     }
 
     /// Everything that it wrote to stdout and stderr until now.
@@ -226,23 +218,75 @@ impl Server {
         self.logs.lock().unwrap().clone()
     }
 
-    /// Asks for a reload.
-    pub(crate) fn hang_up(&self) {
-        kill_process(self.pid(), Signal::HUP).unwrap();
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Stops in order and waits for the end.
     pub(crate) fn stop(mut self) -> String {
-        kill_process(self.pid(), Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
         let status = self.child.wait().unwrap();
-        assert!(status.success(), "serve ended with {status}: {}", self.logs());
+        assert!(status.success(), "it ended with {status}");
         self.logs()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // An error means that it has ended already.
+        self.child.kill().ok();
+        self.child.wait().ok();
+        if std::thread::panicking() {
+            show(&self.logs());
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a failed test shows what the process said")]
+fn show(logs: &str) {
+    eprintln!("--- it said:\n{logs}---");
+}
+
+/// A running `hallpass serve`.
+pub(crate) struct Server {
+    pub(crate) public: Client,
+    pub(crate) admin: Client,
+    process: Running,
+    auditor: String,
+}
+
+impl Server {
+    fn spawn(command: &mut Command, auditor: String) -> Self {
+        let mut process = Running::spawn(command);
+        let ports = eventually("the line that says ready", || {
+            let ended = process.child.try_wait().unwrap();
+            let found = process.logs().lines().find_map(ready_ports);
+            assert!(found.is_some() || ended.is_none(), "serve ended with {ended:?}");
+            found
+        });
+        let [public, admin] = ports.map(Client::new);
+        Self { public, admin, process, auditor }
+    }
+
+    /// Everything that it wrote to stdout and stderr until now.
+    pub(crate) fn logs(&self) -> String {
+        self.process.logs()
+    }
+
+    /// Asks for a reload.
+    pub(crate) fn hang_up(&self) {
+        self.process.signal(Signal::HUP);
+    }
+
+    /// Stops in order, waits for the end and answers all that it wrote.
+    pub(crate) fn stop(self) -> String {
+        self.process.stop()
     }
 
     /// Ends at once, as a crash does.
     pub(crate) fn crash(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.process.child.kill().unwrap();
+        self.process.child.wait().unwrap();
     }
 
     /// Exchanges for one credential of the grant `deploy` and answers its issuance.
@@ -264,22 +308,6 @@ impl Server {
         let found = self.ledger(&format!("outcome:{code}"));
         found.into_iter().map(|item| item["entry"].clone()).filter(|entry| entry["code"] == code).collect()
     }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // An error means that it has ended already.
-        self.child.kill().ok();
-        self.child.wait().ok();
-        if std::thread::panicking() {
-            eprintln_logs(&self.logs());
-        }
-    }
-}
-
-#[expect(clippy::print_stderr, reason = "a failed test shows what the server said")]
-fn eprintln_logs(logs: &str) {
-    eprintln!("--- hallpass serve said:\n{logs}---");
 }
 
 fn collect(stream: impl Read + Send + 'static, logs: &Arc<Mutex<String>>) {
