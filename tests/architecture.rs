@@ -234,8 +234,9 @@ fn breaks(law: &Law, module: &[String], named: &[String]) -> bool {
 /// stands in `mint` itself, and no other minter.
 fn is_own_adapter(module: &[String], named: &[String]) -> bool {
     let (Some(own), Some(other)) = (module.get(1), named.get(1)) else { return true };
+    // The hardened way out is no outside system: every adapter that fetches goes through it.
     if own != other {
-        return false;
+        return other == "http_client";
     }
     let minters = ["sealed", "oidc", "vault", "aws", "gcp", "azure", "github", "kubernetes", "ssh", "sops"];
     match (own.as_str(), module.get(2), named.get(2)) {
@@ -306,7 +307,7 @@ fn sources() -> Vec<Source> {
         }
     }
     assert!(found.len() > 30, "the sources were not found");
-    found.retain(|source| !source.path.ends_with("/tests.rs"));
+    found.retain(|source| !source.path.ends_with("/tests.rs") && !source.path.ends_with("/testing.rs"));
     found.sort_by(|left, right| left.path.cmp(&right.path));
     found
 }

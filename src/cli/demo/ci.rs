@@ -3,8 +3,8 @@
 //! is asked for, so it lives and dies with the demo and binds loopback alone.
 
 use aws_lc_rs::{
+    digest::{SHA256, digest},
     encoding::AsBigEndian as _,
-    rand::SystemRandom,
     rsa::{KeyPair, KeySize},
     signature::{KeyPair as _, RSA_PKCS1_SHA256},
 };
@@ -77,7 +77,7 @@ impl CiIssuer {
         let signed = format!("{}.{}", part(&header), part(&Value::Object(claims)));
         let mut signature = vec![0; self.key.public_modulus_len()];
         self.key
-            .sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), signed.as_bytes(), &mut signature)
+            .sign_digest(&RSA_PKCS1_SHA256, &digest(&SHA256, signed.as_bytes()), &mut signature)
             .map_err(|_| CiFault::Crypto)?;
         Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }
