@@ -1,0 +1,38 @@
+//! `/livez` depends on nothing; `/readyz` says by part what is wrong. Neither needs a token.
+
+use std::sync::Arc;
+
+use axum::{extract::State, response::Response};
+use http::StatusCode;
+use serde::Serialize;
+use serde_json::json;
+
+use super::{Floor, answer, problem::Problem};
+use crate::broker::error::{Code, Refused};
+
+pub(super) async fn live() -> Result<Response, Problem> {
+    answer::json(StatusCode::OK, &json!({ "status": "live" }))
+}
+
+pub(super) async fn ready(State(floor): State<Arc<Floor>>) -> Result<Response, Problem> {
+    let parts = floor.broker.readiness();
+    let is_ready = parts.iter().all(|part| part.fault.is_none());
+    let shown: Vec<Part<'_>> = parts
+        .iter()
+        .map(|part| Part { name: part.name, ready: part.fault.is_none(), fault: part.fault.as_deref() })
+        .collect();
+    if is_ready {
+        return answer::json(StatusCode::OK, &json!({ "status": "ready", "parts": shown }));
+    }
+    let refused =
+        Refused::new(Code::NotReady, "a part is not ready; `parts` says which and why").retry_after(5);
+    Err(Problem::from(refused).with("parts", json!(shown)))
+}
+
+#[derive(Serialize)]
+struct Part<'a> {
+    name: &'static str,
+    ready: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fault: Option<&'a str>,
+}

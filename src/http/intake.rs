@@ -1,0 +1,103 @@
+//! Takes a request's body in: its size, its time and its media type are bounded before anybody looks at it.
+
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use http::{HeaderMap, header};
+use http_body::Body as _;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+
+use super::problem::Problem;
+use crate::broker::error::Code;
+
+/// Reads a body of at most [`MAX_BODY_BYTES`] within [`BODY_DEADLINE`].
+///
+/// # Errors
+///
+/// 413 `request_too_large` by the declared length or while reading, 408 where it comes too slowly, 400 where it
+/// breaks off.
+pub(super) async fn read_body(body: Body) -> Result<Bytes, Problem> {
+    refuse_declared_size(&body)?;
+    let limited = Limited::new(body, MAX_BODY_BYTES);
+    match tokio::time::timeout(BODY_DEADLINE, limited.collect()).await {
+        Err(_) => Err(Problem::late()),
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(fault)) if fault.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(Problem::new(Code::RequestMalformed, "the body broke off")),
+    }
+}
+
+/// Refuses a body by the length that its head declares; a verb that reads none asks this too.
+///
+/// # Errors
+///
+/// 413 `request_too_large`.
+pub(super) fn refuse_declared_size(body: &Body) -> Result<(), Problem> {
+    let declared = body.size_hint().lower();
+    if declared > MAX_BODY_BYTES as u64 { Err(too_large()) } else { Ok(()) }
+}
+
+/// Checks for `application/json`, with no parameter but `charset=utf-8` (RFC 8259 section 8.1).
+///
+/// # Errors
+///
+/// 415 `unsupported_media_type`.
+pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut values = headers.get_all(header::CONTENT_TYPE).iter();
+    let is_json = match (values.next(), values.next()) {
+        (Some(value), None) => value.to_str().is_ok_and(is_json),
+        (None, _) | (Some(_), Some(_)) => false,
+    };
+    if is_json {
+        return Ok(());
+    }
+    Err(Problem::new(Code::UnsupportedMediaType, "send the body as `Content-Type: application/json`"))
+}
+
+fn is_json(value: &str) -> bool {
+    let mut parts = value.split(';').map(str::trim);
+    let essence = parts.next().unwrap_or_default();
+    essence.eq_ignore_ascii_case("application/json")
+        && parts.all(|parameter| {
+            parameter.eq_ignore_ascii_case("charset=utf-8")
+                || parameter.eq_ignore_ascii_case("charset=\"utf-8\"")
+        })
+}
+
+fn too_large() -> Problem {
+    Problem::new(Code::RequestTooLarge, "the body has more than 32 KiB")
+}
+
+/// The contract's cap (design: section 3).
+const MAX_BODY_BYTES: usize = 32 * 1024;
+/// A CI runner sends 32 KiB within one or two round trips; whoever needs longer is broken or means harm. Each slow
+/// sender holds one of the in-flight places meanwhile, so the time is short (B-07).
+const BODY_DEADLINE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::is_json;
+
+    #[test]
+    fn json_is_json_with_no_parameter_but_utf_8() {
+        for good in [
+            "application/json",
+            "Application/JSON",
+            "application/json; charset=utf-8",
+            "application/json;charset=\"UTF-8\"",
+        ] {
+            assert!(is_json(good), "{good}");
+        }
+        for bad in [
+            "",
+            "text/json",
+            "application/json; charset=latin1",
+            "application/problem+json",
+            "application/json, text/plain",
+            "application/jsonx",
+            "application/json; boundary=x",
+        ] {
+            assert!(!is_json(bad), "{bad}");
+        }
+    }
+}
