@@ -1,6 +1,6 @@
 //! `issuers/*.yaml`: names an issuer for the rules. Whom to trust is the operator's word; policy must agree with it.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use super::Issuers;
 use crate::kernel::{
@@ -97,9 +97,16 @@ fn is_issuer_url(text: &str) -> bool {
         Some(inner) => inner.split(']').next().unwrap_or(inner),
         None => authority.split(':').next().unwrap_or(authority),
     };
-    let is_loopback = || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
     let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"@?#\\\"<>".contains(&byte));
-    is_plain && !host.is_empty() && (is_https || is_loopback())
+    is_plain && !host.is_empty() && (is_https || is_loopback(host))
+}
+
+/// A literal loopback address, never a name: names can lead anywhere (RFC 6890 section 2.2).
+fn is_loopback(host: &str) -> bool {
+    let is_octet = |part: &str| part.parse::<u8>().is_ok_and(|octet| octet.to_string() == part);
+    let parts: Vec<&str> = host.split('.').collect();
+    host == "::1"
+        || matches!(parts.as_slice(), ["127", rest @ ..] if rest.len() == 3 && rest.iter().all(|part| is_octet(part)))
 }
 
 fn name(findings: &mut Findings<'_>, node: &Node, before: &Issuers) -> Option<IssuerName> {

@@ -138,6 +138,8 @@ fn every_spoiled_issuer_is_refused() {
         ("https://token.actions.githubusercontent.com", "https://ci.example?x", "issuer-url"),
         ("https://token.actions.githubusercontent.com", "https://", "issuer-url"),
         ("https://token.actions.githubusercontent.com", "http://127.0.0.1.example", "issuer-url"),
+        ("https://token.actions.githubusercontent.com", "http://127.0.0.01", "issuer-url"),
+        ("https://token.actions.githubusercontent.com", "http://localhost", "issuer-url"),
         ("https://token.actions.githubusercontent.com", "token.actions.githubusercontent.com", "issuer-url"),
         ("10m", "10", "duration"),
         ("https://token.actions.githubusercontent.com", "https://ci.test", "duplicate-url"),
@@ -281,6 +283,7 @@ fn every_code_stands_in_the_table_with_its_meaning() {
         include_str!("grant/rule.rs"),
         include_str!("issuer.rs"),
         include_str!("../yaml.rs"),
+        include_str!("../yaml/fields.rs"),
     ]
     .concat();
     let codes: std::collections::BTreeSet<&str> = CODES.iter().map(|(code, _)| *code).collect();

