@@ -362,7 +362,7 @@ async fn an_http2_connection_gets_a_goaway_and_ends_though_its_client_never_answ
     let world = World::start().await;
     let mut socket = TcpStream::connect(world.public).await.unwrap();
     let begun = Instant::now();
-    socket.write_all(&h2_get_whoami()).await.unwrap();
+    socket.write_all(&h2_get("/v1/whoami")).await.unwrap();
     let mut received = Vec::new();
     timeout(Duration::from_secs(3), socket.read_to_end(&mut received)).await.unwrap().unwrap();
     assert!(begun.elapsed() >= Duration::from_millis(490), "{:?}", begun.elapsed());
@@ -444,6 +444,28 @@ async fn a_body_is_confirmed_when_it_left_and_not_when_the_client_hung_up() {
         let response = client.get(format!("http://{address}/large")).send().await.unwrap();
         drop(response);
         drop(client);
+        assert!(!is_told.recv().await.unwrap());
+    }
+    stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_hangs_up_before_the_answer_ends_its_request() {
+    let (told, mut is_told) = tokio::sync::mpsc::unbounded_channel();
+    let begun = Arc::new(Notify::new());
+    let at_work = Arc::clone(&begun);
+    let never = async move || {
+        let told = Told { told, is_confirmed: false };
+        at_work.notify_one();
+        std::future::pending::<()>().await;
+        told.confirm();
+    };
+    let (address, stop) = served(Router::new().route("/", get(never))).await;
+    for request in [&b"GET / HTTP/1.1\r\nhost: x\r\nauthorization: Bearer t\r\n\r\n"[..], &h2_get("/")] {
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        socket.write_all(request).await.unwrap();
+        begun.notified().await;
+        drop(socket);
         assert!(!is_told.recv().await.unwrap());
     }
     stop.cancel();
@@ -567,9 +589,9 @@ const H2_GOAWAY: u8 = 7;
 
 /// The preface, empty SETTINGS, and one request by hand (RFC 9113, RFC 7541 literals without indexing), so that
 /// nothing in this client answers PING.
-fn h2_get_whoami() -> Vec<u8> {
+fn h2_get(path: &str) -> Vec<u8> {
     let mut block = vec![0x82, 0x86];
-    for (name, value) in [(":path", "/v1/whoami"), (":authority", "x"), ("authorization", "Bearer a.b.c")] {
+    for (name, value) in [(":path", path), (":authority", "x"), ("authorization", "Bearer a.b.c")] {
         block.push(0);
         for text in [name, value] {
             block.push(u8::try_from(text.len()).unwrap());
