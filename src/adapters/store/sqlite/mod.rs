@@ -8,6 +8,7 @@
 //! Source: <https://www.sqlite.org/wal.html>, <https://www.sqlite.org/pragma.html> (SQLite 3.51, November 2026).
 
 mod batch;
+mod begins;
 mod columns;
 mod create;
 mod head;
@@ -18,6 +19,7 @@ mod policy;
 mod query;
 mod reader;
 mod refuse;
+mod rename;
 mod schema;
 mod secrets;
 mod writer;

@@ -143,7 +143,7 @@ impl Sqlite {
 }
 
 /// Looks at the file without touching it: is it there, is it ours, is it the key's.
-fn look(path: &Path, sealing: Option<&SealingKey>) -> Result<(), OpenFault> {
+pub(super) fn look(path: &Path, sealing: Option<&SealingKey>) -> Result<(), OpenFault> {
     if !path.is_file() {
         return Err(OpenFault::Absent(path.to_owned()));
     }
@@ -230,7 +230,7 @@ fn read_meta(conn: &Connection, name: &str) -> Result<Vec<u8>, Trouble> {
     value.ok_or(Trouble::Damaged("the database lacks facts about itself"))
 }
 
-fn read_text(conn: &Connection, name: &str) -> Result<String, Trouble> {
+pub(super) fn read_text(conn: &Connection, name: &str) -> Result<String, Trouble> {
     String::from_utf8(read_meta(conn, name)?)
         .map_err(|_| Trouble::Damaged("a fact about the database is no text"))
 }

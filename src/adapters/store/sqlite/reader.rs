@@ -255,7 +255,7 @@ pub(super) fn issuance(conn: &Connection, id: IssuanceId) -> rusqlite::Result<Op
 }
 
 /// The tree's rows in the database.
-struct Stored<'a>(&'a Connection);
+pub(super) struct Stored<'a>(pub(super) &'a Connection);
 
 impl Rows for Stored<'_> {
     type Fault = rusqlite::Error;

@@ -1,0 +1,84 @@
+//! Whoever runs a command on this machine: how the ledger names them, and the entries that their commands append.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::exit::{Exit, Failure};
+use crate::{
+    broker::ambient::{Ambient, Clock, Entropy, NoEntropy},
+    kernel::{
+        id::ReplicaId,
+        ledger::entry::{Draft, Entry, EntryCode},
+    },
+};
+
+/// A person or script at the command line.
+pub struct Actor {
+    ambient: Ambient,
+    replica: ReplicaId,
+}
+
+impl Actor {
+    /// The user that runs this process. The command counts as a replica of its own: it writes beside `serve`.
+    ///
+    /// # Errors
+    ///
+    /// [`NoEntropy`].
+    pub fn new() -> Result<Self, NoEntropy> {
+        let ambient = Ambient { clock: Clock::System, entropy: Entropy::Os };
+        let replica = new_replica(&ambient)?;
+        Ok(Self { ambient, replica })
+    }
+
+    /// `os:UID`, as entries name it (contract: section 8).
+    pub fn name() -> String {
+        format!("os:{}", rustix::process::getuid().as_raw())
+    }
+
+    /// The time.
+    pub fn now(&self) -> Timestamp {
+        self.ambient.clock.now()
+    }
+
+    /// Fills a slice with random bytes; false where there are none.
+    pub fn random(&self, out: &mut [u8]) -> bool {
+        self.ambient.entropy.fill(out).is_ok()
+    }
+
+    /// Random bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`NoEntropy`].
+    pub fn bytes<const N: usize>(&self) -> Result<[u8; N], NoEntropy> {
+        self.ambient.entropy.bytes()
+    }
+
+    /// An entry that says who did it beside `result`'s own members.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Internal`] where it cannot be made.
+    pub fn entry(&self, code: EntryCode, result: Value) -> Result<Entry, Failure> {
+        let mut members = json!({ "reader": Self::name() });
+        if code != EntryCode::Read && code != EntryCode::Exported {
+            members = json!({ "by": Self::name() });
+        }
+        if let (Value::Object(members), Value::Object(more)) = (&mut members, result) {
+            members.extend(more);
+        }
+        let draft = Draft { result: Some(members), ..Draft::of(code) };
+        draft.seal(self.now(), self.replica, &|out| self.random(out)).map_err(|fault| {
+            Failure::new(Exit::Internal, format!("the ledger entry could not be made: {fault}"))
+        })
+    }
+}
+
+/// Names a boot of this process.
+///
+/// # Errors
+///
+/// [`NoEntropy`].
+pub fn new_replica(ambient: &Ambient) -> Result<ReplicaId, NoEntropy> {
+    Ok(ReplicaId::new(ambient.clock.now(), ambient.entropy.bytes()?))
+}

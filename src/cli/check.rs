@@ -1,0 +1,126 @@
+//! `hallpass config check`: everything that `serve` would read, read once, with every mistake told. It opens no
+//! database and fetches nothing.
+
+use std::{path::PathBuf, sync::Arc};
+
+use serde_json::json;
+
+use super::{
+    config::Config,
+    exit::{Done, Exit, Failure, chain},
+    installation, output,
+    output::Output,
+    serve::tls::Certificate,
+};
+use crate::{
+    adapters::policy_source::PolicySource,
+    broker::Clock,
+    kernel::policy::{Finding, PolicySet, load},
+};
+
+/// `config …`
+#[derive(Debug, clap::Subcommand)]
+pub enum ConfigCommand {
+    /// Reads the configuration, every file that it names, and the policies.
+    Check(Check),
+}
+
+/// `config check`
+#[derive(Debug, clap::Args)]
+pub struct Check {
+    /// The configuration [default: $HALLPASS_CONFIG, else ./hallpass.yaml].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How the answer is shown.
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+impl ConfigCommand {
+    /// Runs the command.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Usage`] for the configuration, [`Exit::PolicyInvalid`] for the policies.
+    pub fn run(self) -> Done {
+        match self {
+            Self::Check(check) => check.run(),
+        }
+    }
+}
+
+impl Check {
+    fn run(self) -> Done {
+        let config = Config::load(self.config.as_deref())?;
+        let mut findings = files(&config);
+        findings.extend(listeners(&config));
+        if !findings.is_empty() {
+            return Err(Failure::findings(Exit::Usage, &findings));
+        }
+        installation::issuer_keys(&config, Arc::new(|| Clock::System.now()))?;
+        let set = policies(&config)?;
+        let warnings = warnings(&config, &set);
+        self.tell(&config, &set, &warnings)
+    }
+
+    fn tell(&self, config: &Config, set: &PolicySet, warnings: &[String]) -> Done {
+        match self.output {
+            Output::Json => output::json(&json!({
+                "ok": true, "file": config.file.display().to_string(), "digest": set.digest.to_string(),
+                "issuers": set.issuers.len(), "grants": set.grants.len(), "warnings": warnings,
+            })),
+            Output::Human => {
+                warnings.iter().for_each(|warning| output::say(&format!("warning: {warning}")));
+                output::line(&format!(
+                    "OK: {}, {} issuers and {} grants; policy {}",
+                    config.file.display(),
+                    set.issuers.len(),
+                    set.grants.len(),
+                    set.digest
+                ))
+            }
+        }
+    }
+}
+
+fn files(config: &Config) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = installation::sealing_key(config).err().into_iter().collect();
+    findings.extend(installation::admin_tokens(config).err().unwrap_or_default());
+    findings
+}
+
+fn listeners(config: &Config) -> impl Iterator<Item = Finding> {
+    let files = [&config.public, &config.admin].into_iter().filter_map(|listener| listener.tls.as_ref());
+    files.filter_map(|files| Certificate::load(files).err())
+}
+
+fn policies(config: &Config) -> Result<PolicySet, Failure> {
+    let (files, commit) = PolicySource::new(&config.policies).read().map_err(|fault| {
+        Failure::new(Exit::PolicyInvalid, format!("error[{}]: {}", fault.code(), chain(&fault)))
+    })?;
+    load::load(&files, commit, Some(&config.trusted())).map_err(|mut findings| {
+        // Findings speak of the set's own paths; a person needs those of the machine.
+        for finding in &mut findings {
+            finding.file = config.policies.join(&finding.file).display().to_string();
+        }
+        Failure::findings(Exit::PolicyInvalid, &findings)
+    })
+}
+
+/// What is allowed and probably not meant.
+fn warnings(config: &Config, set: &PolicySet) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !set.issuers.values().any(|issuer| issuer.audience == config.public_url) {
+        warnings.push(format!(
+            "no issuer's audience is {}, which clients ask for; set `audience` in issuers/*.yaml, or public.url",
+            config.public_url
+        ));
+    }
+    for name in config.issuers.keys().filter(|name| !set.issuers.contains_key(*name)) {
+        warnings.push(format!("the issuer `{name}` has no policy file, so its tokens are refused"));
+    }
+    if config.admin_tokens.is_empty() {
+        warnings.push("no admin tokens: nobody can read the ledger over HTTP".to_owned());
+    }
+    warnings
+}

@@ -1,0 +1,254 @@
+//! `hallpass.yaml`: what an operator decides (where, whom to trust, with which keys), read strictly.
+//!
+//! Every mistake is a finding with its place and what to do; unknown keys are errors, and keys of later versions are
+//! refused by name, never ignored. Reading the configuration opens no other file: [`super::installation`] does, for
+//! those commands that need them. Contract: section 9.
+//!
+//! A few values can be set from the environment, for containers; each wins over the file:
+//!
+//! | variable | instead of |
+//! |---|---|
+//! | `HALLPASS_PUBLIC_LISTEN` | `public.listen` |
+//! | `HALLPASS_PUBLIC_URL` | `public.url` |
+//! | `HALLPASS_ADMIN_LISTEN` | `admin.listen` |
+//! | `HALLPASS_STORE_URL` | `store.url` |
+//! | `HALLPASS_POLICIES` | `policies` |
+//!
+//! `HALLPASS_CONFIG` names the file, `HALLPASS_LOG` the level of the log. Relative paths are relative to the file,
+//! those of the environment too.
+
+mod environment;
+mod issuers;
+mod listen;
+mod read;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+
+use self::environment::Environment;
+pub(super) use self::listen::is_secure;
+use super::exit::{Exit, Failure};
+use crate::{
+    http::Role,
+    kernel::{
+        digest::Digest,
+        identity::profile::Profile,
+        name::IssuerName,
+        policy::{Finding, set::TrustedIssuer},
+    },
+};
+
+/// The configuration of one installation.
+pub struct Config {
+    /// The file that it came from.
+    pub file: PathBuf,
+    /// SHA-256 of the file, for CONFIG_LOADED.
+    pub digest: Digest,
+    /// The listener of pipeline steps.
+    pub public: Listener,
+    /// What clients see.
+    pub public_url: String,
+    /// The listener of auditors and operators.
+    pub admin: Listener,
+    /// Who may use it.
+    pub admin_tokens: Vec<AdminTokenFile>,
+    /// The database.
+    pub store: PathBuf,
+    /// The directory of policy.
+    pub policies: PathBuf,
+    /// Where the sealing key comes from.
+    pub sealing_key: SealingKeyFrom,
+    /// Whom to trust.
+    pub issuers: BTreeMap<IssuerName, Issuer>,
+    /// The ledger.
+    pub ledger: Ledger,
+    /// The `iss` of our own assertions.
+    pub assertions_issuer: String,
+    /// Limits.
+    pub limits: Limits,
+    /// Deadlines.
+    pub deadlines: Deadlines,
+}
+
+/// A path that the configuration names, and where it does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedFile {
+    /// The path, with the configuration's folder in front where it was relative.
+    pub path: PathBuf,
+    /// The configuration's name, as findings show it.
+    pub named_in: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column, from 1.
+    pub column: usize,
+}
+
+/// One listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Its address; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Its certificate; without one it is on loopback.
+    pub tls: Option<TlsFiles>,
+}
+
+/// A certificate chain and its key, as PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The chain.
+    pub certificate: NamedFile,
+    /// The key.
+    pub key: NamedFile,
+}
+
+/// A bearer token of the admin listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminTokenFile {
+    /// Its name, as READ entries say it.
+    pub name: String,
+    /// What it may do.
+    pub roles: Vec<Role>,
+    /// The file that holds its text.
+    pub file: NamedFile,
+}
+
+/// Where the sealing key comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SealingKeyFrom {
+    /// An environment variable holds its text.
+    Env {
+        /// The variable.
+        name: String,
+        /// Where the configuration names it.
+        place: NamedFile,
+    },
+    /// A file holds its text.
+    File(NamedFile),
+}
+
+/// One trusted issuer.
+#[derive(Clone)]
+pub struct Issuer {
+    /// Its URL, byte for byte the `iss` of its tokens.
+    pub url: String,
+    /// Its profile.
+    pub profile: &'static Profile,
+    /// The only authorities trusted for it.
+    pub ca_file: Option<NamedFile>,
+    /// Whether it may live on a private network or on this machine.
+    pub allow_private_addresses: bool,
+    /// Where its keys come from.
+    pub keys: IssuerKeysFrom,
+}
+
+/// Where an issuer's keys come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IssuerKeysFrom {
+    /// Discovery below its URL.
+    Discovery,
+    /// A file, good until a day.
+    File {
+        /// The file.
+        file: NamedFile,
+        /// The first moment at which it is no longer good.
+        valid_until: Timestamp,
+    },
+    /// An address.
+    Uri(String),
+}
+
+/// The ledger's settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ledger {
+    /// Its origin, fixed by the first entry.
+    pub origin: String,
+    /// Where the largest head seen is kept.
+    pub seen: Option<PathBuf>,
+    /// For how long bodies are kept. No entry of this version is old enough to be pruned; the version that prunes
+    /// reads the same key.
+    pub retention_months: u32,
+}
+
+/// Limits of the exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// L for `exp`, `nbf`, `iat`.
+    pub clock_leeway: Duration,
+    /// Requests a second of one address.
+    pub per_source_per_second: u32,
+    /// Exchanges a minute of one project.
+    pub per_project_per_minute: u32,
+    /// Requests at once.
+    pub in_flight: usize,
+}
+
+/// Deadlines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadlines {
+    /// Of an exchange.
+    pub exchange: Duration,
+    /// Of one mint.
+    pub mint: Duration,
+    /// Of one refresh of an issuer's keys.
+    pub issuer: Duration,
+    /// Of a graceful stop.
+    pub shutdown: Duration,
+}
+
+impl Config {
+    /// Reads the configuration: the file named, else the one of `HALLPASS_CONFIG`, else `hallpass.yaml` here.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Usage`] with every finding.
+    pub fn load(named: Option<&Path>) -> Result<Self, Failure> {
+        let file = Self::find(named);
+        let bytes = std::fs::read(&file).map_err(|fault| {
+            let advice = "name it by --config or HALLPASS_CONFIG, or make one by `hallpass init --dir DIR`";
+            Failure::usage(format!("{}: {fault}; {advice}", file.display()))
+        })?;
+        Self::read(&file, &bytes, &Environment::of_process())
+            .map_err(|findings| Failure::findings(Exit::Usage, &findings))
+    }
+
+    /// Where the configuration is looked for.
+    pub fn find(named: Option<&Path>) -> PathBuf {
+        let from_environment = || std::env::var_os("HALLPASS_CONFIG").filter(|path| !path.is_empty());
+        named
+            .map(Path::to_owned)
+            .or_else(|| from_environment().map(PathBuf::from))
+            .unwrap_or_else(|| PathBuf::from(FILE))
+    }
+
+    fn read(file: &Path, bytes: &[u8], environment: &Environment) -> Result<Self, Vec<Finding>> {
+        read::read(file, bytes, environment)
+    }
+
+    /// What policy must agree with.
+    pub fn trusted(&self) -> BTreeMap<IssuerName, TrustedIssuer> {
+        let trusted = |(name, issuer): (&IssuerName, &Issuer)| {
+            let (name, url, profile) = (name.clone(), issuer.url.clone(), issuer.profile);
+            (name.clone(), TrustedIssuer { name, url, profile })
+        };
+        self.issuers.iter().map(trusted).collect()
+    }
+}
+
+impl NamedFile {
+    /// A finding where the configuration names the file.
+    pub fn finding(&self, code: &'static str, message: String, remedy: &str) -> Finding {
+        let (file, line, column) = (self.named_in.clone(), self.line, self.column);
+        Finding { file, line, column, code, message, remedy: remedy.to_owned() }
+    }
+}
+
+/// The file's usual name.
+pub const FILE: &str = "hallpass.yaml";

@@ -1,0 +1,288 @@
+//! The file from top to bottom: every section is read before the first fault counts, so that one run shows all.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{
+    Config, Deadlines, Ledger, Limits, NamedFile, SealingKeyFrom,
+    environment::{Environment, POLICIES, STORE_URL},
+    issuers, listen,
+};
+use crate::kernel::{
+    digest::Digest,
+    policy::{
+        Finding,
+        yaml::{self, Fields, Findings, Node},
+    },
+};
+
+/// What the contract's example says (section 9).
+const DEFAULT_LIMITS: Limits = Limits {
+    clock_leeway: Duration::from_secs(30),
+    per_source_per_second: 50,
+    per_project_per_minute: 600,
+    in_flight: 1024,
+};
+const DEFAULT_DEADLINES: Deadlines = Deadlines {
+    exchange: Duration::from_secs(15),
+    mint: Duration::from_secs(8),
+    issuer: Duration::from_secs(5),
+    shutdown: Duration::from_secs(30),
+};
+const DEFAULT_RETENTION_MONTHS: u32 = 36;
+/// A greater leeway would keep tokens alive that their issuer has let go.
+const MAX_CLOCK_LEEWAY: Duration = Duration::from_secs(120);
+/// Beyond this no client waits, and no orchestrator does.
+const MAX_DEADLINE: Duration = Duration::from_secs(600);
+
+/// Where relative paths begin, and what findings call the file.
+pub(super) struct Folder {
+    base: PathBuf,
+    file: String,
+}
+
+pub(super) fn read(file: &Path, bytes: &[u8], environment: &Environment) -> Result<Config, Vec<Finding>> {
+    let shown = file.display().to_string();
+    let base = file.parent().map(Path::to_owned).unwrap_or_default();
+    let folder = Folder { base, file: shown.clone() };
+    let node = yaml::read(&shown, bytes).map_err(|finding| vec![finding])?;
+    let mut findings = Findings::new(&shown);
+    let config = top(&mut findings, &node, &folder, environment);
+    let mut list = findings.list;
+    list.sort_by(|left, right| {
+        (&left.file, left.line, left.column).cmp(&(&right.file, right.line, right.column))
+    });
+    match config {
+        Some(config) if list.is_empty() => {
+            Ok(Config { file: file.to_owned(), digest: Digest::of(bytes), ..config })
+        }
+        Some(_) | None => Err(list),
+    }
+}
+
+fn top(
+    findings: &mut Findings<'_>,
+    node: &Node,
+    folder: &Folder,
+    environment: &Environment,
+) -> Option<Config> {
+    let mut fields = findings.fields(node)?;
+    let public = fields.require(findings, "public");
+    let public = public.and_then(|node| listen::public(findings, node, folder, environment));
+    let admin_node = fields.take("admin");
+    let admin = listen::admin(findings, admin_node, folder, environment);
+    let store = store(findings, &mut fields, folder, environment);
+    let policies = fields.take("policies");
+    let policies = match policies {
+        None if !environment.has(POLICIES) => Some(folder.base.join("policies")),
+        field => environment.or(findings, POLICIES, field, |findings, node| folder.path(findings, node)),
+    };
+    let sealing_key = fields.require(findings, "sealing_key");
+    let sealing_key = sealing_key.and_then(|node| sealing_key_from(findings, node, folder));
+    let assertions = fields.require(findings, "assertions").and_then(|node| assertions(findings, node));
+    let issuers = fields.take("issuers");
+    let issuers = issuers.map(|node| issuers::read_all(findings, node, folder, assertions.as_deref()));
+    let ledger = fields.require(findings, "ledger").and_then(|node| ledger(findings, node, folder));
+    let limits = fields.take("limits").map(|node| limits(findings, node));
+    let deadlines = fields.take("deadlines").map(|node| deadlines(findings, node));
+    later(&mut fields, findings, &["backends"]);
+    fields.finish(findings);
+
+    let ((public, public_url), (admin, admin_tokens)) = (public?, admin?);
+    if public.listen == admin.listen && public.listen.port() != 0 {
+        let message = format!("public and admin both listen on {}", public.listen);
+        findings.at(admin_node.unwrap_or(node), "same-address", message, "give each an address of its own");
+    }
+    Some(Config {
+        file: PathBuf::new(),
+        digest: Digest::of(b""),
+        public,
+        public_url,
+        admin,
+        admin_tokens,
+        store: store?,
+        policies: policies?,
+        sealing_key: sealing_key?,
+        issuers: issuers.unwrap_or_else(|| Some(std::collections::BTreeMap::new()))?,
+        ledger: ledger?,
+        assertions_issuer: assertions?,
+        limits: limits.unwrap_or(Some(DEFAULT_LIMITS))?,
+        deadlines: deadlines.unwrap_or(Some(DEFAULT_DEADLINES))?,
+    })
+}
+
+impl Folder {
+    /// A path, relative to the file's folder.
+    pub(super) fn path(&self, findings: &mut Findings<'_>, node: &Node) -> Option<PathBuf> {
+        Some(self.base.join(findings.filled(node)?))
+    }
+
+    /// The same, with the place where it is named.
+    pub(super) fn file(&self, findings: &mut Findings<'_>, node: &Node) -> Option<NamedFile> {
+        Some(self.named(self.path(findings, node)?, node))
+    }
+
+    fn named(&self, path: PathBuf, node: &Node) -> NamedFile {
+        NamedFile { path, named_in: self.file.clone(), line: node.line, column: node.column }
+    }
+}
+
+/// Refuses keys that only later versions honour.
+pub(super) fn later(fields: &mut Fields<'_>, findings: &mut Findings<'_>, names: &[&'static str]) {
+    names.iter().for_each(|name| fields.not_yet(findings, name));
+}
+
+fn store(
+    findings: &mut Findings<'_>,
+    fields: &mut Fields<'_>,
+    folder: &Folder,
+    environment: &Environment,
+) -> Option<PathBuf> {
+    let section = if environment.has(STORE_URL) {
+        fields.take("store")
+    } else {
+        fields.require(findings, "store")
+    };
+    let url = match section {
+        None => None,
+        Some(node) => {
+            let mut fields = findings.fields(node)?;
+            let url = fields.require(findings, "url");
+            fields.finish(findings);
+            url
+        }
+    };
+    environment.or(findings, STORE_URL, url, |findings, node| store_path(findings, node, folder))
+}
+
+fn store_path(findings: &mut Findings<'_>, node: &Node, folder: &Folder) -> Option<PathBuf> {
+    let text = findings.filled(node)?;
+    let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
+    let path = text.strip_prefix("sqlite:").unwrap_or_default();
+    if ["postgres", "postgresql"].contains(&scheme) {
+        let remedy = "use a file on this machine: sqlite:hallpass.db";
+        findings.at(node, "not-yet", "this version does not support PostgreSQL yet", remedy);
+        return None;
+    }
+    if path.is_empty() || path.starts_with("//") || path.starts_with(':') || path.contains('?') {
+        let remedy = "write sqlite: and a path, such as sqlite:hallpass.db or sqlite:/var/lib/hallpass/hallpass.db";
+        findings.at(node, "store-url", format!("`{text}` names no database file"), remedy);
+        return None;
+    }
+    Some(folder.base.join(path))
+}
+
+fn sealing_key_from(findings: &mut Findings<'_>, node: &Node, folder: &Folder) -> Option<SealingKeyFrom> {
+    let mut fields = findings.fields(node)?;
+    let (file, variable) = (fields.take("file"), fields.take("env"));
+    let is_later = fields.take_entry("vault").is_some_and(|(key, _)| {
+        let message = "this version does not support `sealing_key.vault` yet";
+        findings.at_key(key, "not-yet", message, "keep the key in a file or in a variable");
+        true
+    });
+    fields.finish(findings);
+    match (file, variable) {
+        (Some(file), None) => Some(SealingKeyFrom::File(folder.file(findings, file)?)),
+        (None, Some(variable)) => {
+            let name = findings.filled(variable)?.to_owned();
+            Some(SealingKeyFrom::Env { place: folder.named(PathBuf::from(&name), variable), name })
+        }
+        (None, None) if is_later => None,
+        (Some(_), Some(_)) | (None, None) => {
+            let message = "the sealing key comes from exactly one place";
+            findings.at(node, "sealing-key", message, "write { file: sealing.key } or { env: NAME }");
+            None
+        }
+    }
+}
+
+fn assertions(findings: &mut Findings<'_>, node: &Node) -> Option<String> {
+    let mut fields = findings.fields(node)?;
+    let issuer = fields.require(findings, "issuer").and_then(|node| listen::web_address(findings, node));
+    fields.finish(findings);
+    issuer
+}
+
+fn ledger(findings: &mut Findings<'_>, node: &Node, folder: &Folder) -> Option<Ledger> {
+    let mut fields = findings.fields(node)?;
+    let origin = fields.require(findings, "origin").and_then(|node| origin(findings, node));
+    let seen = fields.take("seen").map(|node| folder.path(findings, node));
+    let months = fields.take("retention_months").map(|node| whole(findings, node, (1, 1_200)));
+    later(&mut fields, findings, &["publish", "publish_every"]);
+    fields.finish(findings);
+    Some(Ledger {
+        origin: origin?,
+        seen: seen.map_or(Some(None), |seen| seen.map(Some))?,
+        retention_months: months.unwrap_or(Some(DEFAULT_RETENTION_MONTHS))?,
+    })
+}
+
+/// An origin is the name of the ledger's key in a signed note, so it has no spaces and no plus.
+fn origin(findings: &mut Findings<'_>, node: &Node) -> Option<String> {
+    let text = findings.filled(node)?;
+    let is_bad = |letter: char| letter.is_whitespace() || letter.is_control() || letter == '+';
+    if text.chars().any(is_bad) {
+        let remedy = "write a host and a path without scheme, such as hallpass.example.com/ledger";
+        findings.at(node, "origin", format!("`{text}` cannot be a ledger's origin"), remedy);
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+fn limits(findings: &mut Findings<'_>, node: &Node) -> Option<Limits> {
+    let mut fields = findings.fields(node)?;
+    let leeway = fields.take("clock_leeway").map(|node| span(findings, node, MAX_CLOCK_LEEWAY));
+    let mut number = |name, most| fields.take(name).map(|node| whole(findings, node, (1, most)));
+    let source = number("per_source_per_second", 1_000_000);
+    let project = number("per_project_per_minute", 1_000_000);
+    let in_flight = number("in_flight", 65_536);
+    fields.finish(findings);
+    let default = DEFAULT_LIMITS;
+    Some(Limits {
+        clock_leeway: leeway.unwrap_or(Some(default.clock_leeway))?,
+        per_source_per_second: source.unwrap_or(Some(default.per_source_per_second))?,
+        per_project_per_minute: project.unwrap_or(Some(default.per_project_per_minute))?,
+        in_flight: in_flight.map_or(Some(default.in_flight), |read| usize::try_from(read?).ok())?,
+    })
+}
+
+fn deadlines(findings: &mut Findings<'_>, node: &Node) -> Option<Deadlines> {
+    let mut fields = findings.fields(node)?;
+    let mut deadline = |name, default| match fields.take(name) {
+        None => Some(default),
+        Some(node) => span(findings, node, MAX_DEADLINE),
+    };
+    let default = DEFAULT_DEADLINES;
+    let exchange = deadline("exchange", default.exchange);
+    let mint = deadline("mint", default.mint);
+    let issuer = deadline("issuer", default.issuer);
+    let shutdown = deadline("shutdown", default.shutdown);
+    fields.finish(findings);
+    let read = Deadlines { exchange: exchange?, mint: mint?, issuer: issuer?, shutdown: shutdown? };
+    if read.mint > read.exchange || read.issuer > read.exchange {
+        let message = "mint and issuer are parts of an exchange, and cannot take longer than it";
+        findings.at(node, "deadline", message, "raise `exchange`, or lower the others");
+    }
+    Some(read)
+}
+
+fn span(findings: &mut Findings<'_>, node: &Node, most: Duration) -> Option<Duration> {
+    let read = findings.duration(node)?;
+    if read > most {
+        let message = format!("it is longer than {} s", most.as_secs());
+        findings.at(node, "too-large", message, format!("write at most {}s", most.as_secs()));
+    }
+    Some(read)
+}
+
+fn whole(findings: &mut Findings<'_>, node: &Node, (least, most): (u32, u32)) -> Option<u32> {
+    let read = findings.integer(node)?;
+    let fitting = u32::try_from(read).ok().filter(|number| (least..=most).contains(number));
+    if fitting.is_none() {
+        let remedy = format!("write a number from {least} to {most}");
+        findings.at(node, "out-of-range", format!("{read} is out of range"), remedy);
+    }
+    fitting
+}

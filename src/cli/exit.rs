@@ -1,0 +1,154 @@
+//! How commands end: the contract's exit codes (section 7), and the one sentence that goes with a bad end.
+
+use std::{fmt, io, process::ExitCode};
+
+use crate::{adapters::store::OpenFault, broker::{ambient::NoEntropy, error::Refused, ports::StoreFault}, kernel::policy::Finding};
+
+/// An exit code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// 1: something is wrong on our side.
+    Internal,
+    /// 2: usage or configuration.
+    Usage,
+    /// 10: denied.
+    Denied,
+    /// 12: no CI identity token.
+    NoToken,
+    /// 13: the broker cannot be reached, or is not ready.
+    Unreachable,
+    /// 14: a backend failed.
+    Backend,
+    /// 15: rate limited.
+    RateLimited,
+    /// 20: the policy is invalid.
+    PolicyInvalid,
+    /// 30: an integrity check failed.
+    Integrity,
+    /// 31: consistent, but not anchored.
+    NotAnchored,
+}
+
+/// A bad end.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code.
+    pub exit: Exit,
+    /// What to tell, on stderr; empty where everything was told already.
+    pub message: String,
+}
+
+/// What a command comes to.
+pub type Done = Result<(), Failure>;
+
+impl Exit {
+    /// The number.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Internal => 1,
+            Self::Usage => 2,
+            Self::Denied => 10,
+            Self::NoToken => 12,
+            Self::Unreachable => 13,
+            Self::Backend => 14,
+            Self::RateLimited => 15,
+            Self::PolicyInvalid => 20,
+            Self::Integrity => 30,
+            Self::NotAnchored => 31,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        exit.code().into()
+    }
+}
+
+impl Failure {
+    /// A bad end with its sentence.
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into() }
+    }
+
+    /// Wrong usage or configuration.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    /// An end of which everything was told already.
+    pub fn silent(exit: Exit) -> Self {
+        Self::new(exit, "")
+    }
+
+    /// Mistakes in files, one a paragraph.
+    pub fn findings(exit: Exit, findings: &[Finding]) -> Self {
+        let shown: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        Self::new(exit, shown.join("\n"))
+    }
+
+    /// A file that cannot be read or written.
+    pub fn file(path: &std::path::Path, fault: &io::Error) -> Self {
+        Self::usage(format!("{}: {fault}", path.display()))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<OpenFault> for Failure {
+    fn from(fault: OpenFault) -> Self {
+        let exit = match &fault {
+            OpenFault::Damaged(_) => Exit::Integrity,
+            OpenFault::Absent(_)
+            | OpenFault::Foreign(_)
+            | OpenFault::Newer { .. }
+            | OpenFault::Serving
+            | OpenFault::WrongSealingKey => Exit::Usage,
+            OpenFault::Database(_) | OpenFault::Lock(_) | OpenFault::Thread(_) => Exit::Internal,
+        };
+        Self::new(exit, chain(&fault))
+    }
+}
+
+impl From<StoreFault> for Failure {
+    fn from(fault: StoreFault) -> Self {
+        Self::new(Exit::Internal, chain(&fault))
+    }
+}
+
+impl From<NoEntropy> for Failure {
+    fn from(fault: NoEntropy) -> Self {
+        Self::new(Exit::Internal, fault.to_string())
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        Self::new(Exit::Internal, refused.detail)
+    }
+}
+
+impl From<Finding> for Failure {
+    fn from(finding: Finding) -> Self {
+        Self::findings(Exit::Usage, &[finding])
+    }
+}
+
+/// An error and its causes, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

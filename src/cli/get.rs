@@ -1,0 +1,100 @@
+//! `hallpass get`: one exchange, its answer on stdout. Never on a terminal unasked, where it would stay in the
+//! scrollback.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::{
+    client::{Broker, token},
+    exit::{Done, Exit, Failure},
+    output, process,
+};
+use crate::kernel::secret::Secret;
+
+/// `get`
+#[derive(Debug, clap::Args)]
+pub struct Get {
+    /// The grant.
+    grant: String,
+    #[command(flatten)]
+    broker: Broker,
+    /// The file that holds the job's token; `-` is stdin.
+    #[arg(long, value_name = "FILE")]
+    token_file: PathBuf,
+    /// Only this credential of the grant; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    credential: Vec<String>,
+    /// Only the value of this field, without a newline; one credential must have it.
+    #[arg(long, value_name = "NAME")]
+    field: Option<String>,
+    /// Shows secrets on a terminal.
+    #[arg(long)]
+    reveal: bool,
+}
+
+impl Get {
+    /// Asks and shows.
+    ///
+    /// # Errors
+    ///
+    /// As the contract's exit codes say.
+    pub fn run(self) -> Done {
+        // Before anything is asked: what is not shown would be used up all the same.
+        if output::is_terminal() && !self.reveal {
+            let message = "stdout is a terminal: send it on to a program or file, or say --reveal";
+            return Err(Failure::usage(message));
+        }
+        process::harden()?;
+        let caller = self.broker.caller()?;
+        let token = token(&self.token_file)?;
+        let mut grant = json!({ "name": self.grant });
+        if let (Value::Object(members), false) = (&mut grant, self.credential.is_empty()) {
+            members.insert("credentials".to_owned(), self.credential.clone().into());
+        }
+        let body = json!({ "grants": [grant] });
+        let answer = process::runtime()?.block_on(caller.post("/v1/exchange", &token, &body))?;
+        match &self.field {
+            None => {
+                output::bytes(answer.body.expose())?;
+                output::data("\n")
+            }
+            Some(field) => output::bytes(one_field(&answer.body, field)?.expose()),
+        }
+    }
+}
+
+/// The value of a field that exactly one credential has.
+fn one_field(body: &Secret, field: &str) -> Result<Secret, Failure> {
+    let not_ours = || Failure::new(Exit::Unreachable, "the answer is not a broker's");
+    let mut answer: Value = serde_json::from_slice(body.expose()).map_err(|_| not_ours())?;
+    let issuances = answer.get_mut("issuances").and_then(Value::as_array_mut).ok_or_else(not_ours)?;
+    let mut found = issuances.iter_mut().filter_map(|issuance| issuance.get_mut("fields")?.get_mut(field));
+    match (found.next().map(Value::take), found.next()) {
+        (Some(Value::String(value)), None) => Ok(Secret::from_text(value)),
+        (Some(_), None) => Err(not_ours()),
+        (Some(_), Some(_)) => {
+            Err(Failure::usage(format!("several credentials have a field `{field}`; choose one by --credential")))
+        }
+        (None, _) => Err(Failure::usage(format!("no credential has a field `{field}`"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(issuances: &Value) -> Secret {
+        Secret::from_text(json!({ "issuances": issuances }).to_string())
+    }
+
+    #[test]
+    fn a_field_comes_from_exactly_one_credential() {
+        let one = body(&json!([{ "fields": { "value": "x" } }, { "fields": { "token": "y" } }]));
+        assert_eq!(one_field(&one, "value").unwrap().expose(), b"x");
+        assert_eq!(one_field(&one, "other").err().unwrap().exit, Exit::Usage);
+        let two = body(&json!([{ "fields": { "value": "x" } }, { "fields": { "value": "y" } }]));
+        assert_eq!(one_field(&two, "value").err().unwrap().exit, Exit::Usage);
+        assert_eq!(one_field(&Secret::new(vec![1]), "value").err().unwrap().exit, Exit::Unreachable);
+    }
+}

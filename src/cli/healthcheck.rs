@@ -1,0 +1,68 @@
+//! `hallpass healthcheck`: asks `/livez`, for containers that have no other program.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use reqwest::{Client, Url};
+
+use super::{
+    config::Config,
+    exit::{Done, Exit, Failure, chain},
+    process,
+};
+
+/// `healthcheck`
+#[derive(Debug, clap::Args)]
+pub struct Healthcheck {
+    /// The broker; without it the public listener of the configuration is asked.
+    #[arg(long, value_name = "URL", env = "HALLPASS_URL")]
+    url: Option<String>,
+    /// The configuration [default: $HALLPASS_CONFIG, else ./hallpass.yaml].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// An orchestrator's own patience is seconds.
+const DEADLINE: Duration = Duration::from_secs(3);
+
+impl Healthcheck {
+    /// Asks once.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Unreachable`] where the broker is not alive.
+    pub fn run(self) -> Done {
+        let builder = Client::builder().no_proxy().timeout(DEADLINE);
+        let (base, builder) = match &self.url {
+            Some(url) => (url.trim_end_matches('/').to_owned(), builder),
+            None => {
+                let config = Config::load(self.config.as_deref())?;
+                let mut address = config.public.listen;
+                if address.ip().is_unspecified() {
+                    address.set_ip(match address.ip() {
+                        IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+                        IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+                    });
+                }
+                let public = Url::parse(&config.public_url).ok();
+                match (config.public.tls.is_some(), public.as_ref().and_then(Url::host_str)) {
+                    // The certificate names the public host, so we call it that, and connect to ourselves.
+                    (true, Some(host)) => {
+                        (format!("https://{host}:{}", address.port()), builder.resolve(host, address))
+                    }
+                    (true, None) | (false, _) => (format!("http://{address}"), builder),
+                }
+            }
+        };
+        let builder = if base.starts_with("http:") { builder.tls_certs_only([]) } else { builder };
+        let client = builder.build().map_err(|fault| Failure::usage(chain(&fault)))?;
+        let asked = async { client.get(format!("{base}/livez")).send().await };
+        match process::runtime()?.block_on(asked) {
+            Ok(response) if response.status().is_success() => Ok(()),
+            Ok(response) => {
+                let message = format!("{base}/livez answered {}", response.status().as_u16());
+                Err(Failure::new(Exit::Unreachable, message))
+            }
+            Err(fault) => Err(Failure::new(Exit::Unreachable, chain(&fault))),
+        }
+    }
+}

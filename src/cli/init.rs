@@ -1,0 +1,207 @@
+//! `hallpass init`: the only command that makes state. It writes an installation into a folder, overwrites nothing,
+//! and where anything stands in its way it says so and makes nothing.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use super::{
+    actor::Actor,
+    config,
+    exit::{Done, Exit, Failure, chain},
+    output,
+};
+use crate::{
+    adapters::store::{Genesis, Sqlite},
+    kernel::{id::crockford, sealing::SealingKey, secret::Secret},
+};
+
+/// Makes an installation: configuration, keys, tokens, database, first policies.
+#[derive(Debug, clap::Args)]
+pub struct Init {
+    /// The folder; it is made where it is not there.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+}
+
+/// What an installation is made of.
+pub struct Plan<'a> {
+    /// The folder.
+    pub dir: &'a Path,
+    /// `hallpass.yaml`.
+    pub configuration: &'a str,
+    /// The ledger's origin, as the configuration says it.
+    pub origin: &'a str,
+    /// Policy files: path below `policies/`, text.
+    pub policies: &'a [(&'a str, String)],
+}
+
+/// The configuration as `init` writes it.
+const CONFIGURATION: &str = include_str!("init/hallpass.yaml");
+/// The origin in it.
+const ORIGIN: &str = "hallpass.example.com/ledger";
+/// The first policies: an issuer that fits the configuration, and a grant that is switched off.
+const ISSUER: &str = include_str!("../../policies/issuers/github.yaml");
+const EXAMPLE: &str = include_str!("init/example.yaml");
+
+impl Init {
+    /// Writes the files and says what comes next.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Usage`] where something is there already, or cannot be written.
+    pub fn run(self) -> Done {
+        let plan = Plan {
+            dir: &self.dir,
+            configuration: CONFIGURATION,
+            origin: ORIGIN,
+            policies: &[("issuers/github.yaml", ISSUER.to_owned()), ("grants/example.yaml", EXAMPLE.to_owned())],
+        };
+        create(&plan, &Actor::new()?)?;
+        output::say(&next_steps(&self.dir));
+        Ok(())
+    }
+}
+
+/// Makes an installation.
+///
+/// # Errors
+///
+/// [`Exit::Usage`] where something is there already, or cannot be written; then nothing was made.
+pub fn create(plan: &Plan<'_>, actor: &Actor) -> Done {
+    refuse_to_overwrite(plan)?;
+    let mut made = Made::default();
+    fill(plan, actor, &mut made).inspect_err(|_| made.undo())
+}
+
+fn refuse_to_overwrite(plan: &Plan<'_>) -> Done {
+    let there: Vec<String> = NAMES
+        .iter()
+        .map(|name| plan.dir.join(name))
+        .filter(|path| fs::symlink_metadata(path).is_ok())
+        .map(|path| path.display().to_string())
+        .collect();
+    if there.is_empty() {
+        return Ok(());
+    }
+    let message = format!("nothing was made, since these are there already: {}", there.join(", "));
+    Err(Failure::usage(message))
+}
+
+fn fill(plan: &Plan<'_>, actor: &Actor, made: &mut Made) -> Done {
+    let dir = plan.dir;
+    made.folder(dir, 0o755)?;
+    made.file(&dir.join("hallpass.yaml"), plan.configuration.as_bytes(), 0o644)?;
+    let mut key = vec![0; 32];
+    if !actor.random(&mut key) {
+        return Err(crate::broker::ambient::NoEntropy.into());
+    }
+    let sealing = SealingKey::new(Secret::new(key)).map_err(|fault| Failure::new(Exit::Internal, fault.to_string()))?;
+    made.file(&dir.join("sealing.key"), &with_newline(&sealing.to_text()), 0o600)?;
+    for name in ["auditor.token", "operator.token"] {
+        made.file(&dir.join(name), &with_newline(&new_token(actor)?), 0o600)?;
+    }
+    made.folder(&dir.join("policies"), 0o755)?;
+    for (path, text) in plan.policies {
+        let path = dir.join("policies").join(path);
+        if let Some(folder) = path.parent() {
+            made.folder(folder, 0o755)?;
+        }
+        made.file(&path, text.as_bytes(), 0o644)?;
+    }
+    let random = |out: &mut [u8]| actor.random(out);
+    let genesis = Genesis { origin: plan.origin, now: actor.now(), random: &random };
+    let database = dir.join("hallpass.db");
+    Sqlite::create(&database, &sealing, genesis).map_err(|fault| Failure::usage(chain(&fault)))?;
+    made.0.push(database);
+    sync(dir)
+}
+
+/// A bearer token: its prefix lets scanners find one that leaked, its 32 random bytes let nobody guess one.
+fn new_token(actor: &Actor) -> Result<Secret, Failure> {
+    Ok(Secret::from_text(format!("hpa_{}", crockford(&actor.bytes::<32>()?))))
+}
+
+fn with_newline(text: &Secret) -> zeroize::Zeroizing<Vec<u8>> {
+    let mut bytes = zeroize::Zeroizing::new(Vec::with_capacity(text.len() + 1));
+    bytes.extend_from_slice(text.expose());
+    bytes.push(b'\n');
+    bytes
+}
+
+/// What was made so far, newest last.
+#[derive(Default)]
+struct Made(Vec<PathBuf>);
+
+impl Made {
+    fn file(&mut self, path: &Path, bytes: &[u8], mode: u32) -> Done {
+        let write = || {
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+            file.write_all(bytes)?;
+            file.sync_all()
+        };
+        let written: io::Result<()> = write();
+        written.map_err(|fault| Failure::file(path, &fault))?;
+        self.0.push(path.to_owned());
+        Ok(())
+    }
+
+    fn folder(&mut self, path: &Path, mode: u32) -> Done {
+        if path.as_os_str().is_empty() || path.is_dir() {
+            return Ok(());
+        }
+        if let Some(parent) = path.parent() {
+            self.folder(parent, mode)?;
+        }
+        DirBuilder::new().mode(mode).create(path).map_err(|fault| Failure::file(path, &fault))?;
+        self.0.push(path.to_owned());
+        Ok(())
+    }
+
+    /// Takes back what was made. Best effort: the fault that stopped us is the one that is told.
+    fn undo(&self) {
+        for path in self.0.iter().rev() {
+            drop(if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) });
+        }
+    }
+}
+
+/// The new names themselves must reach the disk.
+fn sync(dir: &Path) -> Done {
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+    File::open(dir).and_then(|folder| folder.sync_all()).map_err(|fault| Failure::file(dir, &fault))
+}
+
+fn next_steps(dir: &Path) -> String {
+    let shown = dir.display();
+    format!(
+        "made an installation in {shown}\n\
+         \n\
+         next:\n\
+         \x20 1. set public.url, ledger.origin and assertions.issuer in {shown}/hallpass.yaml, and the same URL as\n\
+         \x20    `audience` in {shown}/policies/issuers/github.yaml\n\
+         \x20 2. write a grant: {shown}/policies/grants/example.yaml shows how\n\
+         \x20 3. hallpass config check --config {shown}/hallpass.yaml\n\
+         \x20 4. hallpass secret set npm-token --config {shown}/hallpass.yaml < token.txt\n\
+         \x20 5. hallpass serve --config {shown}/hallpass.yaml\n\
+         \n\
+         keep a copy of {shown}/sealing.key elsewhere: without it nobody opens the database"
+    )
+}
+
+/// Everything that must not be there before.
+const NAMES: [&str; 10] = [
+    "hallpass.yaml",
+    "sealing.key",
+    "auditor.token",
+    "operator.token",
+    "policies",
+    "ledger.seen",
+    "hallpass.db",
+    "hallpass.db-wal",
+    "hallpass.db-shm",
+    "hallpass.db-journal",
+];

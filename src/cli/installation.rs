@@ -1,0 +1,166 @@
+//! What a configuration names, opened: the sealing key, the store, tokens, issuers' keys. Every fault says where in
+//! `hallpass.yaml` the file is named; nothing that is missing is made.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::{
+    config::{Config, Issuer, IssuerKeysFrom, NamedFile, SealingKeyFrom},
+    exit::{Failure, chain},
+};
+use crate::{
+    adapters::{
+        issuer_keys::{IssuerKeys, IssuerKeysConfig, KeysFrom},
+        store::{Options, Sqlite},
+    },
+    http::AdminToken,
+    kernel::{digest::Digest, name::IssuerName, policy::Finding, sealing::SealingKey, secret::Secret},
+};
+
+/// Reads the sealing key.
+///
+/// # Errors
+///
+/// A finding where the configuration names it. Its text never holds a part of the key.
+pub fn sealing_key(config: &Config) -> Result<Arc<SealingKey>, Finding> {
+    let (text, place) = match &config.sealing_key {
+        SealingKeyFrom::File(file) => (read(file)?, file),
+        SealingKeyFrom::Env { name, place } => {
+            let value = std::env::var(name).map_err(|_| {
+                let message = format!("the variable {name} is not set, or is no text");
+                place.finding("file-unreadable", message, "set it to the text of the sealing key")
+            })?;
+            (Secret::from_text(value), place)
+        }
+    };
+    SealingKey::parse(&text).map(Arc::new).map_err(|fault| {
+        let remedy = "use the key that `hallpass init` made; without it the database cannot be opened";
+        place.finding("sealing-key", format!("{}: {fault}", place.path.display()), remedy)
+    })
+}
+
+/// Opens the store that is there. A ledger without entries takes the origin that the configuration says, since `init`
+/// comes before the operator's own words.
+///
+/// # Errors
+///
+/// [`Exit::Usage`] where it is absent, another's, sealed with another key, or of another ledger than the configuration
+/// says; [`Exit::Integrity`] where it is damaged.
+pub fn open_store(config: &Config, options: Options) -> Result<Arc<Sqlite>, Failure> {
+    let sealing = sealing_key(config)?;
+    if Sqlite::inspect(&config.store)?.origin() != config.ledger.origin {
+        name_ledger(config, &sealing)?;
+    }
+    Ok(Sqlite::open(&config.store, sealing, options)?)
+}
+
+/// Opens the store for reading, without the sealing key.
+///
+/// # Errors
+///
+/// As [`open_store`].
+pub fn inspect_store(config: &Config) -> Result<Arc<Sqlite>, Failure> {
+    let store = Sqlite::inspect(&config.store)?;
+    if store.origin() == config.ledger.origin {
+        return Ok(store);
+    }
+    name_ledger(config, &*sealing_key(config)?)?;
+    Ok(Sqlite::inspect(&config.store)?)
+}
+
+fn name_ledger(config: &Config, sealing: &SealingKey) -> Result<(), Failure> {
+    if Sqlite::name_ledger(&config.store, sealing, &config.ledger.origin)? {
+        return Ok(());
+    }
+    let (file, said) = (config.file.display(), &config.ledger.origin);
+    let message = format!(
+        "{file} says `ledger.origin: {said}`, but the database holds the ledger of another origin, and one with \
+         entries keeps its own for ever"
+    );
+    Err(Failure::usage(message))
+}
+
+/// Reads the tokens of the admin listener.
+///
+/// # Errors
+///
+/// One finding a token that cannot be read, is empty, or is another's too.
+pub fn admin_tokens(config: &Config) -> Result<Vec<AdminToken>, Vec<Finding>> {
+    let mut tokens: Vec<AdminToken> = Vec::new();
+    let mut findings = Vec::new();
+    for token in &config.admin_tokens {
+        match token_digest(&token.file) {
+            Ok(digest) if tokens.iter().any(|other| other.digest == digest) => {
+                let message = format!("{} holds the text of another token too", token.file.path.display());
+                findings.push(token.file.finding("duplicate-token", message, "make each from its own random bytes"));
+            }
+            Ok(digest) => {
+                tokens.push(AdminToken { name: token.name.clone(), roles: token.roles.clone(), digest });
+            }
+            Err(finding) => findings.push(finding),
+        }
+    }
+    if findings.is_empty() { Ok(tokens) } else { Err(findings) }
+}
+
+fn token_digest(file: &NamedFile) -> Result<Digest, Finding> {
+    let text = read(file)?;
+    let text = text.expose().trim_ascii();
+    if text.len() < MIN_TOKEN_BYTES || !text.iter().all(u8::is_ascii_graphic) {
+        let message = format!("{} holds no token of at least {MIN_TOKEN_BYTES} characters", file.path.display());
+        return Err(file.finding("token", message, "write one line of random characters into it"));
+    }
+    Ok(Digest::of(text))
+}
+
+/// Sets up the keys of every issuer; fetches nothing.
+///
+/// # Errors
+///
+/// One finding an issuer whose authorities cannot be read; [`Exit::Usage`] otherwise.
+pub fn issuer_keys(
+    config: &Config,
+    now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+) -> Result<IssuerKeys, Failure> {
+    let configs: Result<Vec<_>, Finding> =
+        config.issuers.iter().map(|(name, issuer)| keys_config(config, name, issuer)).collect();
+    IssuerKeys::new(configs?, now).map_err(|fault| Failure::usage(chain(&fault)))
+}
+
+fn keys_config(config: &Config, name: &IssuerName, issuer: &Issuer) -> Result<IssuerKeysConfig, Finding> {
+    let ca_pem = issuer.ca_file.as_ref().map(read).transpose()?;
+    let source = match &issuer.keys {
+        IssuerKeysFrom::Discovery => KeysFrom::Discovery,
+        IssuerKeysFrom::File { file, valid_until } => {
+            // Read again at each refresh; here only so that a wrong path is found before the first job comes.
+            drop(read(file)?);
+            KeysFrom::File { path: file.path.clone(), valid_until: Some(*valid_until) }
+        }
+        IssuerKeysFrom::Uri(uri) => KeysFrom::Uri(uri.clone()),
+    };
+    Ok(IssuerKeysConfig {
+        name: name.clone(),
+        url: issuer.url.clone(),
+        profile: issuer.profile,
+        source,
+        ca_pem: ca_pem.map(|pem| pem.expose().to_vec()),
+        allow_private_addresses: issuer.allow_private_addresses,
+        deadline: config.deadlines.issuer,
+    })
+}
+
+/// Reads a file that the configuration names. Held as a secret whatever it is: some of them are.
+///
+/// # Errors
+///
+/// A finding where the configuration names it.
+pub fn read(file: &NamedFile) -> Result<Secret, Finding> {
+    std::fs::read(&file.path).map(Secret::new).map_err(|fault| {
+        let remedy = "look at the path and at the file's owner and mode";
+        file.finding("file-unreadable", format!("{}: {fault}", file.path.display()), remedy)
+    })
+}
+
+/// `init` writes 56 characters; fewer than this could be guessed.
+const MIN_TOKEN_BYTES: usize = 20;

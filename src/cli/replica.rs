@@ -1,0 +1,331 @@
+//! One running broker with its two listeners: wired, started, stopped in order. `serve` and `demo` both run it, so the
+//! demo walks the ordinary path.
+
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use serde_json::json;
+use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    actor::new_replica,
+    config::Config,
+    exit::{Exit, Failure},
+    installation,
+    serve::{
+        policy::Follower,
+        seen::{self, Rollback, Seen},
+        tls::Certificate,
+    },
+};
+use crate::{
+    adapters::{
+        issuer_keys::IssuerKeys,
+        mint::{Assertions, Oidc, Sealed},
+        policy_source::{PolicySource, Reload},
+        store::{Options, Sqlite},
+    },
+    broker::{
+        Ambient, Broker, Clock, Entropy, Parts, Settings,
+        ports::{KeySource as _, Minter, Minters},
+    },
+    http,
+    kernel::{digest::Digest, ledger::entry::EntryCode, policy::target::Kind},
+};
+
+/// How often counted refusals become entries (contract: section 6).
+const SWEEP: Duration = Duration::from_secs(60);
+/// How often a held set of keys is refreshed, in sweeps: half of what a withdrawn key may stay usable.
+const REFRESH_SWEEPS: u32 = 30;
+/// How often certificates are looked at.
+const LOOK_AT_FILES: Duration = Duration::from_secs(1);
+
+/// The sockets, bound before anything is served.
+pub struct Listeners {
+    /// Of pipeline steps.
+    pub public: TcpListener,
+    /// Of auditors and operators.
+    pub admin: TcpListener,
+}
+
+/// A running broker.
+pub struct Replica {
+    broker: Arc<Broker>,
+    store: Arc<Sqlite>,
+    stop: CancellationToken,
+    listeners: JoinSet<()>,
+    chores: JoinSet<()>,
+    reload: Reload,
+    certificates: Vec<Arc<Certificate>>,
+    accepted: watch::Receiver<Option<Digest>>,
+    seen: Option<Arc<tokio::sync::Mutex<Seen>>>,
+    /// The public listener's address.
+    pub public: SocketAddr,
+    /// The admin listener's address.
+    pub admin: SocketAddr,
+}
+
+impl Listeners {
+    /// Binds both.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Usage`] where an address is taken or not ours.
+    pub async fn bind(config: &Config) -> Result<Self, Failure> {
+        Ok(Self { public: bind(config.public.listen).await?, admin: bind(config.admin.listen).await? })
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|fault| Failure::usage(format!("cannot listen on {address}: {fault}")))
+}
+
+impl Replica {
+    /// Opens the store, looks whether it was set back, wires the broker and serves. Policy comes a moment later:
+    /// [`Replica::ready`] waits for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Usage`] for what the operator must mend; [`Exit::Integrity`] for a ledger that was set back.
+    pub async fn start(config: &Config, listeners: Listeners) -> Result<Self, Failure> {
+        let admin_tokens = installation::admin_tokens(config)
+            .map_err(|findings| Failure::findings(Exit::Usage, &findings))?;
+        let tls = [&config.public, &config.admin]
+            .map(|listener| listener.tls.as_ref().map(Certificate::load).transpose());
+        let [public_tls, admin_tls] = tls;
+        let (public_tls, admin_tls) = (public_tls?, admin_tls?);
+        let keys = Arc::new(installation::issuer_keys(config, Arc::new(|| Clock::System.now()))?);
+        let options = Options { single_writer_lock: true, ..Options::default() };
+        let sealing = installation::sealing_key(config)?;
+        let store = installation::open_store(config, options)?;
+        let assertion_key = store.assertion_key().ok_or_else(sealed_keys_missing)?;
+        let assertions = Assertions::new(&config.assertions_issuer, assertion_key)
+            .map_err(|fault| Failure::new(Exit::Integrity, fault.to_string()))?;
+        let assertions = Arc::new(assertions);
+        let sealed = Sealed::new(Arc::clone(&store) as Arc<_>, sealing);
+        let minters: Minters = HashMap::from([
+            (Kind::Oidc, Arc::new(Oidc::new(Arc::clone(&assertions))) as Arc<dyn Minter>),
+            (Kind::Sealed, Arc::new(sealed) as Arc<dyn Minter>),
+        ]);
+        let broker = Broker::new(Parts {
+            settings: settings(config, &store)?,
+            ambient: Ambient { clock: Clock::System, entropy: Entropy::Os },
+            store: Arc::clone(&store) as Arc<_>,
+            keys: Arc::clone(&keys) as Arc<_>,
+            minters,
+        });
+        let seen = guard(config, &store, &broker).await?;
+        let floor = Arc::new(http::Floor {
+            broker: Arc::clone(&broker),
+            limits: http::Limits {
+                per_source_per_second: config.limits.per_source_per_second,
+                in_flight: config.limits.in_flight,
+            },
+            openid_configuration: assertions.openid_configuration(),
+            jwks: assertions.jwks(),
+            admin_tokens,
+        });
+        let (public, admin) = (address(&listeners.public)?, address(&listeners.admin)?);
+        record_start(config, &broker).await?;
+
+        let follower =
+            Follower::new(Arc::clone(&broker), Arc::clone(&store), PolicySource::new(&config.policies));
+        let (reload, accepted) = (follower.reload(), follower.accepted());
+        let stop = CancellationToken::new();
+        let mut serving = JoinSet::new();
+        let server_config = |certificate: &Option<Arc<Certificate>>| {
+            certificate.as_ref().map(Certificate::server_config)
+        };
+        let router = http::public_router(Arc::clone(&floor));
+        serving.spawn(http::serve(listeners.public, router, server_config(&public_tls), stop.clone()));
+        let router = http::admin_router(floor);
+        serving.spawn(http::serve(listeners.admin, router, server_config(&admin_tls), stop.clone()));
+        let certificates: Vec<_> = [public_tls, admin_tls].into_iter().flatten().collect();
+        let seen = seen.map(|seen| Arc::new(tokio::sync::Mutex::new(seen)));
+        let mut chores = JoinSet::new();
+        chores.spawn(follower.follow());
+        chores.spawn(sweep(Arc::clone(&broker), keys));
+        if let Some(seen) = &seen {
+            chores.spawn(keep_head(Arc::clone(seen), Arc::clone(&store)));
+        }
+        if !certificates.is_empty() {
+            chores.spawn(look_at_certificates(certificates.clone()));
+        }
+        Ok(Self {
+            broker,
+            store,
+            stop,
+            listeners: serving,
+            chores,
+            reload,
+            certificates,
+            accepted,
+            seen,
+            public,
+            admin,
+        })
+    }
+
+    /// The store, for looking into.
+    pub fn store(&self) -> &Arc<Sqlite> {
+        &self.store
+    }
+
+    /// Waits for the first accepted policy set; answers its digest.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Internal`] where a part of the broker ended by itself.
+    pub async fn ready(&mut self) -> Result<Digest, Failure> {
+        let mut accepted = self.accepted.clone();
+        tokio::select! {
+            fault = self.failed() => Err(fault),
+            found = accepted.wait_for(Option::is_some) => match found.map(|digest| *digest) {
+                Ok(Some(digest)) => Ok(digest),
+                Ok(None) | Err(_) => Err(Failure::new(Exit::Internal, "nobody follows the policy directory")),
+            },
+        }
+    }
+
+    /// Waits until a part of the broker ends by itself, which it never should.
+    pub async fn failed(&mut self) -> Failure {
+        let what = tokio::select! {
+            Some(ended) = self.listeners.join_next() => ("a listener", ended),
+            Some(ended) = self.chores.join_next() => ("a task of the broker", ended),
+            else => return std::future::pending().await,
+        };
+        let why = what.1.err().map_or_else(|| "without a word".to_owned(), |fault| fault.to_string());
+        Failure::new(Exit::Internal, format!("{} ended: {why}", what.0))
+    }
+
+    /// Looks at policy and certificates now.
+    pub fn reload(&self) {
+        self.reload.ask();
+        self.certificates.iter().for_each(|certificate| certificate.refresh(true));
+    }
+
+    /// Stops in order within the deadline: no new requests, those under way end, the ledger gets its last entries, the
+    /// head is kept, the database is closed.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Internal`] where it had to be cut short.
+    pub async fn stop(mut self, deadline: Duration) -> Result<(), Failure> {
+        let end = Instant::now() + deadline;
+        self.stop.cancel();
+        let drained = async { while self.listeners.join_next().await.is_some() {} };
+        let mut is_whole = tokio::time::timeout_at(end, drained).await.is_ok();
+        is_whole &= self.broker.drain(end.saturating_duration_since(Instant::now())).await;
+        self.chores.shutdown().await;
+        for recorded in [
+            self.broker.sweep().await,
+            self.broker.note(EntryCode::Stopped, json!({ "drained": is_whole })).await,
+        ] {
+            if let Err(refused) = recorded {
+                tracing::error!(reason = refused.detail, "the stop was not recorded");
+                is_whole = false;
+            }
+        }
+        if let Some(seen) = &self.seen {
+            seen.lock().await.keep(&self.store).await;
+        }
+        self.store.close().await;
+        let cut = "stopped, but not everything under way had ended in time, or could be recorded";
+        if is_whole { Ok(()) } else { Err(Failure::new(Exit::Internal, cut)) }
+    }
+}
+
+fn address(listener: &TcpListener) -> Result<SocketAddr, Failure> {
+    listener.local_addr().map_err(|fault| Failure::new(Exit::Internal, fault.to_string()))
+}
+
+fn sealed_keys_missing() -> Failure {
+    Failure::new(Exit::Internal, "the store was opened without its keys")
+}
+
+fn settings(config: &Config, store: &Sqlite) -> Result<Settings, Failure> {
+    let ambient = Ambient { clock: Clock::System, entropy: Entropy::Os };
+    Ok(Settings {
+        replica: new_replica(&ambient)?,
+        trusted: config.trusted(),
+        clock_leeway: config.limits.clock_leeway,
+        exchange_deadline: config.deadlines.exchange,
+        mint_deadline: config.deadlines.mint,
+        per_project_per_minute: config.limits.per_project_per_minute,
+        pseudonym_key: *store.pseudonym_key().ok_or_else(sealed_keys_missing)?,
+    })
+}
+
+/// Looks whether the ledger is the one that was seen last. A ledger that was set back gets ALERT_ROLLBACK, if it can
+/// be written, and is not served.
+async fn guard(config: &Config, store: &Arc<Sqlite>, broker: &Broker) -> Result<Option<Seen>, Failure> {
+    let Some(path) = &config.ledger.seen else { return Ok(None) };
+    let rollback = match Seen::check(path, store).await {
+        Ok(seen) => return Ok(Some(seen)),
+        Err(rollback) => rollback,
+    };
+    let message = rollback.to_string();
+    let result = match rollback {
+        Rollback::Behind { seen, found, .. } => json!({ "seen": seen, "found": found }),
+        Rollback::Unreadable { .. } => json!({ "seen": null, "found": null }),
+        Rollback::Store(fault) => return Err(fault.into()),
+    };
+    if let Err(refused) = broker.note(EntryCode::AlertRollback, result).await {
+        tracing::warn!(reason = refused.detail, "ALERT_ROLLBACK was not recorded");
+    }
+    store.close().await;
+    Err(Failure::new(Exit::Integrity, message))
+}
+
+async fn record_start(config: &Config, broker: &Broker) -> Result<(), Failure> {
+    let is_guarded = seen::is_guarded(config.ledger.seen.as_deref(), &config.store);
+    if !is_guarded {
+        let advice = "keep `ledger.seen` on another volume than the database's";
+        tracing::warn!(advice, "rollback unguarded");
+    }
+    let rollback = if is_guarded { "guarded" } else { "unguarded" };
+    let started = json!({ "version": env!("CARGO_PKG_VERSION"), "rollback": rollback });
+    broker.note(EntryCode::Started, started).await?;
+    let issuers: Vec<_> = config.issuers.iter().map(|(name, issuer)| json!({
+        "name": name.as_str(), "url": issuer.url, "profile": issuer.profile.name,
+        "private": issuer.allow_private_addresses,
+    })).collect();
+    let tokens: Vec<_> = config.admin_tokens.iter().map(|token| json!({
+        "name": token.name, "roles": token.roles.iter().map(|role| role.as_str()).collect::<Vec<_>>(),
+    })).collect();
+    let loaded = json!({
+        "digest": config.digest.to_string(), "url": config.public_url, "issuers": issuers, "admin_tokens": tokens,
+    });
+    broker.note(EntryCode::ConfigLoaded, loaded).await?;
+    Ok(())
+}
+
+/// The minute's work. Issuers whose keys cannot be had are asked again each minute, all of them each half hour.
+async fn sweep(broker: Arc<Broker>, keys: Arc<IssuerKeys>) {
+    keys.refresh().await;
+    for turn in 1_u32.. {
+        tokio::time::sleep(SWEEP).await;
+        if let Err(refused) = broker.sweep().await {
+            tracing::warn!(reason = refused.detail, "counted refusals were not recorded yet");
+        }
+        if turn % REFRESH_SWEEPS == 0 || !keys.faults().is_empty() {
+            keys.refresh().await;
+        }
+    }
+}
+
+async fn keep_head(seen: Arc<tokio::sync::Mutex<Seen>>, store: Arc<Sqlite>) {
+    loop {
+        seen.lock().await.keep(&store).await;
+        tokio::time::sleep(seen::EVERY).await;
+    }
+}
+
+async fn look_at_certificates(certificates: Vec<Arc<Certificate>>) {
+    loop {
+        tokio::time::sleep(LOOK_AT_FILES).await;
+        certificates.iter().for_each(|certificate| certificate.refresh(false));
+    }
+}

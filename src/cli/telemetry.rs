@@ -1,0 +1,37 @@
+//! The log on stderr. Only this crate speaks below WARN: what hyper, h2 and rustls would tell at DEBUG holds headers.
+
+use std::io;
+
+use tracing_subscriber::{EnvFilter, fmt};
+
+use super::exit::{Done, Exit, Failure};
+
+/// How the log is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Starts the log at the level of `HALLPASS_LOG`: `error`, `warn`, `info` (the default), `debug` or `trace`.
+///
+/// # Errors
+///
+/// [`Exit::Usage`] for another level.
+pub fn start(format: LogFormat) -> Done {
+    let level = std::env::var("HALLPASS_LOG").ok().filter(|level| !level.is_empty());
+    let level = level.unwrap_or_else(|| "info".to_owned());
+    if !["error", "warn", "info", "debug", "trace"].contains(&level.as_str()) {
+        return Err(Failure::usage("HALLPASS_LOG: write error, warn, info, debug or trace"));
+    }
+    let filter = EnvFilter::new(format!("warn,hallpass={level}"));
+    let log = fmt().with_env_filter(filter).with_writer(io::stderr);
+    let started = match format {
+        LogFormat::Human => log.with_target(false).try_init(),
+        LogFormat::Json => log.json().flatten_event(true).try_init(),
+    };
+    started.map_err(|fault| Failure::new(Exit::Internal, format!("no log: {fault}")))
+}
