@@ -8,7 +8,7 @@ use super::exit::{Done, Exit, Failure};
 
 /// How the log is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// For people.
     #[default]
     Human,
@@ -21,7 +21,7 @@ pub enum LogFormat {
 /// # Errors
 ///
 /// [`Exit::Usage`] for another level.
-pub fn start(format: LogFormat) -> Done {
+pub(crate) fn start(format: LogFormat) -> Done {
     let level = std::env::var("HALLPASS_LOG").ok().filter(|level| !level.is_empty());
     let level = level.unwrap_or_else(|| "info".to_owned());
     if !["error", "warn", "info", "debug", "trace"].contains(&level.as_str()) {

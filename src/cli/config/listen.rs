@@ -32,7 +32,8 @@ pub(super) fn public(
 ) -> Option<(Listener, String)> {
     let mut fields = findings.fields(node)?;
     let listener = listener(findings, &mut fields, folder, (environment, PUBLIC_LISTEN, PUBLIC_PORT));
-    let field = if environment.has(PUBLIC_URL) { fields.take("url") } else { fields.require(findings, "url") };
+    let field =
+        if environment.has(PUBLIC_URL) { fields.take("url") } else { fields.require(findings, "url") };
     let url = environment.or(findings, PUBLIC_URL, field, web_address);
     later(&mut fields, findings, &["trusted_proxies"]);
     fields.finish(findings);
@@ -88,7 +89,6 @@ fn listener(
     }
     Some(Listener { listen, tls: tls_files.map_or(Some(None), |files| files.map(Some))? })
 }
-
 
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))

@@ -1,13 +1,13 @@
 //! soon
 #[derive(Debug, clap::Args)]
-pub struct Demo {
+pub(crate) struct Demo {
     /// Ends.
     #[arg(long)]
     once: bool,
 }
 impl Demo {
     /// soon
-    pub fn run(self) -> super::exit::Done {
+    pub(crate) fn run(self) -> super::exit::Done {
         Ok(())
     }
 }
