@@ -15,7 +15,7 @@ use crate::{
         name::is_name,
         policy::{
             Finding,
-            yaml::{Fields, Findings, Node, nearest},
+            yaml::{Content, Fields, Findings, Node, nearest},
         },
     },
 };
@@ -94,8 +94,12 @@ fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
+/// Plain or quoted: YAML 1.1 would read `127.0.0.1:8440` as a number of base 60, but here it can mean one thing only.
 fn address(findings: &mut Findings<'_>, node: &Node) -> Option<SocketAddr> {
-    let text = findings.filled(node)?;
+    let text = match &node.content {
+        Content::Plain(text) | Content::Quoted(text) => text.as_str(),
+        Content::Mapping(_) | Content::Sequence(_) => findings.filled(node)?,
+    };
     if text.starts_with("unix:") {
         let remedy = "listen on a loopback address, such as 127.0.0.1:8440";
         findings.at(node, "not-yet", "this version does not support unix sockets yet", remedy);
