@@ -2,29 +2,31 @@
 //! [`Caller`] -> [`Permit`] -> fetched secrets -> receipts -> [`Exchanged`].
 //!
 //! Every credential of this version is sealed or an assertion of our own, so making it changes nothing elsewhere:
-//! one durable step writes INTENT and ISSUED both, after the fetch (design: the exchange, "Cost").
+//! one durable step writes INTENT and ISSUED both, after the fetch (design: the exchange, "Cost"). That step stands
+//! in `issue`, what follows it in `delivery`.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+mod delivery;
+mod issue;
+
+use std::{collections::HashSet, sync::Arc};
 
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
-use tokio::sync::oneshot;
+use serde_json::{Value, json};
+use tokio::{sync::oneshot, time::Instant};
 
+pub use self::delivery::Delivery;
+pub(super) use self::delivery::Running;
 use super::{
     Broker,
     error::{Code, Refused},
     identify::{Caller, counted},
-    ports::{Field, Issue, IssueVerdict, KeyClaim, MintFault, Minted, NewIssuance, Order, Receipt, Refusal},
-    record::{of_decision, policy_member, reason_personal, refusal_result, request_member},
+    ports::{Field, Receipt, Refusal},
+    record::{of_decision, policy_member, reason_personal, refusal_result, request_member, tried},
 };
 use crate::kernel::{
     digest::Digest,
-    id::{DecisionId, IssuanceId, crockford},
-    ledger::entry::{Draft, Entry, EntryCode},
+    id::{DecisionId, IssuanceId},
+    ledger::entry::{Draft, EntryCode},
     lifetime::{Lifetime, after},
     name::{CredentialName, GrantName},
     policy::{
@@ -35,8 +37,8 @@ use crate::kernel::{
     secret::Secret,
 };
 
-/// How often a fetch is repeated because the sealed store changed under it.
-const FETCHES: usize = 3;
+/// The most credentials of one exchange (design: section 3).
+const MAX_CREDENTIALS: usize = 16;
 
 /// What a job asks for, read strictly at the wire.
 pub struct Ask {
@@ -130,17 +132,6 @@ pub struct Delivered {
     pub revocable: bool,
 }
 
-/// Stands for the bytes on their way: dropped without [`Delivery::confirm`], UNDELIVERED is recorded.
-pub struct Delivery {
-    pending: Option<Pending>,
-}
-
-struct Pending {
-    broker: Arc<Broker>,
-    runtime: tokio::runtime::Handle,
-    drafts: Vec<Draft>,
-}
-
 /// A grant that a caller may use now.
 pub struct GrantView {
     /// Its name.
@@ -161,17 +152,6 @@ pub struct CredentialView {
     pub max_ttl_seconds: Option<u64>,
 }
 
-/// Keyed calls that are running in this process, with the digest of what they ask.
-#[derive(Default)]
-pub(super) struct Running(Mutex<HashMap<Digest, Digest>>);
-
-/// One credential, decided and named, not yet fetched.
-struct Planned<'a> {
-    id: IssuanceId,
-    grant: &'a PermittedGrant,
-    credential: &'a PermittedCredential,
-}
-
 impl Broker {
     /// Exchanges. The work is a tracked task that outlives the caller's connection; the answer comes within the
     /// exchange's deadline, and what comes later is recorded as undelivered.
@@ -182,12 +162,13 @@ impl Broker {
     pub async fn exchange(self: &Arc<Self>, caller: Caller, ask: Ask) -> Result<Outcome, Refused> {
         let (answer, answered) = oneshot::channel();
         let broker = Arc::clone(self);
+        let deadline = Instant::now() + self.settings.exchange_deadline;
         self.tasks.spawn(async move {
-            let outcome = broker.run(&caller, &ask).await;
+            let outcome = broker.run(&caller, &ask, deadline).await;
             // A caller that is gone drops the outcome, and with it its `Delivery`: that records UNDELIVERED.
             drop(answer.send(outcome));
         });
-        match tokio::time::timeout(self.settings.exchange_deadline, answered).await {
+        match tokio::time::timeout_at(deadline, answered).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(Refused::new(Code::Internal, "the exchange broke off; nothing was delivered")),
             Err(_) => {
@@ -203,13 +184,27 @@ impl Broker {
         decide::usable(&caller.policy, &caller.identity, now).into_iter().map(grant_view).collect()
     }
 
-    async fn run(self: &Arc<Self>, caller: &Caller, ask: &Ask) -> Result<Outcome, Refused> {
+    async fn run(
+        self: &Arc<Self>,
+        caller: &Caller,
+        ask: &Ask,
+        deadline: Instant,
+    ) -> Result<Outcome, Refused> {
+        if names_twice(&ask.request) {
+            let detail = "a grant, or a credential within a grant, is named twice; name each once";
+            return Err(Refused::new(Code::RequestMalformed, detail));
+        }
         let now = self.ambient.clock.now();
         let decision = DecisionId::new(now, self.ambient.entropy.bytes()?);
         let permit = match decide::decide(&caller.policy, &caller.identity, &ask.request, now) {
             Decision::Permit(permit) => permit,
             Decision::Deny(denial) => return Err(self.deny(decision, caller, ask, denial).await),
         };
+        if permit.grants().iter().map(|grant| grant.credentials.len()).sum::<usize>() > MAX_CREDENTIALS {
+            let detail = "these grants have more than 16 credentials together; name those that you need";
+            let answer = Refused::new(Code::RequestMalformed, detail);
+            return Err(self.refuse(decision, caller, ask, answer, "too-many-credentials").await);
+        }
         if permit.ttl_out_of_range().is_some() {
             let answer = Refused::new(
                 Code::TtlOutOfRange,
@@ -227,24 +222,18 @@ impl Broker {
         if ask.dry_run {
             return self.dry_run(decision, caller, ask, &permit).await.map(Outcome::DryRun);
         }
-        self.issue(decision, caller, ask, &permit).await.map(Outcome::Issued)
+        self.issue((decision, caller, ask), &permit, deadline).await.map(Outcome::Issued)
     }
 
     async fn deny(&self, decision: DecisionId, caller: &Caller, ask: &Ask, denial: Denial) -> Refused {
-        let tried: Vec<Value> = denial
-            .trace
-            .iter()
-            .take(32)
-            .map(|tried| {
-                let rule = tried.rule.as_ref().map(|rule| rule.as_str());
-                let grant: String = tried.grant.chars().take(64).collect();
-                json!({ "grant": grant, "rule": rule, "failed": tried.failed })
-            })
-            .collect();
         let answer = Refused::new(Code::AccessDenied, DENIED).of(decision);
         let mut result = refusal_result(Code::AccessDenied, denial.reason);
         if let Value::Object(members) = &mut result {
-            members.insert("tried".to_owned(), tried.into());
+            let (told, is_cut) = tried(&denial.trace);
+            members.insert("tried".to_owned(), told);
+            if is_cut {
+                members.insert("tried_cut".to_owned(), true.into());
+            }
         }
         let draft = self.refusal_draft(decision, caller, ask, result);
         self.record_refusal(draft, caller, denial.reason, Weight::Denial).await.err().unwrap_or(answer)
@@ -310,311 +299,15 @@ impl Broker {
             .iter()
             .flat_map(|grant| grant.credentials.iter().map(move |credential| preview(grant, credential)))
             .collect();
-        let told: Vec<Value> = previews
+        let would_issue: Vec<Value> = permit
+            .grants()
             .iter()
-            .map(|each| json!({ "grant": each.grant.as_str(), "credential": each.credential.as_str(), "kind": each.kind.as_str() }))
+            .flat_map(|grant| grant.credentials.iter().map(move |credential| would_issue(grant, credential)))
             .collect();
-        let mut draft = self.refusal_draft(decision, caller, ask, json!({ "would_issue": told }));
+        let mut draft = self.refusal_draft(decision, caller, ask, json!({ "would_issue": would_issue }));
         draft.code = Some(EntryCode::DryRun);
         self.store.append(vec![self.seal(draft)?]).await?;
         Ok(DryRun { decision, previews })
-    }
-
-    async fn issue(
-        self: &Arc<Self>,
-        decision: DecisionId,
-        caller: &Caller,
-        ask: &Ask,
-        permit: &Permit,
-    ) -> Result<Exchanged, Refused> {
-        let claim = ask.retry.as_ref().map(|retry| self.key_claim(caller, retry));
-        let _running = match self.running.enter(claim) {
-            Ok(running) => running,
-            Err((answer, reason)) => return Err(self.refuse(decision, caller, ask, answer, reason).await),
-        };
-        for _ in 0..FETCHES {
-            let planned = self.plan(permit)?;
-            let fetched = self.fetch(&planned).await;
-            let attempt = Attempt { decision, caller, ask, claim, planned };
-            if let Some(answer) = self.commit(attempt, fetched).await? {
-                return answer;
-            }
-        }
-        let answer = Refused::new(Code::BackendFailed, "the secrets store kept changing; try again");
-        Err(self.refuse(decision, caller, ask, answer, "sealed-store-moved").await)
-    }
-
-    fn plan<'a>(&self, permit: &'a Permit) -> Result<Vec<Planned<'a>>, Refused> {
-        let now = self.ambient.clock.now();
-        let mut planned = Vec::new();
-        for grant in permit.grants() {
-            for credential in &grant.credentials {
-                let id = IssuanceId::new(now, self.ambient.entropy.bytes()?);
-                planned.push(Planned { id, grant, credential });
-            }
-        }
-        Ok(planned)
-    }
-
-    async fn fetch(&self, planned: &[Planned<'_>]) -> Result<Vec<Minted>, MintFault> {
-        let mut fetched = Vec::with_capacity(planned.len());
-        for each in planned {
-            let order = Order {
-                issuance: each.id,
-                grant: each.grant.name.clone(),
-                credential: each.credential.name.clone(),
-                target: each.credential.target.clone(),
-                ttl: each.credential.ttl,
-                now: self.ambient.clock.now(),
-            };
-            let Some(minter) = self.minters.get(&order.target.kind()) else {
-                return Err(MintFault::Failed { reason: "kind-not-wired", sealed_generation: None });
-            };
-            let minted = tokio::time::timeout(self.settings.mint_deadline, minter.fetch(&order));
-            fetched.push(minted.await.map_err(|_| MintFault::Timeout)??);
-        }
-        Ok(fetched)
-    }
-
-    /// The one durable step. `None` means that the sealed store moved, and the fetch must be done again.
-    async fn commit(
-        self: &Arc<Self>,
-        attempt: Attempt<'_>,
-        fetched: Result<Vec<Minted>, MintFault>,
-    ) -> Result<Option<Result<Exchanged, Refused>>, Refused> {
-        let Attempt { decision, caller, ask, .. } = attempt;
-        let prepared = match fetched {
-            Ok(minted) => self.prepare_issued(&attempt, minted)?,
-            Err(fault) => self.prepare_failed(&attempt, &fault)?,
-        };
-        let Prepared { issue, delivered, undelivered, failure } = prepared;
-        match self.store.issue(issue).await? {
-            IssueVerdict::Moved => Ok(None),
-            IssueVerdict::Mismatch => {
-                Ok(Some(Err(self.refuse(decision, caller, ask, mismatch(), "idempotency-other-body").await)))
-            }
-            IssueVerdict::Replayed => {
-                let detail =
-                    "this token was already used for this credential; have the CI system mint a new one";
-                let answer = Refused::new(Code::TokenReplayed, detail);
-                Ok(Some(Err(self.refuse(decision, caller, ask, answer, "replayed").await)))
-            }
-            IssueVerdict::Recorded(receipts) => Ok(Some(match failure {
-                Some(code) => {
-                    let detail = "a credential could not be made, so none was issued; the ledger says why under this decision";
-                    Err(Refused::new(code, detail).of(decision))
-                }
-                None => Ok(self.delivery(decision, delivered, receipts, undelivered)),
-            })),
-        }
-    }
-
-    fn delivery(
-        self: &Arc<Self>,
-        decision: DecisionId,
-        issuances: Vec<Delivered>,
-        receipts: Vec<Receipt>,
-        drafts: Vec<Draft>,
-    ) -> Exchanged {
-        // Entries went INTENT and ISSUED in turn, so every second receipt is that of an ISSUED.
-        let receipts =
-            issuances.iter().map(|each| each.id).zip(receipts.into_iter().skip(1).step_by(2)).collect();
-        let runtime = tokio::runtime::Handle::current();
-        let pending = Pending { broker: Arc::clone(self), runtime, drafts };
-        Exchanged { decision, issuances, receipts, delivery: Delivery { pending: Some(pending) } }
-    }
-
-    fn prepare_issued(&self, attempt: &Attempt<'_>, minted: Vec<Minted>) -> Result<Prepared, Refused> {
-        let now = self.ambient.clock.now();
-        let sealed_generation = minted.iter().filter_map(|each| each.sealed_generation).min();
-        let mut prepared = Prepared::new(self.bare_issue(attempt, sealed_generation));
-        for (planned, minted) in attempt.planned.iter().zip(minted) {
-            let handle_bytes = zeroize::Zeroizing::new(self.ambient.entropy.bytes::<32>()?);
-            let handle = Secret::from_text(format!("hdl_{}", crockford(&*handle_bytes)));
-            let row = self.row(attempt, planned, &minted, Digest::of(handle.expose()));
-            prepared.issue.entries.push(self.intent(attempt, planned)?);
-            let issued =
-                self.outcome_draft(EntryCode::Issued, attempt, planned, issued_result(&row, &minted.told));
-            prepared.undelivered.push(Draft {
-                code: Some(EntryCode::Undelivered),
-                result: Some(json!({ "usable_until": row.expires_at.map(|at| at.to_string()) })),
-                ..issued.clone()
-            });
-            prepared.issue.entries.push(self.seal(issued)?);
-            prepared.delivered.push(Delivered {
-                id: planned.id,
-                handle,
-                grant: planned.grant.name.clone(),
-                credential: planned.credential.name.clone(),
-                kind: planned.credential.target.kind(),
-                fields: minted.fields,
-                lifetime: row.lifetime,
-                issued_at: now,
-                expires_at: row.expires_at,
-                ttl_seconds: row
-                    .expires_at
-                    .and_then(|at| u64::try_from(at.as_second() - now.as_second()).ok()),
-                revocable: row.revocable,
-            });
-            prepared.issue.rows.push(row);
-        }
-        Ok(prepared)
-    }
-
-    fn prepare_failed(&self, attempt: &Attempt<'_>, fault: &MintFault) -> Result<Prepared, Refused> {
-        let (code, reason, sealed_generation) = match fault {
-            MintFault::Failed { reason, sealed_generation } => {
-                (Code::BackendFailed, *reason, *sealed_generation)
-            }
-            MintFault::Timeout => (Code::BackendTimeout, "timeout", None),
-        };
-        let mut prepared = Prepared::new(self.bare_issue(attempt, sealed_generation));
-        prepared.failure = Some(code);
-        prepared.issue.failed = true;
-        for planned in &attempt.planned {
-            prepared.issue.entries.push(self.intent(attempt, planned)?);
-            let result = json!({ "code": code.as_str(), "reason": reason, "minted": false });
-            let failed = self.outcome_draft(EntryCode::Failed, attempt, planned, result);
-            prepared.issue.entries.push(self.seal(failed)?);
-        }
-        Ok(prepared)
-    }
-
-    fn bare_issue(&self, attempt: &Attempt<'_>, sealed_generation: Option<u64>) -> Issue {
-        let identity = &attempt.caller.identity;
-        let leeway = self.settings.clock_leeway;
-        let once = attempt
-            .planned
-            .iter()
-            .map(|each| {
-                // (issuer, token id, grant, credential, use): P3. `use` is always the first in this version.
-                Digest::of_parts(&[
-                    identity.issuer().as_str().as_bytes(),
-                    &identity.token().id.0,
-                    each.grant.name.as_str().as_bytes(),
-                    each.credential.name.as_str().as_bytes(),
-                    &[1],
-                ])
-            })
-            .collect();
-        Issue {
-            decision: attempt.decision,
-            once,
-            once_until: after(identity.token().exp, 2 * leeway + Duration::from_secs(60)),
-            key: attempt.claim,
-            rows: Vec::new(),
-            entries: Vec::new(),
-            failed: false,
-            sealed_generation,
-            now: self.ambient.clock.now(),
-        }
-    }
-
-    fn row(
-        &self,
-        attempt: &Attempt<'_>,
-        planned: &Planned<'_>,
-        minted: &Minted,
-        handle: Digest,
-    ) -> NewIssuance {
-        let identity = &attempt.caller.identity;
-        let kind = planned.credential.target.kind();
-        let now = self.ambient.clock.now();
-        NewIssuance {
-            id: planned.id,
-            grant: planned.grant.name.clone(),
-            credential: planned.credential.name.clone(),
-            kind,
-            handle,
-            issuer: identity.issuer().clone(),
-            token: identity.token().id,
-            job: identity.job_key().map(|key| Digest::of(key.as_bytes())),
-            lifetime: kind.lifetime(),
-            issued_at: now,
-            expires_at: minted.expires_at,
-            revocable: kind.is_revocable(),
-            owner: self.settings.replica,
-            recover_after: after(now, self.settings.exchange_deadline + Duration::from_secs(30)),
-        }
-    }
-
-    fn intent(&self, attempt: &Attempt<'_>, planned: &Planned<'_>) -> Result<Entry, Refused> {
-        let Attempt { decision, caller, ask, .. } = attempt;
-        let mut draft =
-            of_decision(self.draft(EntryCode::Intent, &caller.identity, &caller.origin), *decision);
-        let mut policy = policy_member(&caller.policy);
-        policy.insert("grant".to_owned(), planned.grant.name.as_str().into());
-        policy.insert("rule".to_owned(), planned.grant.rule.as_str().into());
-        policy.insert("file".to_owned(), (*planned.grant.file).into());
-        draft.policy = Some(policy.into());
-        draft.issuance = Some(planned.id);
-        let mut request = request_member(caller, ask);
-        if let Value::Object(members) = &mut request {
-            let target = &planned.credential.target;
-            members.insert("credential".to_owned(), planned.credential.name.as_str().into());
-            members.insert("kind".to_owned(), target.kind().as_str().into());
-            members.insert("target".to_owned(), target.as_str().into());
-            let ttl = planned.credential.ttl.map(|ttl| ttl.as_secs());
-            members.insert("ttl_seconds".to_owned(), ttl.into());
-        }
-        draft.request = Some(request);
-        draft.personal.extend(reason_personal(ask));
-        self.seal(draft)
-    }
-
-    /// An outcome names grant and credential; rule, file and target stand in INTENT, which no receipt shows.
-    fn outcome_draft(
-        &self,
-        code: EntryCode,
-        attempt: &Attempt<'_>,
-        planned: &Planned<'_>,
-        result: Value,
-    ) -> Draft {
-        let Attempt { decision, caller, .. } = attempt;
-        let mut draft = of_decision(self.draft(code, &caller.identity, &caller.origin), *decision);
-        let mut policy = policy_member(&caller.policy);
-        policy.insert("grant".to_owned(), planned.grant.name.as_str().into());
-        draft.policy = Some(policy.into());
-        draft.issuance = Some(planned.id);
-        draft.request = Some(json!({
-            "id": caller.origin.request.to_string(),
-            "credential": planned.credential.name.as_str(),
-        }));
-        draft.result = Some(result);
-        draft
-    }
-
-    fn key_claim(&self, caller: &Caller, retry: &RetryKey) -> KeyClaim {
-        let identity = &caller.identity;
-        let scope = Digest::of_parts(&[
-            identity.issuer().as_str().as_bytes(),
-            &identity.token().id.0,
-            retry.key.as_bytes(),
-        ]);
-        KeyClaim { key: Digest::keyed(&self.settings.pseudonym_key, &scope.0), body: retry.body }
-    }
-}
-
-/// One try at the durable step.
-struct Attempt<'a> {
-    decision: DecisionId,
-    caller: &'a Caller,
-    ask: &'a Ask,
-    claim: Option<KeyClaim>,
-    planned: Vec<Planned<'a>>,
-}
-
-/// The durable step made ready, and what follows it.
-struct Prepared {
-    issue: Issue,
-    delivered: Vec<Delivered>,
-    undelivered: Vec<Draft>,
-    failure: Option<Code>,
-}
-
-impl Prepared {
-    fn new(issue: Issue) -> Self {
-        Self { issue, delivered: Vec::new(), undelivered: Vec::new(), failure: None }
     }
 }
 
@@ -629,78 +322,23 @@ enum Weight {
     Replay,
 }
 
-impl Delivery {
-    /// The last byte left: nothing more is recorded.
-    pub fn confirm(mut self) {
-        self.pending = None;
-    }
+/// Whether one use would be asked for twice; the once-claims could not tell those two apart.
+fn names_twice(request: &Request) -> bool {
+    let mut grants = HashSet::new();
+    request.grants.iter().any(|grant| {
+        let mut credentials = HashSet::new();
+        let mut named = grant.credentials.iter().flatten();
+        !grants.insert(&grant.name) || named.any(|name| !credentials.insert(name))
+    })
 }
 
-impl Drop for Delivery {
-    fn drop(&mut self) {
-        let Some(Pending { broker, runtime, drafts }) = self.pending.take() else { return };
-        let tasks = broker.tasks.clone();
-        tasks.spawn_on(
-            async move {
-                let sealed: Result<Vec<Entry>, Refused> =
-                    drafts.into_iter().map(|draft| broker.seal(draft)).collect();
-                let Ok(entries) = sealed else { return };
-                if let Err(fault) = broker.store.append(entries).await {
-                    tracing::error!(%fault, "an undelivered answer could not be recorded");
-                }
-            },
-            &runtime,
-        );
-    }
-}
-
-/// Keeps a keyed call's place until it is dropped.
-struct RunningCall<'a> {
-    running: &'a Running,
-    key: Option<Digest>,
-}
-
-impl Running {
-    fn enter(&self, claim: Option<KeyClaim>) -> Result<RunningCall<'_>, (Refused, &'static str)> {
-        let Some(KeyClaim { key, body }) = claim else { return Ok(RunningCall { running: self, key: None }) };
-        let mut calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match calls.get(&key) {
-            Some(other) if *other != body => Err((mismatch(), "idempotency-other-body")),
-            Some(_) => {
-                let detail =
-                    "the first call with this Idempotency-Key is still running; ask again in a moment";
-                Err((Refused::new(Code::RequestInProgress, detail), "idempotency-in-progress"))
-            }
-            None => {
-                calls.insert(key, body);
-                Ok(RunningCall { running: self, key: Some(key) })
-            }
-        }
-    }
-}
-
-impl Drop for RunningCall<'_> {
-    fn drop(&mut self) {
-        if let Some(key) = self.key {
-            self.running.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-        }
-    }
-}
-
-fn mismatch() -> Refused {
-    let detail = "this Idempotency-Key was used for another request; use a new key for a new request";
-    Refused::new(Code::IdempotencyMismatch, detail)
-}
-
-fn issued_result(row: &NewIssuance, told: &Value) -> Value {
-    let mut members = Map::new();
-    members.insert("kind".to_owned(), row.kind.as_str().into());
-    members.insert("lifetime".to_owned(), row.lifetime.as_str().into());
-    members.insert("issued_at".to_owned(), row.issued_at.to_string().into());
-    members.insert("expires_at".to_owned(), row.expires_at.map(|at| at.to_string()).into());
-    members.insert("revocable".to_owned(), row.revocable.into());
-    members.insert("told".to_owned(), told.clone());
-    Value::Object(members)
+/// A dry run's counterpart of INTENT: no receipt shows it, so it names rule and file.
+fn would_issue(grant: &PermittedGrant, credential: &PermittedCredential) -> Value {
+    json!({
+        "grant": grant.name.as_str(), "rule": grant.rule.as_str(), "file": *grant.file,
+        "credential": credential.name.as_str(), "kind": credential.target.kind().as_str(),
+        "target": credential.target.as_str(), "ttl_seconds": credential.ttl.map(|ttl| ttl.as_secs()),
+    })
 }
 
 fn preview(grant: &PermittedGrant, credential: &PermittedCredential) -> Preview {

@@ -125,7 +125,10 @@ impl Broker {
             }
             Err(KeyRefused::Issuer) => {
                 let detail = "the issuer's keys cannot be had now; try again shortly";
-                return Err(Refused::new(Code::IssuerUnavailable, detail).retry_after(5));
+                let answer = Refused::new(Code::IssuerUnavailable, detail).retry_after(5);
+                let reason = "issuer-keys-unavailable".to_owned();
+                self.count_stranger(&answer, reason, Some(issuer.trusted.name.clone()), &origin).await;
+                return Err(answer);
             }
         };
         let terms = Terms {
@@ -152,11 +155,7 @@ impl Broker {
         issuer: &IssuerPolicy,
         token: &RawToken,
     ) -> Result<Arc<crate::kernel::identity::keys::VerificationKey>, KeyRefused> {
-        let allowed = issuer.trusted.profile.algorithms;
-        if !token.unverified_algorithm().is_some_and(|algorithm| allowed.contains(&algorithm)) {
-            let reason = "algorithm-not-of-profile".to_owned();
-            return Err(KeyRefused::Token(TokenFault { kind: FaultKind::Algorithm, reason }));
-        }
+        token.check_algorithm(issuer.trusted.profile).map_err(KeyRefused::Token)?;
         self.keys.key(&issuer.trusted.name, token).await.map_err(|fault| match fault {
             KeyFault::Unavailable => KeyRefused::Issuer,
             KeyFault::Unknown => {
@@ -190,16 +189,25 @@ impl Broker {
     /// token, and nothing was issued.
     async fn stranger(&self, fault: TokenFault, issuer: Option<IssuerName>, origin: &Origin) -> Refused {
         let answer = told(&fault);
+        self.count_stranger(&answer, fault.reason, issuer, origin).await;
+        answer
+    }
+
+    async fn count_stranger(
+        &self,
+        answer: &Refused,
+        reason: String,
+        issuer: Option<IssuerName>,
+        origin: &Origin,
+    ) {
         let address =
             Personal { field: "address".to_owned(), value: origin.address.to_string(), is_claim: false };
         let draft = Draft {
-            code: Some(EntryCode::Denied),
-            result: Some(refusal_result(answer.code, &fault.reason)),
+            result: Some(refusal_result(answer.code, &reason)),
             personal: vec![address],
-            ..Draft::default()
+            ..Draft::of(EntryCode::Denied)
         };
-        self.refuse_quietly(draft, Counted::Unverified { issuer }, fault.reason).await;
-        answer
+        self.refuse_quietly(draft, Counted::Unverified { issuer }, reason).await;
     }
 
     async fn refuse_quietly(&self, draft: Draft, counted: Counted, sample: String) {
@@ -215,11 +223,11 @@ impl Broker {
 /// Whose count a refusal of this identity raises.
 pub(super) fn counted(identity: &JobIdentity, policy: &PolicySet) -> Counted {
     let issuer = identity.issuer().clone();
-    let named = policy.names_tenant(identity);
-    match identity.project() {
-        Some((project, _)) if named => Counted::Project { issuer, project: project.to_owned() },
-        Some(_) | None => Counted::Strangers { issuer },
+    if !policy.names_tenant(identity) {
+        return Counted::Strangers { issuer };
     }
+    // An issuer without projects is one project: its denials are entries too, as long as they are few.
+    Counted::Project { issuer, project: identity.project().map_or("", |(id, _)| id).to_owned() }
 }
 
 enum KeyRefused {

@@ -88,7 +88,7 @@ impl Broker {
             lifetime: row.lifetime,
             issued_at: row.issued_at,
             expires_at: row.expires_at,
-            usable_until: row.usable_until,
+            usable_until: usable_until(&row),
             revocable: row.revocable,
             grant: row.grant,
             credential: row.credential,
@@ -172,7 +172,12 @@ fn has_ended(row: &IssuanceRow, now: Timestamp) -> bool {
 }
 
 fn released(row: &IssuanceRow) -> GivenBack {
-    GivenBack::Released { usable_until: row.expires_at }
+    GivenBack::Released { usable_until: row.usable_until.or(row.expires_at) }
+}
+
+/// What was given back and nobody can revoke is usable to its end.
+fn usable_until(row: &IssuanceRow) -> Option<Timestamp> {
+    row.usable_until.or(row.expires_at.filter(|_| row.state == State::Released))
 }
 
 fn state(row: &IssuanceRow, now: Timestamp) -> &'static str {

@@ -8,6 +8,7 @@ use super::{
     Broker,
     error::{Code, Refused},
     ports::{Counted, Summary},
+    record::finding_text,
 };
 use crate::kernel::{
     digest::Digest,
@@ -40,6 +41,7 @@ impl Broker {
     ///
     /// [`PolicyRefused`]; the set before stays.
     pub async fn offer_policy(&self, files: Files, commit: Option<String>) -> Result<Digest, PolicyRefused> {
+        let _turn = self.policy_turn.lock().await;
         match load::load(&files, commit, Some(&self.settings.trusted)) {
             Ok(set) => {
                 let digest = set.digest;
@@ -54,12 +56,12 @@ impl Broker {
             }
             Err(findings) => {
                 let digest = files.digest();
-                let shown: Vec<String> = findings.iter().take(20).map(ToString::to_string).collect();
+                let shown: Vec<String> = findings.iter().take(20).map(finding_text).collect();
                 let result =
                     json!({ "digest": digest.to_string(), "findings": findings.len(), "first": shown });
-                for code in [EntryCode::PolicyRejected, EntryCode::AlertPolicyRejected] {
-                    self.note(code, result.clone()).await.map_err(PolicyRefused::Unrecorded)?;
-                }
+                self.note_all(&[EntryCode::PolicyRejected, EntryCode::AlertPolicyRejected], &result)
+                    .await
+                    .map_err(PolicyRefused::Unrecorded)?;
                 tracing::warn!(policy.digest = %digest, findings = findings.len(), "policy set refused; the one before stays");
                 Err(PolicyRefused::Findings(findings))
             }
@@ -72,8 +74,14 @@ impl Broker {
     ///
     /// `ledger_unavailable`.
     pub async fn note(&self, code: EntryCode, result: Value) -> Result<(), Refused> {
-        let draft = Draft { code: Some(code), result: Some(result), ..Draft::default() };
-        self.store.append(vec![self.seal(draft)?]).await?;
+        self.note_all(&[code], &result).await
+    }
+
+    /// The same under several codes, all or none.
+    async fn note_all(&self, codes: &[EntryCode], result: &Value) -> Result<(), Refused> {
+        let draft = |code| Draft { result: Some(result.clone()), ..Draft::of(code) };
+        let entries = codes.iter().map(|code| self.seal(draft(*code))).collect::<Result<_, _>>()?;
+        self.store.append(entries).await?;
         Ok(())
     }
 
@@ -118,7 +126,10 @@ impl Broker {
 
 fn summary_draft(summary: &Summary) -> Draft {
     let (issuer, project, of) = match &summary.counted {
-        Counted::Project { issuer, project } => (Some(issuer.as_str()), Some(project.as_str()), "project"),
+        Counted::Project { issuer, project } => {
+            let project = Some(project.as_str()).filter(|project| !project.is_empty());
+            (Some(issuer.as_str()), project, "project")
+        }
         Counted::Strangers { issuer } => (Some(issuer.as_str()), None, "strangers"),
         Counted::Unverified { issuer } => (issuer.as_ref().map(|issuer| issuer.as_str()), None, "unverified"),
     };

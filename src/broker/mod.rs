@@ -10,6 +10,8 @@ pub mod lifecycle;
 pub mod ports;
 pub mod query;
 mod record;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -31,6 +33,8 @@ pub struct Broker {
     keys: Arc<dyn ports::KeySource>,
     minters: ports::Minters,
     policy: ArcSwapOption<PolicySet>,
+    /// Held while a set is recorded and taken, so that the newest entry names the set that decides.
+    policy_turn: tokio::sync::Mutex<()>,
     settings: Settings,
     rates: identify::ProjectRates,
     running: exchange::Running,
@@ -81,6 +85,7 @@ impl Broker {
             keys,
             minters,
             policy: ArcSwapOption::empty(),
+            policy_turn: tokio::sync::Mutex::default(),
             settings,
             running: exchange::Running::default(),
             reads: query::Reads::default(),

@@ -224,10 +224,10 @@ pub enum Counted {
     Project {
         /// The issuer.
         issuer: IssuerName,
-        /// The immutable project id.
+        /// The immutable project id; empty where the issuer's profile knows no projects.
         project: String,
     },
-    /// Authentic tokens of an issuer whose tenant no rule names, or that name no project.
+    /// Authentic tokens of an issuer whose tenant no rule names.
     Strangers {
         /// The issuer.
         issuer: IssuerName,

@@ -113,31 +113,52 @@ impl Broker {
     /// Records the counts of hours that are over.
     pub(super) async fn close_reads(&self) -> Result<(), Refused> {
         let hour = hour_of(self.ambient.clock.now());
-        let over: Vec<(String, u64)> = {
-            let mut reads = self.reads.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let over = reads
-                .iter()
-                .filter(|(_, (at, _))| *at < hour)
-                .map(|(name, (_, count))| (name.clone(), *count));
-            let over = over.collect();
-            reads.retain(|_, (at, _)| *at >= hour);
-            over
+        let over: Vec<(String, i64, u64)> = {
+            let reads = self.reads.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let over = reads.iter().filter(|(_, (at, _))| *at < hour);
+            over.map(|(name, (at, count))| (name.clone(), *at, *count)).collect()
         };
-        for (name, count) in over.into_iter().filter(|(_, count)| *count > 1) {
-            self.note_read(&Reader { name }, json!({ "what": "entries", "count": count }), None).await?;
+        for (name, at, count) in over {
+            self.note_count(&Reader { name: name.clone() }, count).await?;
+            // Only now: a count that could not be recorded stays for the next turn.
+            let mut reads = self.reads.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if reads.get(&name).is_some_and(|(since, _)| *since == at) {
+                reads.remove(&name);
+            }
         }
         Ok(())
     }
 
+    /// The first read of an hour has its own entry, so that one alone needs no count.
+    async fn note_count(&self, reader: &Reader, count: u64) -> Result<(), Refused> {
+        if count < 2 {
+            return Ok(());
+        }
+        self.note_read(reader, json!({ "what": "entries", "count": count }), None).await
+    }
+
     async fn count_read(&self, reader: &Reader) -> Result<(), Refused> {
         let hour = hour_of(self.ambient.clock.now());
-        let is_first = {
+        let (is_first, before) = {
             let mut reads = self.reads.0.lock().unwrap_or_else(PoisonError::into_inner);
             let slot = reads.entry(reader.name.clone()).or_insert((hour, 0));
-            slot.1 += 1;
-            slot.1 == 1
+            let before = if slot.0 < hour { std::mem::replace(slot, (hour, 0)).1 } else { 0 };
+            slot.1 = slot.1.saturating_add(1);
+            (slot.1 == 1, before)
         };
-        if is_first { self.note_read(reader, json!({ "what": "entries" }), None).await } else { Ok(()) }
+        if !is_first {
+            return Ok(());
+        }
+        let noted = async {
+            self.note_count(reader, before).await?;
+            self.note_read(reader, json!({ "what": "entries" }), None).await
+        };
+        let noted = noted.await;
+        if noted.is_err() {
+            // What could not be recorded is not read, and the next try must be recorded again.
+            self.reads.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&reader.name);
+        }
+        noted
     }
 
     async fn note_read(

@@ -13,7 +13,7 @@ use crate::kernel::{
     id::DecisionId,
     identity::{JobIdentity, job::TokenMark},
     ledger::entry::{Draft, Entry, EntryCode, Personal},
-    policy::PolicySet,
+    policy::{Finding, PolicySet, decide::Tried},
 };
 
 impl Broker {
@@ -98,10 +98,39 @@ pub(super) fn of_decision(draft: Draft, decision: DecisionId) -> Draft {
     Draft { decision: Some(decision), ..draft }
 }
 
-/// A name that a caller sent, cut to what an entry may hold of it; only names of up to 63 bytes can exist.
+/// A name that a caller sent, as an entry may hold it: only names of up to 63 bytes of ASCII can exist, so what is
+/// longer is cut, and what JSON would write as an escape is a question mark. A refusal must fit into its entry
+/// whatever was asked for: one that did not would be neither recorded nor counted.
 fn shortened(name: &str) -> String {
-    name.chars().take(64).collect()
+    let plain = |letter: char| letter.is_ascii_graphic() && !matches!(letter, '"' | '\\');
+    name.chars().take(64).map(|letter| if plain(letter) { letter } else { '?' }).collect()
 }
+
+/// The rules that were tried, as far as they fit, and whether some were left out.
+pub(super) fn tried(trace: &[Tried]) -> (Value, bool) {
+    let mut room = TRIED_BYTES;
+    let mut told = Vec::new();
+    for each in trace {
+        let rule = each.rule.as_ref().map(|rule| rule.as_str());
+        let failed: Vec<String> = each.failed.iter().map(|claim| shortened(claim)).collect();
+        let member = json!({ "grant": shortened(&each.grant), "rule": rule, "failed": failed });
+        let Some(left) = room.checked_sub(member.to_string().len()) else { break };
+        room = left;
+        told.push(member);
+    }
+    let is_cut = told.len() < trace.len();
+    (told.into(), is_cut)
+}
+
+/// What a policy's finding may take of an entry: its text quotes the file.
+pub(super) fn finding_text(finding: &Finding) -> String {
+    let plain = |letter: char| letter == ' ' || (letter.is_ascii_graphic() && !matches!(letter, '"' | '\\'));
+    let text = finding.to_string();
+    text.chars().take(400).map(|letter| if plain(letter) { letter } else { '?' }).collect()
+}
+
+/// A quarter of an entry, so that the job's own words fit beside it.
+const TRIED_BYTES: usize = 4096;
 
 fn subject(identity: &JobIdentity) -> Value {
     let mut claims = identity.claims().clone();

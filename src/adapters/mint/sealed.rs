@@ -38,7 +38,8 @@ impl Sealed {
             fields: fields.collect(),
             expires_at: None,
             sealed_generation: Some(generation),
-            told: json!({ "secret": name.as_str(), "version": found.version }),
+            // Not the secret's name: it stands in INTENT, and this in a receipt (design: section 6).
+            told: json!({ "version": found.version }),
         })
     }
 }
@@ -117,7 +118,7 @@ mod tests {
         assert_eq!(shown, [("user", "ci", true), ("value", "hunter2", true)]);
         assert_eq!(minted.expires_at, None);
         assert_eq!(minted.sealed_generation, Some(7));
-        assert_eq!(minted.told, json!({ "secret": "npm-token", "version": 2 }));
+        assert_eq!(minted.told, json!({ "version": 2 }));
     }
 
     #[tokio::test]

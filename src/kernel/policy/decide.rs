@@ -72,7 +72,7 @@ pub struct PermittedCredential {
 /// A denial: for the ledger in full, for the caller one word.
 pub struct Denial {
     /// The first reason: a stable kebab-case word (`no-such-grant`, `no-such-credential`, `no-rule`, `trigger`,
-    /// `disabled`, `lapsed`).
+    /// `disabled`, `lapsed`, `nothing-asked`).
     pub reason: &'static str,
     /// For each grant asked for, the rules tried and the claims of each that failed.
     pub trace: Vec<Tried>,
@@ -87,7 +87,8 @@ pub struct Tried {
     pub grant: String,
     /// The rule, where one was tried.
     pub rule: Option<RuleName>,
-    /// Names of the claims that failed.
+    /// Names of the claims that failed: conditions as written, `iss` where the rule is another issuer's, the claim
+    /// with the trigger where that is dangerous or unknown and not named.
     pub failed: Vec<String>,
 }
 
@@ -160,14 +161,24 @@ fn judge(
     now: Timestamp,
     trace: &mut Vec<Tried>,
 ) -> Result<PermittedGrant, &'static str> {
-    let Some(grant) = set.grants.get(asked.name.as_str()) else {
-        if let Some(other) = set.grants.values().next() {
-            // Only its time counts: the names of another grant's claims stay out of the trace.
-            std::hint::black_box(first_match(other, identity, &mut Vec::new()).is_ok());
-        }
-        trace.push(Tried { grant: asked.name.clone(), rule: None, failed: Vec::new() });
-        return Err("no-such-grant");
-    };
+    if let Some(grant) = set.grants.get(asked.name.as_str()) {
+        return weigh(grant, identity, asked, now, trace);
+    }
+    if let Some(other) = set.decoy(&asked.name) {
+        // Only its time counts: the names of another grant's claims stay out of the trace.
+        std::hint::black_box(weigh(other, identity, asked, now, &mut Vec::new()).is_ok());
+    }
+    trace.push(Tried { grant: asked.name.clone(), rule: None, failed: Vec::new() });
+    Err("no-such-grant")
+}
+
+fn weigh(
+    grant: &Grant,
+    identity: &JobIdentity,
+    asked: &GrantRequest,
+    now: Timestamp,
+    trace: &mut Vec<Tried>,
+) -> Result<PermittedGrant, &'static str> {
     let rule = first_match(grant, identity, trace);
     let credentials = choose(grant, asked);
     is_open(grant, now)?;
@@ -197,16 +208,19 @@ fn choose(grant: &Grant, asked: &GrantRequest) -> Option<Vec<PermittedCredential
         // A requested TTL only narrows, and speaks of those that have one.
         ttl: credential.ttl.map(|ttl| asked.ttl.map_or(ttl, |wanted| wanted.min(ttl))),
     };
-    match &asked.credentials {
-        None => {
-            Some(grant.credentials.iter().map(|(name, credential)| permitted(name, credential)).collect())
-        }
-        Some(names) => names
-            .iter()
-            .map(|name| grant.credentials.get_key_value(name.as_str()))
-            .map(|found| found.map(|(name, credential)| permitted(name, credential)))
-            .collect(),
-    }
+    let chosen = |name: &CredentialName| match &asked.credentials {
+        None => true,
+        Some(names) => names.iter().any(|each| each == name.as_str()),
+    };
+    let is_known = |name: &String| grant.credentials.contains_key(name.as_str());
+    let list: Vec<PermittedCredential> = grant
+        .credentials
+        .iter()
+        .filter(|(name, _)| chosen(name))
+        .map(|(name, credential)| permitted(name, credential))
+        .collect();
+    // A permit of nothing would be a permit all the same.
+    (asked.credentials.iter().flatten().all(is_known) && !list.is_empty()).then_some(list)
 }
 
 fn first_match<'g>(
@@ -221,11 +235,17 @@ fn first_match<'g>(
         if rule.issuer != *identity.issuer() {
             failed.push("iss".to_owned());
         } else {
-            let missed = rule.conditions.iter().filter(|condition| !condition.holds(identity.claims()));
+            let missed = rule
+                .conditions
+                .iter()
+                .filter(|condition| !condition.holds(identity.claims(), identity.unusable()));
             failed.extend(missed.map(|condition| condition.claim.clone()));
             if !allows_trigger(rule, identity) {
                 dangerous |= failed.is_empty();
-                failed.push("trigger".to_owned());
+                let name = identity.profile().view.trigger.unwrap_or("trigger");
+                if !failed.iter().any(|each| each == name) {
+                    failed.push(name.to_owned());
+                }
             }
         }
         if failed.is_empty() {

@@ -50,6 +50,7 @@ pub fn load(
         list.append(&mut findings.list);
     }
     strangers(files, &mut list);
+    nobody(files, &mut list);
     if !list.is_empty() {
         list.sort_by(|left, right| {
             (&left.file, left.line, left.column).cmp(&(&right.file, right.line, right.column))
@@ -57,7 +58,9 @@ pub fn load(
         return Err(list);
     }
     let named_tenants = named_tenants(&grants, &issuers);
-    Ok(PolicySet { digest: files.digest(), commit, issuers, grants, named_tenants })
+    let mut names: Vec<GrantName> = grants.keys().cloned().collect();
+    names.sort();
+    Ok(PolicySet { digest: files.digest(), commit, issuers, grants, names, named_tenants })
 }
 
 /// What a path says about its file.
@@ -122,6 +125,21 @@ fn strangers(files: &Files, list: &mut Vec<Finding>) {
             code,
             message: message.to_owned(),
             remedy: remedy.to_owned(),
+        });
+    }
+}
+
+/// An empty directory is a mount that is gone or a checkout that failed, not the wish to let nobody in (attack class
+/// P-05).
+fn nobody(files: &Files, list: &mut Vec<Finding>) {
+    if !files.0.keys().any(|path| folder(path) == Folder::Issuers) {
+        list.push(Finding {
+            file: "issuers".to_owned(),
+            line: 1,
+            column: 1,
+            code: "no-issuer",
+            message: "no file in issuers/ names an issuer, so nobody could ever be let in".to_owned(),
+            remedy: "add issuers/NAME.yaml, and look whether this is the directory that you mean".to_owned(),
         });
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
     time::Duration,
 };
@@ -92,12 +93,16 @@ pub struct PolicySet {
     pub issuers: HashMap<IssuerName, IssuerPolicy>,
     /// Grants by name.
     pub grants: HashMap<GrantName, Grant>,
+    /// Names of the grants, sorted.
+    pub names: Vec<GrantName>,
     /// For each issuer the tenant values that some rule names as a literal.
     pub named_tenants: HashMap<IssuerName, BTreeSet<String>>,
 }
 
 impl Files {
-    /// The digest that names the set: SHA-256 over path, length and bytes of every file in the order of paths.
+    /// The digest that names the set: SHA-256 over every file in byte order of its path, each as the path's length
+    /// (u64, big-endian), the path, the content's length (likewise) and the content. What names with a leading dot
+    /// hide is not in it; a README is.
     pub fn digest(&self) -> Digest {
         let parts: Vec<&[u8]> =
             self.0.iter().flat_map(|(path, bytes)| [path.as_bytes(), bytes.as_slice()]).collect();
@@ -106,6 +111,15 @@ impl Files {
 }
 
 impl PolicySet {
+    /// Some grant, always the same for the same text: what a name that no grant has is evaluated against, so that it
+    /// costs what a known one costs (promise P8). `None` where there are no grants.
+    pub(super) fn decoy(&self, asked: &str) -> Option<&Grant> {
+        let mut hasher = DefaultHasher::new();
+        asked.hash(&mut hasher);
+        let at = usize::try_from(hasher.finish() % u64::try_from(self.names.len().max(1)).ok()?).ok()?;
+        self.grants.get(self.names.get(at)?)
+    }
+
     /// Whether some rule names this identity's tenant as a literal. Where the profile has no tenant in its claims the
     /// issuer itself is the tenant, and policy names it.
     pub fn names_tenant(&self, identity: &JobIdentity) -> bool {

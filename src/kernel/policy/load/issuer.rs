@@ -31,56 +31,99 @@ pub(super) fn read(
     let age_node = fields.take("max_token_age");
     fields.finish(findings);
 
-    let max_token_age = match age_node {
-        None => DEFAULT_MAX_TOKEN_AGE,
-        Some(node) => {
-            let age = findings.duration(node)?;
-            if age > GREATEST_MAX_TOKEN_AGE {
-                findings.at(
-                    node,
-                    "token-age",
-                    "a token older than 24 h is never accepted",
-                    "write at most 24h",
-                );
-            }
-            age
+    let max_token_age = age_node.map_or(Some(DEFAULT_MAX_TOKEN_AGE), |node| token_age(findings, node));
+    let name = name_node.and_then(|node| name(findings, node, before));
+    let profile = profile_node.and_then(|node| profile(findings, node));
+    let url = url_node.and_then(|node| url(findings, node, before));
+    if let (Some(trusted), Some(name), Some(node)) = (trusted, &name, name_node) {
+        let theirs = trusted.get(name);
+        if theirs.is_none() {
+            let message = format!("hallpass.yaml trusts no issuer `{name}`");
+            let remedy = "have the operator add it under `issuers:` in hallpass.yaml, or remove this file";
+            findings.at(node, "untrusted-issuer", message, remedy);
         }
-    };
-    let name_node = name_node?;
-    let name = name(findings, name_node)?;
-    let profile = profile(findings, profile_node?)?;
-    let url_node = url_node?;
-    let url = findings.filled(url_node)?.to_owned();
-    let audience = audience(findings, audience_node?, profile, &url);
-    if before.contains_key(&name) {
-        findings.at(
-            name_node,
-            "duplicate-name",
-            format!("the issuer `{name}` is named twice"),
-            "give each its own name",
-        );
+        let differs = |theirs: &TrustedIssuer| {
+            let url = url.as_ref().is_some_and(|url| *url != theirs.url).then_some(("url", url_node));
+            let profile = || profile.is_some_and(|profile| profile.name != theirs.profile.name);
+            url.or_else(|| profile().then_some(("profile", profile_node)))
+        };
+        if let Some((key, Some(node))) = theirs.and_then(differs) {
+            let message = format!("hallpass.yaml trusts `{name}` with another {key}");
+            let remedy = "write it here exactly as it stands under `issuers:` in hallpass.yaml";
+            findings.at(node, "untrusted-issuer", message, remedy);
+        }
     }
-    if let Some(other) = before.values().find(|other| other.trusted.url == url) {
-        let message = format!("the issuer `{}` has the same URL", other.trusted.name);
-        findings.at(url_node, "duplicate-url", message, "keep one issuer for each URL");
-    }
-    let trusted_issuer = TrustedIssuer { name, url, profile };
-    if let Some(trusted) = trusted {
-        agree(findings, name_node, &trusted_issuer, trusted);
-    }
-    Some(IssuerPolicy { trusted: trusted_issuer, audience: audience?, max_token_age })
+    let (profile, url) = (profile?, url?);
+    let audience = audience(findings, audience_node?, profile, &url)?;
+    let trusted = TrustedIssuer { name: name?, url, profile };
+    Some(IssuerPolicy { trusted, audience, max_token_age: max_token_age? })
 }
 
-fn name(findings: &mut Findings<'_>, node: &Node) -> Option<IssuerName> {
+fn token_age(findings: &mut Findings<'_>, node: &Node) -> Option<Duration> {
+    let age = findings.duration(node)?;
+    if age > GREATEST_MAX_TOKEN_AGE {
+        let message = "a token older than 24 h is never accepted";
+        findings.at(node, "token-age", message, "write at most 24h");
+        return None;
+    }
+    Some(age)
+}
+
+/// The `iss` of its tokens, byte for byte, so it must be one that a token can have (RFC 8414 section 2: https, no
+/// query, no fragment); http on loopback is how the demo and tests run the ordinary path.
+fn url(findings: &mut Findings<'_>, node: &Node, before: &Issuers) -> Option<String> {
+    let text = findings.filled(node)?;
+    if !is_issuer_url(text) {
+        let remedy =
+            "write the issuer's https address exactly as in its tokens, without query, fragment and login";
+        findings.at(node, "issuer-url", format!("`{text}` cannot be an issuer"), remedy);
+        return None;
+    }
+    if let Some(other) = before.values().find(|other| other.trusted.url == text) {
+        let message = format!("the issuer `{}` has the same URL", other.trusted.name);
+        findings.at(node, "duplicate-url", message, "keep one issuer for each URL");
+    }
+    Some(text.to_owned())
+}
+
+fn is_issuer_url(text: &str) -> bool {
+    let (is_https, rest) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
+        (Some(rest), _) => (true, rest),
+        (None, Some(rest)) => (false, rest),
+        (None, None) => return false,
+    };
+    let authority = rest.split('/').next().unwrap_or(rest);
+    let host = match authority.strip_prefix('[') {
+        Some(inner) => inner.split(']').next().unwrap_or(inner),
+        None => authority.split(':').next().unwrap_or(authority),
+    };
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"@?#\\\"<>".contains(&byte));
+    is_plain && !host.is_empty() && (is_https || is_loopback(host))
+}
+
+/// A literal loopback address, never a name: names can lead anywhere (RFC 6890 section 2.2).
+fn is_loopback(host: &str) -> bool {
+    let is_octet = |part: &str| part.parse::<u8>().is_ok_and(|octet| octet.to_string() == part);
+    let parts: Vec<&str> = host.split('.').collect();
+    host == "::1"
+        || matches!(parts.as_slice(), ["127", rest @ ..] if rest.len() == 3 && rest.iter().all(|part| is_octet(part)))
+}
+
+fn name(findings: &mut Findings<'_>, node: &Node, before: &Issuers) -> Option<IssuerName> {
     let text = findings.filled(node)?;
     let name = IssuerName::parse(text);
-    if name.is_none() {
-        findings.at(
+    match &name {
+        None => findings.at(
             node,
             "name",
             format!("`{text}` is no name"),
             "write 1 to 63 of a-z, 0-9 and -, no - at an end",
-        );
+        ),
+        Some(name) if before.contains_key(name) => {
+            let message = format!("the issuer `{name}` is named twice");
+            findings.at(node, "duplicate-name", message, "give each its own name");
+        }
+        Some(_) => {}
     }
     name
 }
@@ -127,20 +170,4 @@ fn audience(findings: &mut Findings<'_>, node: &Node, profile: &Profile, url: &s
         findings.at(node, "audience", "an audience is compared byte for byte", remedy);
     }
     Some(audience.to_owned())
-}
-
-fn agree(
-    findings: &mut Findings<'_>,
-    node: &Node,
-    issuer: &TrustedIssuer,
-    trusted: &BTreeMap<IssuerName, TrustedIssuer>,
-) {
-    let same = |other: &TrustedIssuer| other.url == issuer.url && other.profile.name == issuer.profile.name;
-    let message = match trusted.get(&issuer.name) {
-        Some(other) if same(other) => return,
-        Some(_) => format!("hallpass.yaml trusts `{}` with another URL or profile", issuer.name),
-        None => format!("hallpass.yaml trusts no issuer `{}`", issuer.name),
-    };
-    let remedy = "have the operator set the same name, url and profile under `issuers:` in hallpass.yaml, or mend this file";
-    findings.at(node, "untrusted-issuer", message, remedy);
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::kernel::identity::profile::Profile;
+use crate::kernel::{identity::profile::Profile, policy::finding::CODES};
 
 const ISSUER: &str = "issuer: github\nprofile: github-actions\nurl: https://token.actions.githubusercontent.com\naudience: https://broker.test\nmax_token_age: 10m\n";
 const GENERIC: &str = "issuer: own\nprofile: generic\nurl: https://ci.test\naudience: https://broker.test\n";
@@ -26,7 +26,12 @@ fn files(list: &[(&str, &str)]) -> Files {
 fn findings(issuer: &str, grant: &str) -> Vec<Finding> {
     let files =
         files(&[("issuers/github.yaml", issuer), ("issuers/own.yaml", GENERIC), ("grants/t/a.yaml", grant)]);
-    load(&files, None, None).err().unwrap_or_default()
+    let found = load(&files, None, None).err().unwrap_or_default();
+    for finding in &found {
+        assert!(CODES.iter().any(|(code, _)| *code == finding.code), "{} is in no table", finding.code);
+        assert!(finding.line > 0 && finding.column > 0 && !finding.remedy.is_empty());
+    }
+    found
 }
 
 fn trusted(name: &str, url: &str, profile: &str) -> BTreeMap<IssuerName, TrustedIssuer> {
@@ -63,12 +68,35 @@ fn every_spoiled_grant_is_refused_at_its_place() {
         ("repository: acme/app", "repository: []", "empty-match", 10),
         ("repository: acme/app", "repository: { like: x }", "unknown-key", 10),
         ("repository: acme/app", "aud: x", "registered-claim", 10),
+        ("repository: acme/app", "/aud: x", "pointer", 10),
+        ("repository: acme/app", "/repository: acme/app", "pointer", 10),
+        ("repository: acme/app", "/repository/0: acme/app", "pointer", 10),
+        ("repository: acme/app", "/repository~2: acme/app", "pointer", 10),
+        ("repository: acme/app", "ref_protected: true", "literal-type", 10),
+        ("repository: acme/app", "run_number: 0701", "literal-type", 10),
+        ("repository: acme/app", "repository: { not: { not: acme/app } }", "matcher", 10),
+        ("repository: acme/app", "environment: { not: { present: true } }", "matcher", 10),
+        ("repository: acme/app", "environment: { not: [a, { present: false }] }", "matcher", 10),
+        ("repository: acme/app", "environment: [a, { not: b }]", "matcher", 10),
+        ("repository: acme/app", "environment: [a, { present: true }]", "matcher", 10),
+        ("repository: acme/app", "environment: { present: false, not: a }", "matcher", 10),
+        ("repository: acme/app", "environment: [[a]]", "type", 10),
+        ("repository: acme/app", "repository: { not: { glob: \"acme/*\" } }", "glob-on-identity", 10),
+        ("{ glob: \"refs/heads/release/*\" }", "{ glob: \"refs/***\" }", "glob", 11),
+        ("{ glob: \"refs/heads/release/*\" }", "\"refs/heads/release/*\"", "glob-in-literal", 11),
         ("ttl: 5m", "ttl: 6m", "ttl", 14),
         ("ttl: 5m", "ttl: 59s", "ttl", 14),
         ("ttl: 5m", "ttl: 0s", "duration", 14),
         ("secret: npm-token }", "secret: npm-token }, ttl: 1h", "ttl-on-static", 13),
         ("secret: npm-token", "secret: \"${claims.repository}\"", "template", 13),
         ("https://sts.test", "https://broker.test", "audience-ourselves", 14),
+        ("https://sts.test", "https://Broker.test/", "audience-ourselves", 14),
+        ("https://sts.test", "sts.amazonaws.com", "audience-federated", 14),
+        ("https://sts.test", "\"api://AzureADTokenExchange\"", "audience-federated", 14),
+        ("https://sts.test", "//iam.googleapis.com/projects/1/x", "audience-federated", 14),
+        ("https://sts.test", "\"\"", "empty", 14),
+        ("https://sts.test", "\"https://a b\"", "audience", 14),
+        ("https://sts.test", "\"https://${claims.repository}.test\"", "template", 14),
         ("sealed: { secret: npm-token }", "vault: { engine: kv2, path: x }", "not-yet", 13),
         ("class: production", "limits: { live: 4 }", "not-yet", 4),
         ("class: production", "valid_until: soon", "date", 4),
@@ -105,6 +133,14 @@ fn every_spoiled_issuer_is_refused() {
         ("audience: https://broker.test\n", "", "missing-key"),
         ("github-actions", "github", "unknown-profile"),
         ("10m", "25h", "token-age"),
+        ("https://token.actions.githubusercontent.com", "http://ci.example", "issuer-url"),
+        ("https://token.actions.githubusercontent.com", "https://user@ci.example", "issuer-url"),
+        ("https://token.actions.githubusercontent.com", "https://ci.example?x", "issuer-url"),
+        ("https://token.actions.githubusercontent.com", "https://", "issuer-url"),
+        ("https://token.actions.githubusercontent.com", "http://127.0.0.1.example", "issuer-url"),
+        ("https://token.actions.githubusercontent.com", "http://127.0.0.01", "issuer-url"),
+        ("https://token.actions.githubusercontent.com", "http://localhost", "issuer-url"),
+        ("https://token.actions.githubusercontent.com", "token.actions.githubusercontent.com", "issuer-url"),
         ("10m", "10", "duration"),
         ("https://token.actions.githubusercontent.com", "https://ci.test", "duplicate-url"),
         ("issuer: github", "issuer: own", "duplicate-name"),
@@ -138,7 +174,7 @@ fn a_generic_rule_must_name_its_subject() {
             "grant: a\nallow:\n  - name: x\n    issuer: own\n    match: {{ {condition} }}\ncredentials: {{ npm: {{ sealed: {{ secret: x }} }} }}\n"
         )
     };
-    assert_eq!(findings(ISSUER, &grant("sub: job-1, n: 7, ok: true, project: x")), []);
+    assert_eq!(findings(ISSUER, &grant("sub: job-1, number: 7, ok: true, project: x")), []);
     for bad in ["project: x", "sub: { glob: \"job-*\" }", "sub: { not: x }", "sub: { present: true }"] {
         assert!(!findings(ISSUER, &grant(bad)).is_empty(), "{bad}");
     }
@@ -161,7 +197,16 @@ fn files_without_a_meaning_are_refused_and_texts_are_not() {
         );
     }
     assert!(
-        load(&files(&[("README.md", "# hello"), ("grants/a.test.yaml", "test: a\n")]), None, None).is_ok()
+        load(
+            &files(&[
+                ("README.md", "# hello"),
+                ("issuers/github.yaml", ISSUER),
+                ("grants/a.test.yaml", "test: a\n")
+            ]),
+            None,
+            None
+        )
+        .is_ok()
     );
 }
 
@@ -179,4 +224,72 @@ fn names_stand_once_in_the_whole_set() {
     let set = files(&[("issuers/github.yaml", ISSUER), ("grants/a.yaml", GRANT), ("grants/b.yaml", GRANT)]);
     let found = load(&set, None, None).err().unwrap_or_default();
     assert!(found.iter().any(|finding| finding.code == "duplicate-name" && finding.file == "grants/b.yaml"));
+}
+
+#[test]
+fn an_empty_directory_is_no_policy() {
+    for list in [vec![], vec![("README.md", "hello")], vec![("issuers", "x")]] {
+        let found = load(&files(&list), None, None).err().unwrap_or_default();
+        assert_eq!(found.iter().map(|finding| finding.code).collect::<Vec<_>>(), ["no-issuer"]);
+    }
+}
+
+#[test]
+fn an_issuer_on_loopback_may_speak_http() {
+    for url in
+        ["http://127.0.0.1:8443", "http://[::1]:8443/ci", "https://[2001:db8::1]/x", "https://ci.test/a/b"]
+    {
+        assert_eq!(findings(&ISSUER.replace("https://token.actions.githubusercontent.com", url), GRANT), []);
+    }
+}
+
+#[test]
+fn a_rule_needs_more_than_an_attackers_word() {
+    let of = |conditions: &str| {
+        let head = GRANT.split("      repository: acme/app").next().unwrap();
+        let tail = GRANT.split_once("release/*\" }\n").unwrap().1;
+        findings(ISSUER, &format!("{head}{conditions}{tail}"))
+    };
+    assert_eq!(of(""), []);
+    assert_eq!(of("      workflow: Deploy\n      repository_id: \"701\"\n"), []);
+    for weak in [
+        "      workflow: Deploy\n",
+        "      head_ref: main\n      base_ref: main\n",
+        "      workflow: Deploy\n      sha: { present: true }\n",
+        "      workflow: Deploy\n      enterprise_id: \"7\"\n",
+    ] {
+        let codes: Vec<_> = of(weak).into_iter().map(|finding| finding.code).collect();
+        assert_eq!(codes, ["attacker-controlled"], "{weak}");
+    }
+}
+
+#[test]
+fn every_file_shows_all_of_its_mistakes_at_once() {
+    let spoiled = GRANT
+        .replace("class: production", "class: prod")
+        .replace("\"4216\"", "4216")
+        .replace("ttl: 5m", "ttl: 6m")
+        .replace("npm-token", "NPM");
+    let lines: Vec<_> = findings(ISSUER, &spoiled).iter().map(|finding| finding.line).collect();
+    assert_eq!(lines, [4, 9, 13, 14]);
+}
+
+#[test]
+fn every_code_stands_in_the_table_with_its_meaning() {
+    let sources = [
+        include_str!("../load.rs"),
+        include_str!("grant.rs"),
+        include_str!("grant/credentials.rs"),
+        include_str!("grant/rule.rs"),
+        include_str!("issuer.rs"),
+        include_str!("../yaml.rs"),
+        include_str!("../yaml/fields.rs"),
+    ]
+    .concat();
+    let codes: std::collections::BTreeSet<&str> = CODES.iter().map(|(code, _)| *code).collect();
+    assert_eq!(codes.len(), CODES.len(), "each once");
+    assert!(CODES.is_sorted());
+    for code in &codes {
+        assert!(sources.contains(&format!("\"{code}\"")), "nobody says {code}");
+    }
 }

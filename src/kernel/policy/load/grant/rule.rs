@@ -6,10 +6,11 @@ use serde_json::Value;
 
 use super::Known;
 use crate::kernel::{
-    identity::profile::{ClaimKind, ClaimSpec, Profile},
+    identity::profile::{ClaimKind, ClaimSpec, Profile, REGISTERED},
+    json,
     name::{IssuerName, RuleName},
     policy::{
-        matcher::{Condition, Matcher},
+        matcher::{Condition, Glob, Matcher, Path},
         set::Rule,
         yaml::{Content, Findings, Key, Node, nearest, plain_integer},
     },
@@ -56,6 +57,7 @@ fn read(findings: &mut Findings<'_>, node: &Node, known: &Known<'_>) -> Option<R
     let match_node = match_node?;
     let conditions = conditions(findings, match_node, profile)?;
     pins(findings, match_node, profile, &conditions);
+    stands_on_more_than_an_attackers_word(findings, match_node, profile, &conditions);
     let trigger_claim = profile.view.trigger;
     let named_triggers: BTreeSet<String> = conditions
         .iter()
@@ -120,19 +122,15 @@ fn condition(
     node: &Node,
     profile: &'static Profile,
 ) -> Option<Condition> {
-    let root =
-        key.text.strip_prefix('/').map_or(key.text.as_str(), |rest| rest.split('/').next().unwrap_or(rest));
-    let spec = profile.claim(root);
+    let path = path(findings, key)?;
+    let root = path.root.as_str();
     if REGISTERED.contains(&root) {
         let message = format!("`{root}` is checked for every token and is no condition");
-        findings.at_key(
-            key,
-            "registered-claim",
-            message,
-            "remove it; the issuer's file says audience and age",
-        );
+        let remedy = "remove it; the issuer's file says audience and age";
+        findings.at_key(key, "registered-claim", message, remedy);
         return None;
     }
+    let spec = profile.claim(root);
     if spec.is_none() && !profile.open {
         let names = profile.claims.iter().map(|claim| claim.name);
         let remedy = nearest(root, names).map_or_else(
@@ -143,10 +141,32 @@ fn condition(
         findings.at_key(key, "unknown-claim", message, remedy);
         return None;
     }
-    let literal = LiteralKind { spec, is_nested: key.text.starts_with('/') };
-    let matcher = matcher(findings, node, &literal)?;
+    if let Some(spec) = spec.filter(|spec| !path.below.is_empty() && spec.kind != ClaimKind::TextList) {
+        let message = format!("`{}` is one value, so there is nothing inside it to point to", spec.name);
+        findings.at_key(key, "pointer", message, format!("write `{root}` and its whole value"));
+        return None;
+    }
+    let kind = LiteralKind { spec, is_nested: !path.below.is_empty() };
+    let matcher = matcher(findings, node, &kind)?;
     let case_insensitive = spec.is_some_and(|spec| spec.case_insensitive);
-    Some(Condition { claim: key.text.clone(), matcher, case_insensitive, line: key.line })
+    Some(Condition { claim: key.text.clone(), path, matcher, case_insensitive, line: key.line })
+}
+
+/// Where a condition looks. A pointer to a claim itself is a second spelling of its name: it would not count as a pin,
+/// as the trigger's name or as the same key twice, so it is refused.
+fn path(findings: &mut Findings<'_>, key: &Key) -> Option<Path> {
+    let Some(path) = Path::parse(&key.text) else {
+        let remedy = "write `~1` for a slash and `~0` for a tilde (RFC 6901)";
+        findings.at_key(key, "pointer", "the JSON Pointer has a `~` that stands for nothing", remedy);
+        return None;
+    };
+    let is_pointer = key.text.starts_with('/');
+    if is_pointer && path.below.is_empty() && !path.root.starts_with('/') {
+        let message = format!("the JSON Pointer leads to the claim `{}` itself", path.root);
+        findings.at_key(key, "pointer", message, format!("write `{}`, without the slash", path.root));
+        return None;
+    }
+    Some(path)
 }
 
 /// What type a literal must have.
@@ -163,27 +183,32 @@ fn matcher(findings: &mut Findings<'_>, node: &Node, kind: &LiteralKind) -> Opti
             None
         }
         Content::Sequence(items) => {
-            let read: Vec<Option<Matcher>> = items
-                .iter()
-                .map(|item| match &item.content {
-                    Content::Sequence(_) => {
-                        findings.at(
-                            item,
-                            "type",
-                            "a list in a list has no meaning here",
-                            "write one flat list",
-                        );
-                        None
-                    }
-                    Content::Plain(_) | Content::Quoted(_) | Content::Mapping(_) => {
-                        matcher(findings, item, kind)
-                    }
-                })
-                .collect();
+            let read: Vec<Option<Matcher>> =
+                items.iter().map(|item| list_item(findings, item, kind)).collect();
             read.into_iter().collect::<Option<Vec<_>>>().map(Matcher::AnyOf)
         }
         Content::Mapping(_) => operator(findings, node, kind),
     }
+}
+
+/// A literal, a glob or `present: false`; the rest would make the whole list hold of nearly everything.
+fn list_item(findings: &mut Findings<'_>, node: &Node, kind: &LiteralKind) -> Option<Matcher> {
+    if matches!(node.content, Content::Sequence(_)) {
+        findings.at(node, "type", "a list in a list has no meaning here", "write one flat list");
+        return None;
+    }
+    let item = matcher(findings, node, kind)?;
+    let (message, remedy) = match item {
+        Matcher::AnyOf(_) | Matcher::Equals(_) | Matcher::Glob(_) | Matcher::Present(false) => {
+            return Some(item);
+        }
+        Matcher::Not(_) => {
+            ("a list is any of, so one `not` lets nearly everything in", "write { not: [a, b] }")
+        }
+        Matcher::Present(true) => ("a list is any of, so `present: true` lets everything in", "remove it"),
+    };
+    findings.at(node, "matcher", message, remedy);
+    None
 }
 
 fn operator(findings: &mut Findings<'_>, node: &Node, kind: &LiteralKind) -> Option<Matcher> {
@@ -194,7 +219,7 @@ fn operator(findings: &mut Findings<'_>, node: &Node, kind: &LiteralKind) -> Opt
     fields.finish(findings);
     match (glob_node, not_node, present_node) {
         (Some(node), None, None) => glob(findings, node, kind),
-        (None, Some(node), None) => Some(Matcher::Not(Box::new(matcher(findings, node, kind)?))),
+        (None, Some(node), None) => negation(findings, node, kind),
         (None, None, Some(node)) => findings.boolean(node).map(Matcher::Present),
         _ => {
             findings.at(
@@ -206,6 +231,22 @@ fn operator(findings: &mut Findings<'_>, node: &Node, kind: &LiteralKind) -> Opt
             None
         }
     }
+}
+
+fn negation(findings: &mut Findings<'_>, node: &Node, kind: &LiteralKind) -> Option<Matcher> {
+    let inner = matcher(findings, node, kind)?;
+    let speaks_of_presence = |inner: &Matcher| matches!(inner, Matcher::Present(_));
+    let is_confusing = match &inner {
+        Matcher::AnyOf(any) => any.iter().any(speaks_of_presence),
+        Matcher::Not(_) | Matcher::Present(_) => true,
+        Matcher::Equals(_) | Matcher::Glob(_) => false,
+    };
+    if is_confusing {
+        let remedy = "write `present: …` by itself, and `not` around literals, globs or a list of them";
+        findings.at(node, "matcher", "`not` of `not` or of `present` misleads its readers", remedy);
+        return None;
+    }
+    Some(Matcher::Not(Box::new(inner)))
 }
 
 fn glob(findings: &mut Findings<'_>, node: &Node, kind: &LiteralKind) -> Option<Matcher> {
@@ -224,48 +265,66 @@ fn glob(findings: &mut Findings<'_>, node: &Node, kind: &LiteralKind) -> Option<
             );
             return None;
         }
-        if spec.kind != ClaimKind::Text {
-            findings.at(
-                node,
-                "literal-type",
-                format!("`{}` is no text, so no glob fits", spec.name),
-                "write a literal",
-            );
+        if spec.kind != ClaimKind::Text && !kind.is_nested {
+            let message = format!("`{}` is no text, so no glob fits", spec.name);
+            findings.at(node, "literal-type", message, "write a literal");
             return None;
         }
     }
-    if pattern.contains("***") {
-        findings.at(
-            node,
-            "glob",
-            "three stars have no meaning",
-            "write * inside one segment, ** across segments",
-        );
-        return None;
+    let glob = Glob::parse(pattern);
+    if glob.is_none() {
+        let remedy = "write * inside one segment, ** across segments, and at most 512 characters";
+        findings.at(node, "glob", "this pattern has no meaning, or is too long", remedy);
     }
-    Some(Matcher::Glob(pattern.to_owned()))
+    glob.map(Matcher::Glob)
 }
 
 fn literal(findings: &mut Findings<'_>, node: &Node, kind: &LiteralKind) -> Option<Value> {
-    let due = kind.spec.filter(|_| !kind.is_nested).map(|spec| spec.kind);
+    let due = match kind.spec {
+        // Below a list of texts stand texts.
+        Some(_) if kind.is_nested => Some(ClaimKind::Text),
+        Some(spec) => Some(spec.kind),
+        None => None,
+    };
     match (due, &node.content) {
         (Some(ClaimKind::Boolean), _) => findings.boolean(node).map(Value::Bool),
-        (Some(ClaimKind::Integer), _) => findings.integer(node).map(Value::from),
+        (Some(ClaimKind::Integer), _) => {
+            findings.integer(node).and_then(|number| exact(findings, node, number))
+        }
+        (Some(ClaimKind::TextList), _) => {
+            let message = "this claim is a list, which no literal equals";
+            findings.at(node, "literal-type", message, "point into it, such as `/groups/0`");
+            None
+        }
         // A claim of an open profile is what its JSON says: a plain literal is a number or a boolean where it can be.
         (None, Content::Plain(text)) if text == "true" || text == "false" => {
             Some(Value::Bool(text == "true"))
         }
-        (None, Content::Plain(text)) if plain_integer(text).is_some() => plain_integer(text).map(Value::from),
-        (Some(ClaimKind::Text | ClaimKind::TextList) | None, _) => {
-            let text = findings.text(node)?;
-            if text.contains('*') {
-                let remedy = format!("write {{ glob: \"{text}\" }} where a pattern is meant");
-                findings.at(node, "glob-in-literal", "a star in a literal matches only a star", remedy);
-                return None;
-            }
-            Some(Value::String(text.to_owned()))
+        (None, Content::Plain(text)) if plain_integer(text).is_some() => {
+            plain_integer(text).and_then(|number| exact(findings, node, number))
         }
+        (Some(ClaimKind::Text) | None, _) => text(findings, node).map(Value::String),
     }
+}
+
+fn text(findings: &mut Findings<'_>, node: &Node) -> Option<String> {
+    let text = findings.text(node)?;
+    if text.contains('*') {
+        let remedy = format!("write {{ glob: \"{text}\" }} where a pattern is meant");
+        findings.at(node, "glob-in-literal", "a star in a literal matches only a star", remedy);
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+/// A number that every JSON reader reads alike; others are unusable as claims.
+fn exact(findings: &mut Findings<'_>, node: &Node, number: i64) -> Option<Value> {
+    if !json::is_safe_integer(&number.into()) {
+        let remedy = "quote it where the claim is a string; numbers over 2^53 - 1 are not exact in JSON";
+        findings.at(node, "literal-type", "no claim can be this number", remedy);
+        return None;
+    }
+    Some(Value::from(number))
 }
 
 /// What each rule must name, so that it speaks of somebody (attack class F-01).
@@ -286,5 +345,30 @@ fn pins(findings: &mut Findings<'_>, node: &Node, profile: &Profile, conditions:
     }
 }
 
-/// Registered claims (RFC 7519 section 4.1) that verification checks; `sub` may be a condition.
-const REGISTERED: [&str; 6] = ["iss", "aud", "exp", "nbf", "iat", "jti"];
+/// Beside its pins a rule needs something that a passer-by cannot choose (attack class F-10).
+fn stands_on_more_than_an_attackers_word(
+    findings: &mut Findings<'_>,
+    node: &Node,
+    profile: &Profile,
+    conditions: &[Condition],
+) {
+    let spec = |condition: &Condition| profile.claim(&condition.path.root);
+    let is_chosen = |condition: &Condition| spec(condition).is_some_and(|spec| spec.attacker_controlled);
+    let is_pin = |condition: &Condition| profile.tenant_pins.contains(&condition.claim.as_str());
+    let carries = |condition: &Condition| {
+        !is_chosen(condition) && !is_pin(condition) && !matches!(condition.matcher, Matcher::Present(_))
+    };
+    if let Some(chosen) = conditions.iter().find(|condition| is_chosen(condition))
+        && !conditions.iter().any(carries)
+    {
+        let message = format!(
+            "whoever writes a job can choose `{}`, and beside the tenant nothing else narrows",
+            chosen.claim
+        );
+        let remedy = match profile.project {
+            Some((project, _)) => format!("add a claim that a job cannot choose, such as {project}"),
+            None => "add a claim that a job cannot choose".to_owned(),
+        };
+        findings.at(node, "attacker-controlled", message, remedy);
+    }
+}

@@ -1,0 +1,112 @@
+//! What follows the durable step: the bytes on their way to the job, and the keyed calls that are still running.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use crate::{
+    broker::{
+        Broker,
+        error::{Code, Refused},
+        ports::KeyClaim,
+    },
+    kernel::{
+        digest::Digest,
+        ledger::entry::{Draft, Entry},
+    },
+};
+
+/// Stands for the bytes on their way: dropped without [`Delivery::confirm`], UNDELIVERED is recorded.
+pub struct Delivery {
+    pending: Option<Pending>,
+}
+
+struct Pending {
+    broker: Arc<Broker>,
+    runtime: tokio::runtime::Handle,
+    drafts: Vec<Draft>,
+    /// A stop waits for what is still being written, since that may yet have to be recorded as undelivered.
+    _tracked: TaskTrackerToken,
+}
+
+/// Keyed calls that are running in this process, with the digest of what they ask.
+#[derive(Default)]
+pub(in crate::broker) struct Running(Mutex<HashMap<Digest, Digest>>);
+
+impl Delivery {
+    /// Answers for these issuances: `drafts` are their UNDELIVERED entries.
+    pub(super) fn new(broker: &Arc<Broker>, drafts: Vec<Draft>) -> Self {
+        let runtime = tokio::runtime::Handle::current();
+        let tracked = broker.tasks.token();
+        Self { pending: Some(Pending { broker: Arc::clone(broker), runtime, drafts, _tracked: tracked }) }
+    }
+
+    /// The last byte left: nothing more is recorded.
+    pub fn confirm(mut self) {
+        self.pending = None;
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        let Some(Pending { broker, runtime, drafts, _tracked }) = self.pending.take() else { return };
+        let tasks = broker.tasks.clone();
+        tasks.spawn_on(
+            async move {
+                let sealed: Result<Vec<Entry>, Refused> =
+                    drafts.into_iter().map(|draft| broker.seal(draft)).collect();
+                let Ok(entries) = sealed else { return };
+                if let Err(fault) = broker.store.append(entries).await {
+                    tracing::error!(%fault, "an undelivered answer could not be recorded");
+                }
+            },
+            &runtime,
+        );
+    }
+}
+
+/// Keeps a keyed call's place until it is dropped.
+pub(super) struct RunningCall<'a> {
+    running: &'a Running,
+    key: Option<Digest>,
+}
+
+impl Running {
+    #[cfg(test)]
+    pub(in crate::broker) fn is_empty(&self) -> bool {
+        self.0.lock().unwrap().is_empty()
+    }
+
+    pub(super) fn enter(&self, claim: Option<KeyClaim>) -> Result<RunningCall<'_>, (Refused, &'static str)> {
+        let Some(KeyClaim { key, body }) = claim else { return Ok(RunningCall { running: self, key: None }) };
+        let mut calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match calls.get(&key) {
+            Some(other) if *other != body => Err((mismatch(), "idempotency-other-body")),
+            Some(_) => {
+                let detail =
+                    "the first call with this Idempotency-Key is still running; ask again in a moment";
+                Err((Refused::new(Code::RequestInProgress, detail), "idempotency-in-progress"))
+            }
+            None => {
+                calls.insert(key, body);
+                Ok(RunningCall { running: self, key: Some(key) })
+            }
+        }
+    }
+}
+
+impl Drop for RunningCall<'_> {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.running.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        }
+    }
+}
+
+pub(super) fn mismatch() -> Refused {
+    let detail = "this Idempotency-Key was used for another request; use a new key for a new request";
+    Refused::new(Code::IdempotencyMismatch, detail)
+}

@@ -1,0 +1,27 @@
+// Verifies Hallpass's assertions as a relying party does that has never heard of it: a JOSE library that is not ours
+// (npm jose), keys by discovery from the public listener.
+//
+// Arguments: where the public listener is, and the issuer that it should call itself. For each line on stdin,
+// {"token": JWT, "audience": TEXT}, it prints a line with {"payload": …, "header": …} or {"refused": CODE}.
+
+import { createInterface } from 'node:readline'
+import { createRemoteJWKSet, customFetch, jwtVerify } from 'jose'
+
+const [listener, issuer] = process.argv.slice(2)
+// The issuer's name resolves to the listener, as it would by DNS.
+const local = (url, options) => fetch(String(url).replace(issuer, listener), options)
+
+const metadata = await (await local(`${issuer}/.well-known/openid-configuration`)).json()
+if (metadata.issuer !== issuer) throw new Error(`discovery says ${metadata.issuer}`)
+const keys = createRemoteJWKSet(new URL(metadata.jwks_uri), { [customFetch]: local })
+const algorithms = metadata.id_token_signing_alg_values_supported
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const { token, audience } = JSON.parse(line)
+  const requiredClaims = ['sub', 'iat', 'exp', 'jti']
+  const answer = await jwtVerify(token, keys, { issuer, audience, algorithms, requiredClaims, maxTokenAge: '300s' }).then(
+    ({ payload, protectedHeader }) => ({ payload, header: protectedHeader }),
+    (fault) => ({ refused: fault.code ?? String(fault) }),
+  )
+  console.log(JSON.stringify(answer))
+}

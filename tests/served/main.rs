@@ -1,0 +1,25 @@
+//! Hallpass as its users meet it: the built binary, an installation that `hallpass init` made, real HTTP, real
+//! tokens, real signals. The promises of the exchange (P1 to P5) have their named tests here.
+
+#[cfg(test)]
+mod commands;
+#[cfg(test)]
+mod exchange;
+#[cfg(test)]
+mod independent_issuer;
+#[cfg(test)]
+mod independent_verifier;
+#[cfg(test)]
+mod issuances;
+#[cfg(test)]
+mod once;
+#[cfg(test)]
+mod order;
+#[cfg(test)]
+mod policy;
+#[cfg(test)]
+mod readme;
+#[cfg(test)]
+mod record;
+#[cfg(test)]
+mod support;

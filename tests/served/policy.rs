@@ -1,0 +1,141 @@
+//! Policy files under a running broker: changes are picked up, a set that is wrong changes nothing, and each load or
+//! refusal is an entry.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::{
+    once::only,
+    support::{Installation, Server, eventually},
+};
+
+#[test]
+fn changed_files_decide_from_then_on() {
+    let installation = Installation::new();
+    let server = installation.serve();
+    assert_eq!(granted(&installation, &server), ["deploy", "lost"]);
+
+    installation.write("policies/grants/new/second.yaml", SECOND);
+
+    eventually("the new grant", || {
+        (granted(&installation, &server) == ["deploy", "lost", "second"]).then_some(())
+    });
+    let digests = loaded(&server);
+    assert_eq!(digests.len(), 2);
+    assert_ne!(digests[0], digests[1]);
+}
+
+#[test]
+fn hang_up_loads_at_once_and_drops_no_request() {
+    let installation = Installation::new();
+    let server = installation.serve();
+    installation.write("policies/grants/second.yaml", SECOND);
+
+    server.hang_up();
+
+    for _ in 0..20 {
+        server.public.exchange(&installation.issuer.token(), &only("npm")).ok();
+    }
+    eventually("the new grant", || {
+        granted(&installation, &server).contains(&"second".to_owned()).then_some(())
+    });
+}
+
+#[test]
+fn wrong_set_keeps_the_last_good_one_and_is_recorded() {
+    let installation = Installation::new();
+    let server = installation.serve();
+
+    installation.write("policies/grants/bad.yaml", "grant: bad\nalow: []\n");
+
+    let rejected = eventually("the refusal", || server.entries("POLICY_REJECTED").pop());
+    assert!(rejected["result"]["first"].to_string().contains("bad.yaml"), "{rejected}");
+    assert_eq!(server.entries("ALERT_POLICY_REJECTED").len(), 1);
+    server.public.exchange(&installation.issuer.token(), &only("npm")).ok();
+    assert!(server.logs().contains("bad.yaml"), "the log names the file: {}", server.logs());
+}
+
+#[test]
+fn hang_up_on_the_refused_set_is_recorded_again() {
+    let installation = Installation::new();
+    let server = installation.serve();
+    installation.write("policies/grants/bad.yaml", "grant: bad\nalow: []\n");
+    eventually("the refusal", || server.entries("POLICY_REJECTED").pop());
+
+    server.hang_up();
+
+    eventually("the second refusal", || (server.entries("POLICY_REJECTED").len() == 2).then_some(()));
+}
+
+#[test]
+fn set_that_is_mended_decides_again() {
+    let installation = Installation::new();
+    let server = installation.serve();
+    installation.write("policies/grants/second.yaml", "grant: second\n");
+    eventually("the refusal", || server.entries("POLICY_REJECTED").pop());
+
+    installation.write("policies/grants/second.yaml", SECOND);
+
+    eventually("the new grant", || {
+        granted(&installation, &server).contains(&"second".to_owned()).then_some(())
+    });
+}
+
+#[test]
+fn keys_of_later_versions_are_refused_never_ignored() {
+    let installation = Installation::new();
+    let server = installation.serve();
+
+    installation.write("policies/guardrails/base.yaml", "guardrail: base\nrequire: { max_ttl: 1m }\n");
+
+    eventually("the refusal", || server.entries("POLICY_REJECTED").pop());
+    assert_eq!(loaded(&server).len(), 1);
+}
+
+#[test]
+fn removed_rule_ends_what_it_permitted() {
+    let installation = Installation::new();
+    let server = installation.serve();
+
+    fs::remove_file(installation.file("policies/grants/deploy.yaml")).unwrap();
+
+    eventually("the grant to be gone", || (granted(&installation, &server) == ["lost"]).then_some(()));
+    server.public.exchange(&installation.issuer.token(), &only("npm")).problem(403, "access_denied");
+}
+
+#[test]
+fn entries_name_the_set_that_decided() {
+    let installation = Installation::new();
+    let server = installation.serve();
+    server.public.exchange(&installation.issuer.token(), &only("npm")).ok();
+    server.public.exchange(&installation.issuer.token(), &json!({ "grants": ["other-team"] }));
+
+    let digest = loaded(&server).pop().unwrap();
+    for code in ["INTENT", "ISSUED", "DENIED"] {
+        assert_eq!(server.entries(code)[0]["policy"]["digest"], digest, "{code}");
+    }
+}
+
+/// The names of grants that the valid job may use.
+fn granted(installation: &Installation, server: &Server) -> Vec<String> {
+    let body = server.public.get("/v1/grants").bearer(&installation.issuer.token()).send().ok();
+    let grants = body["grants"].as_array().unwrap().clone();
+    grants.into_iter().map(|grant| grant["name"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Digests of the sets that were loaded, newest first.
+fn loaded(server: &Server) -> Vec<Value> {
+    server.entries("POLICY_LOADED").into_iter().map(|entry| entry["result"]["digest"].clone()).collect()
+}
+
+const SECOND: &str = r#"grant: second
+description: Made while the broker runs
+allow:
+  - name: deploy-from-main
+    issuer: ci
+    match: { repository_owner_id: "4216", repository_id: "70155112" }
+credentials:
+  npm:
+    sealed: { secret: npm-token }
+"#;

@@ -1,0 +1,144 @@
+//! README.md is true: each of its shell commands is run as it stands there, and what it says the demo prints is what
+//! the demo prints.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::fs::symlink,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use super::support::{
+    eventually,
+    installation::{Running, binary, finish, run},
+};
+
+#[test]
+fn demo_prints_what_the_readme_shows() {
+    let [first, ..] = &blocks("sh")[..] else { panic!("no command") };
+    assert_eq!(first.trim(), "cargo run --locked -- demo");
+    let shown = blocks("text").swap_remove(0);
+
+    let printed = run(binary().args(["demo", "--once"]), "");
+
+    assert!(printed.lines().count() <= 40, "more than 40 lines:\n{printed}");
+    let printed: Vec<String> = printed.trim().lines().map(blur).collect();
+    let shown: Vec<String> = shown.trim().lines().map(blur).collect();
+    assert_eq!(printed, shown);
+}
+
+#[test]
+fn demo_keeps_running_until_it_is_told_to_end() {
+    let last = run(binary().args(["demo", "--once"]), "").lines().count();
+
+    let demo = Running::spawn(binary().arg("demo"));
+
+    eventually("the end of the demo's tale", || (demo.logs().lines().count() + 1 >= last).then_some(()));
+    demo.stop();
+}
+
+#[test]
+fn operator_gets_what_the_readme_promises() {
+    let folder = tempfile::tempdir().unwrap();
+    let commands = blocks("sh");
+    let [_, ci, make, serve, look] = &commands[..] else {
+        panic!("other blocks than expected: {commands:?}")
+    };
+    assert_eq!(ci.trim(), ".ci/run");
+    let ports = [(); 2].map(|()| free_port());
+
+    shell(folder.path(), &ports, make);
+    let broker = folder.path().join("broker");
+    let server = Running::spawn(
+        Command::new("bash")
+            .args(["-c", &format!("exec {serve}")])
+            .current_dir(&broker)
+            .envs(environment(folder.path(), &ports)),
+    );
+    eventually("the line that says ready", || server.logs().contains("ready").then_some(()));
+    shell(&broker, &ports, look);
+
+    server.stop();
+}
+
+#[test]
+fn init_never_overwrites() {
+    let folder = tempfile::tempdir().unwrap();
+    let init = || finish(binary().args(["init", "--dir"]).arg(folder.path().join("broker")), "");
+    assert!(init().status.success());
+    let before = fs::read(folder.path().join("broker/sealing.key")).unwrap();
+
+    let again = init();
+
+    assert_eq!(again.status.code(), Some(2), "{again:?}");
+    assert_eq!(fs::read(folder.path().join("broker/sealing.key")).unwrap(), before);
+}
+
+#[test]
+fn serve_invents_no_state() {
+    let folder = tempfile::tempdir().unwrap();
+    run(binary().args(["init", "--dir"]).arg(folder.path().join("broker")), "");
+    fs::remove_file(folder.path().join("broker/hallpass.db")).unwrap();
+
+    let output = finish(binary().arg("serve").current_dir(folder.path().join("broker")), "");
+
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(!folder.path().join("broker/hallpass.db").exists());
+}
+
+#[test]
+fn ci_run_is_a_script_that_bash_can_read() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(".ci/run");
+    let status = Command::new("bash").arg("-n").arg(script).status().unwrap();
+    assert!(status.success());
+}
+
+/// The fenced blocks of one language, in order.
+fn blocks(language: &str) -> Vec<String> {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let parts = readme.split("\n```").collect::<Vec<_>>();
+    parts
+        .into_iter()
+        .skip(1)
+        .step_by(2)
+        .filter_map(|block| block.strip_prefix(&format!("{language}\n")).map(str::to_owned))
+        .collect()
+}
+
+/// A line with every word that has a digit blurred: ids, times, ports and sizes differ from run to run.
+fn blur(line: &str) -> String {
+    let words = line
+        .split_whitespace()
+        .map(|word| if word.contains(|each: char| each.is_ascii_digit()) { "#" } else { word });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// Runs a block as a user pastes it; the first command that fails ends it.
+fn shell(folder: &Path, ports: &[u16; 2], block: &str) {
+    let mut command = Command::new("bash");
+    command.args(["-euo", "pipefail", "-c", block]).current_dir(folder).envs(environment(folder, ports));
+    run(command.stdin(Stdio::null()), "");
+}
+
+/// The built binary on the path, and ports that nobody else uses in the place of the default ones.
+fn environment(folder: &Path, ports: &[u16; 2]) -> Vec<(&'static str, String)> {
+    let tools = folder.join("bin");
+    if !tools.exists() {
+        fs::create_dir(&tools).unwrap();
+        symlink(env!("CARGO_BIN_EXE_hallpass"), tools.join("hallpass")).unwrap();
+    }
+    let [public, admin] = ports;
+    vec![
+        ("PATH", format!("{}:{}", tools.display(), std::env::var("PATH").unwrap())),
+        ("HALLPASS_PUBLIC_LISTEN", format!("127.0.0.1:{public}")),
+        ("HALLPASS_ADMIN_LISTEN", format!("127.0.0.1:{admin}")),
+        ("HALLPASS_URL", format!("http://127.0.0.1:{public}")),
+        ("NPM_TOKEN", "npm_readme".to_owned()),
+        ("NO_COLOR", "1".to_owned()),
+    ]
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
