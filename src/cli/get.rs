@@ -14,7 +14,7 @@ use crate::kernel::secret::Secret;
 
 /// `get`
 #[derive(Debug, clap::Args)]
-pub struct Get {
+pub(crate) struct Get {
     /// The grant.
     grant: String,
     #[command(flatten)]
@@ -39,7 +39,7 @@ impl Get {
     /// # Errors
     ///
     /// As the contract's exit codes say.
-    pub fn run(self) -> Done {
+    pub(crate) fn run(self) -> Done {
         // Before anything is asked: what is not shown would be used up all the same.
         if output::is_terminal() && !self.reveal {
             let message = "stdout is a terminal: send it on to a program or file, or say --reveal";
@@ -73,9 +73,9 @@ fn one_field(body: &Secret, field: &str) -> Result<Secret, Failure> {
     match (found.next().map(Value::take), found.next()) {
         (Some(Value::String(value)), None) => Ok(Secret::from_text(value)),
         (Some(_), None) => Err(not_ours()),
-        (Some(_), Some(_)) => {
-            Err(Failure::usage(format!("several credentials have a field `{field}`; choose one by --credential")))
-        }
+        (Some(_), Some(_)) => Err(Failure::usage(format!(
+            "several credentials have a field `{field}`; choose one by --credential"
+        ))),
         (None, _) => Err(Failure::usage(format!("no credential has a field `{field}`"))),
     }
 }

@@ -12,7 +12,7 @@ use super::{
 
 /// `healthcheck`
 #[derive(Debug, clap::Args)]
-pub struct Healthcheck {
+pub(crate) struct Healthcheck {
     /// The broker; without it the public listener of the configuration is asked.
     #[arg(long, value_name = "URL", env = "HALLPASS_URL")]
     url: Option<String>,
@@ -30,7 +30,7 @@ impl Healthcheck {
     /// # Errors
     ///
     /// [`Exit::Unreachable`] where the broker is not alive.
-    pub fn run(self) -> Done {
+    pub(crate) fn run(self) -> Done {
         let builder = Client::builder().no_proxy().timeout(DEADLINE);
         let (base, builder) = match &self.url {
             Some(url) => (url.trim_end_matches('/').to_owned(), builder),
