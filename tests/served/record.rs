@@ -124,20 +124,6 @@ fn client_that_hangs_up_is_recorded_as_undelivered() {
 }
 
 #[test]
-fn client_that_is_gone_before_the_answer_is_recorded_all_the_same() {
-    let installation = Installation::new();
-    let server = installation.serve();
-    server.public.exchange(&installation.issuer.token(), &only("cloud")).ok();
-
-    let connection = send(&server, &installation.issuer.token(), &only("npm"));
-    rustix::net::sockopt::set_socket_linger(&connection, Some(Duration::ZERO)).unwrap();
-    drop(connection);
-
-    // Whether the reset or the answer was faster is not ours to say; that it was issued and recorded is.
-    eventually("ISSUED", || (server.entries("ISSUED").len() == 2).then_some(()));
-}
-
-#[test]
 fn crash_leaves_no_issuance_open() {
     let installation = Installation::new();
     let server = installation.serve();
