@@ -229,7 +229,7 @@ fn edit_one_entry(installation: &Installation) {
 
 fn get(installation: &Installation, server: &Server, grant: &str, token: &str) -> Output {
     installation.write("ci.token", token);
-    let mut command = installation.command(&["get", grant, "--token-file", "ci.token", "--output", "json"]);
+    let mut command = installation.command(&["get", grant, "--token-file", "ci.token"]);
     finish(command.env("HALLPASS_URL", format!("http://{}", server.public.address)), "")
 }
 

@@ -8,6 +8,8 @@ mod exchange;
 #[cfg(test)]
 mod independent_issuer;
 #[cfg(test)]
+mod independent_ledger;
+#[cfg(test)]
 mod independent_verifier;
 #[cfg(test)]
 mod issuances;

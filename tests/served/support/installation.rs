@@ -92,7 +92,7 @@ impl Installation {
     pub(crate) fn configure(&self, more: &str) {
         let text = format!(
             "public: {{ listen: \"127.0.0.1:0\", url: {AUDIENCE} }}\n\
-             admin:\n  listen: 127.0.0.1:0\n  tokens:\n\
+             admin:\n  listen: \"127.0.0.1:0\"\n  tokens:\n\
              \x20   - {{ name: first-auditor, roles: [auditor], file: auditor.token }}\n\
              \x20   - {{ name: first-operator, roles: [operator], file: operator.token }}\n\
              store: {{ url: \"sqlite:hallpass.db\" }}\n\
@@ -124,14 +124,9 @@ impl Installation {
         fs::read_to_string(self.file(&format!("{role}.token"))).unwrap().trim().to_owned()
     }
 
-    /// Starts `hallpass serve` and waits until it says that it serves.
-    pub(crate) fn serve_unready(&self) -> Server {
-        Server::spawn(&mut self.command(&["serve"]), self.admin_token("auditor"))
-    }
-
-    /// The same, and waits until it has a policy set.
+    /// Starts `hallpass serve` and waits until it has a policy set.
     pub(crate) fn serve(&self) -> Server {
-        let server = self.serve_unready();
+        let server = Server::spawn(&mut self.command(&["serve"]), self.admin_token("auditor"));
         eventually("readiness", || (server.admin.get("/readyz").send().status == 200).then_some(()));
         server
     }
