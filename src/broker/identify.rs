@@ -156,6 +156,7 @@ impl Broker {
         token: &RawToken,
     ) -> Result<Arc<crate::kernel::identity::keys::VerificationKey>, KeyRefused> {
         token.check_algorithm(issuer.trusted.profile).map_err(KeyRefused::Token)?;
+        token.check_kid().map_err(KeyRefused::Token)?;
         self.keys.key(&issuer.trusted.name, token).await.map_err(|fault| match fault {
             KeyFault::Unavailable => KeyRefused::Issuer,
             KeyFault::Unknown => {

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// A person or script at the command line.
-pub struct Actor {
+pub(crate) struct Actor {
     ambient: Ambient,
     replica: ReplicaId,
 }
@@ -24,24 +24,24 @@ impl Actor {
     /// # Errors
     ///
     /// [`NoEntropy`].
-    pub fn new() -> Result<Self, NoEntropy> {
+    pub(crate) fn new() -> Result<Self, NoEntropy> {
         let ambient = Ambient { clock: Clock::System, entropy: Entropy::Os };
         let replica = new_replica(&ambient)?;
         Ok(Self { ambient, replica })
     }
 
     /// `os:UID`, as entries name it (contract: section 8).
-    pub fn name() -> String {
+    pub(crate) fn name() -> String {
         format!("os:{}", rustix::process::getuid().as_raw())
     }
 
     /// The time.
-    pub fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         self.ambient.clock.now()
     }
 
     /// Fills a slice with random bytes; false where there are none.
-    pub fn random(&self, out: &mut [u8]) -> bool {
+    pub(crate) fn random(&self, out: &mut [u8]) -> bool {
         self.ambient.entropy.fill(out).is_ok()
     }
 
@@ -50,7 +50,7 @@ impl Actor {
     /// # Errors
     ///
     /// [`NoEntropy`].
-    pub fn bytes<const N: usize>(&self) -> Result<[u8; N], NoEntropy> {
+    pub(crate) fn bytes<const N: usize>(&self) -> Result<[u8; N], NoEntropy> {
         self.ambient.entropy.bytes()
     }
 
@@ -59,7 +59,7 @@ impl Actor {
     /// # Errors
     ///
     /// [`Exit::Internal`] where it cannot be made.
-    pub fn entry(&self, code: EntryCode, result: Value) -> Result<Entry, Failure> {
+    pub(crate) fn entry(&self, code: EntryCode, result: Value) -> Result<Entry, Failure> {
         let mut members = json!({ "reader": Self::name() });
         if code != EntryCode::Read && code != EntryCode::Exported {
             members = json!({ "by": Self::name() });
@@ -79,6 +79,6 @@ impl Actor {
 /// # Errors
 ///
 /// [`NoEntropy`].
-pub fn new_replica(ambient: &Ambient) -> Result<ReplicaId, NoEntropy> {
+pub(crate) fn new_replica(ambient: &Ambient) -> Result<ReplicaId, NoEntropy> {
     Ok(ReplicaId::new(ambient.clock.now(), ambient.entropy.bytes()?))
 }

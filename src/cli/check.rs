@@ -20,14 +20,14 @@ use crate::{
 
 /// `config …`
 #[derive(Debug, clap::Subcommand)]
-pub enum ConfigCommand {
+pub(crate) enum ConfigCommand {
     /// Reads the configuration, every file that it names, and the policies.
     Check(Check),
 }
 
 /// `config check`
 #[derive(Debug, clap::Args)]
-pub struct Check {
+pub(crate) struct Check {
     /// The configuration [default: $HALLPASS_CONFIG, else ./hallpass.yaml].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -42,7 +42,7 @@ impl ConfigCommand {
     /// # Errors
     ///
     /// [`Exit::Usage`] for the configuration, [`Exit::PolicyInvalid`] for the policies.
-    pub fn run(self) -> Done {
+    pub(crate) fn run(self) -> Done {
         match self {
             Self::Check(check) => check.run(),
         }

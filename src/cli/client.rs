@@ -23,7 +23,7 @@ use crate::{
 
 /// How a command reaches the broker.
 #[derive(Debug, clap::Args)]
-pub struct Broker {
+pub(crate) struct Broker {
     /// The broker.
     #[arg(long, value_name = "URL", env = "HALLPASS_URL")]
     url: String,
@@ -33,15 +33,15 @@ pub struct Broker {
 }
 
 /// A broker that can be called.
-pub struct Caller {
+pub(crate) struct Caller {
     client: Client,
     base: Url,
 }
 
 /// What came back with status 200.
-pub struct Answer {
+pub(crate) struct Answer {
     /// The body; it may hold secrets.
-    pub body: Secret,
+    pub(crate) body: Secret,
 }
 
 /// For how long a call is tried again (contract: section 3 says what is, the brief moment is ours).
@@ -66,7 +66,7 @@ impl Broker {
     /// # Errors
     ///
     /// [`Exit::Usage`] for an address that cannot be used.
-    pub fn caller(&self) -> Result<Caller, Failure> {
+    pub(crate) fn caller(&self) -> Result<Caller, Failure> {
         let base = base(&self.url)?;
         let authorities = match &self.ca_file {
             Some(path) => Some(authorities(path)?),
@@ -91,7 +91,9 @@ impl Broker {
 fn base(text: &str) -> Result<Url, Failure> {
     let url = Url::parse(text).map_err(|fault| Failure::usage(format!("`{text}`: {fault}")))?;
     if !is_secure(&url) {
-        return Err(Failure::usage(format!("`{text}` is neither https nor on loopback; a token would pass in the clear")));
+        return Err(Failure::usage(format!(
+            "`{text}` is neither https nor on loopback; a token would pass in the clear"
+        )));
     }
     if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
         return Err(Failure::usage(format!("`{text}` holds more than scheme, host, port and path")));
@@ -110,13 +112,17 @@ fn authorities(path: &Path) -> Result<Vec<Certificate>, Failure> {
 /// # Errors
 ///
 /// [`Exit::NoToken`] where there is none, or an empty one.
-pub fn token(file: &Path) -> Result<Secret, Failure> {
+pub(crate) fn token(file: &Path) -> Result<Secret, Failure> {
     let missing = |why: String| Failure::new(Exit::NoToken, why);
-    let text = if file == Path::new("-") { io::read_to_string(io::stdin()) } else { fs::read_to_string(file) };
+    let text =
+        if file == Path::new("-") { io::read_to_string(io::stdin()) } else { fs::read_to_string(file) };
     let text = Secret::from_text(text.map_err(|fault| missing(format!("{}: {fault}", file.display())))?);
     let token = text.expose().trim_ascii();
     if token.is_empty() {
-        return Err(missing(format!("{} is empty: the CI system gave this job no identity token", file.display())));
+        return Err(missing(format!(
+            "{} is empty: the CI system gave this job no identity token",
+            file.display()
+        )));
     }
     if !token.iter().all(u8::is_ascii_graphic) {
         return Err(missing(format!("{} holds no token, but several words or binary", file.display())));
@@ -130,7 +136,7 @@ impl Caller {
     /// # Errors
     ///
     /// [`Failure`] as the contract's exit codes say.
-    pub async fn get(&self, path: &str, token: Option<&Secret>) -> Result<Answer, Failure> {
+    pub(crate) async fn get(&self, path: &str, token: Option<&Secret>) -> Result<Answer, Failure> {
         let request = || self.request(Method::GET, path, token);
         patiently(request).await
     }
@@ -140,7 +146,7 @@ impl Caller {
     /// # Errors
     ///
     /// [`Failure`] as the contract's exit codes say.
-    pub async fn post(&self, path: &str, token: &Secret, body: &Value) -> Result<Answer, Failure> {
+    pub(crate) async fn post(&self, path: &str, token: &Secret, body: &Value) -> Result<Answer, Failure> {
         // 32 characters of the ids' alphabet: 160 random bits, within the 16 to 64 that the API takes.
         let key = crockford(&Entropy::Os.bytes::<20>()?);
         let text = body.to_string();
@@ -262,7 +268,7 @@ fn refusal(status: StatusCode, body: &Secret) -> (Failure, Option<String>) {
 }
 
 /// A text of an answer, as a terminal may show it.
-pub fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).take(500).collect()
 }
 
@@ -299,10 +305,22 @@ mod tests {
 
     #[test]
     fn tokens_go_to_https_or_loopback_only() {
-        for good in ["https://hallpass.example.com", "http://127.0.0.1:8440", "http://[::1]:8440/", "http://localhost"] {
+        for good in [
+            "https://hallpass.example.com",
+            "http://127.0.0.1:8440",
+            "http://[::1]:8440/",
+            "http://localhost",
+        ] {
             assert!(base(good).is_ok(), "{good}");
         }
-        for bad in ["http://hallpass.example.com", "http://10.0.0.1", "hallpass", "ftp://x", "https://u@x", "https://x?y"] {
+        for bad in [
+            "http://hallpass.example.com",
+            "http://10.0.0.1",
+            "hallpass",
+            "ftp://x",
+            "https://u@x",
+            "https://x?y",
+        ] {
             assert_eq!(base(bad).unwrap_err().exit, Exit::Usage, "{bad}");
         }
     }

@@ -2,11 +2,15 @@
 
 use std::{fmt, io, process::ExitCode};
 
-use crate::{adapters::store::OpenFault, broker::{ambient::NoEntropy, error::Refused, ports::StoreFault}, kernel::policy::Finding};
+use crate::{
+    adapters::store::OpenFault,
+    broker::{ambient::NoEntropy, error::Refused, ports::StoreFault},
+    kernel::policy::Finding,
+};
 
 /// An exit code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Exit {
+pub(crate) enum Exit {
     /// 1: something is wrong on our side.
     Internal,
     /// 2: usage or configuration.
@@ -31,19 +35,19 @@ pub enum Exit {
 
 /// A bad end.
 #[derive(Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// The exit code.
-    pub exit: Exit,
+    pub(crate) exit: Exit,
     /// What to tell, on stderr; empty where everything was told already.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 /// What a command comes to.
-pub type Done = Result<(), Failure>;
+pub(crate) type Done = Result<(), Failure>;
 
 impl Exit {
     /// The number.
-    pub fn code(self) -> u8 {
+    pub(crate) fn code(self) -> u8 {
         match self {
             Self::Internal => 1,
             Self::Usage => 2,
@@ -67,28 +71,28 @@ impl From<Exit> for ExitCode {
 
 impl Failure {
     /// A bad end with its sentence.
-    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, message: message.into() }
     }
 
     /// Wrong usage or configuration.
-    pub fn usage(message: impl Into<String>) -> Self {
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(Exit::Usage, message)
     }
 
     /// An end of which everything was told already.
-    pub fn silent(exit: Exit) -> Self {
+    pub(crate) fn silent(exit: Exit) -> Self {
         Self::new(exit, "")
     }
 
     /// Mistakes in files, one a paragraph.
-    pub fn findings(exit: Exit, findings: &[Finding]) -> Self {
+    pub(crate) fn findings(exit: Exit, findings: &[Finding]) -> Self {
         let shown: Vec<String> = findings.iter().map(ToString::to_string).collect();
         Self::new(exit, shown.join("\n"))
     }
 
     /// A file that cannot be read or written.
-    pub fn file(path: &std::path::Path, fault: &io::Error) -> Self {
+    pub(crate) fn file(path: &std::path::Path, fault: &io::Error) -> Self {
         Self::usage(format!("{}: {fault}", path.display()))
     }
 }
@@ -139,7 +143,7 @@ impl From<Finding> for Failure {
 }
 
 /// An error and its causes, on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -10,7 +10,6 @@ use std::{
 
 use super::{
     actor::Actor,
-    config,
     exit::{Done, Exit, Failure, chain},
     output,
 };
@@ -21,22 +20,22 @@ use crate::{
 
 /// Makes an installation: configuration, keys, tokens, database, first policies.
 #[derive(Debug, clap::Args)]
-pub struct Init {
+pub(crate) struct Init {
     /// The folder; it is made where it is not there.
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
 }
 
 /// What an installation is made of.
-pub struct Plan<'a> {
+pub(crate) struct Plan<'a> {
     /// The folder.
-    pub dir: &'a Path,
+    pub(crate) dir: &'a Path,
     /// `hallpass.yaml`.
-    pub configuration: &'a str,
+    pub(crate) configuration: &'a str,
     /// The ledger's origin, as the configuration says it.
-    pub origin: &'a str,
+    pub(crate) origin: &'a str,
     /// Policy files: path below `policies/`, text.
-    pub policies: &'a [(&'a str, String)],
+    pub(crate) policies: &'a [(&'a str, String)],
 }
 
 /// The configuration as `init` writes it.
@@ -53,12 +52,15 @@ impl Init {
     /// # Errors
     ///
     /// [`Exit::Usage`] where something is there already, or cannot be written.
-    pub fn run(self) -> Done {
+    pub(crate) fn run(self) -> Done {
         let plan = Plan {
             dir: &self.dir,
             configuration: CONFIGURATION,
             origin: ORIGIN,
-            policies: &[("issuers/github.yaml", ISSUER.to_owned()), ("grants/example.yaml", EXAMPLE.to_owned())],
+            policies: &[
+                ("issuers/github.yaml", ISSUER.to_owned()),
+                ("grants/example.yaml", EXAMPLE.to_owned()),
+            ],
         };
         create(&plan, &Actor::new()?)?;
         output::say(&next_steps(&self.dir));
@@ -71,7 +73,7 @@ impl Init {
 /// # Errors
 ///
 /// [`Exit::Usage`] where something is there already, or cannot be written; then nothing was made.
-pub fn create(plan: &Plan<'_>, actor: &Actor) -> Done {
+pub(crate) fn create(plan: &Plan<'_>, actor: &Actor) -> Done {
     refuse_to_overwrite(plan)?;
     let mut made = Made::default();
     fill(plan, actor, &mut made).inspect_err(|_| made.undo())
@@ -99,7 +101,8 @@ fn fill(plan: &Plan<'_>, actor: &Actor, made: &mut Made) -> Done {
     if !actor.random(&mut key) {
         return Err(crate::broker::ambient::NoEntropy.into());
     }
-    let sealing = SealingKey::new(Secret::new(key)).map_err(|fault| Failure::new(Exit::Internal, fault.to_string()))?;
+    let sealing =
+        SealingKey::new(Secret::new(key)).map_err(|fault| Failure::new(Exit::Internal, fault.to_string()))?;
     made.file(&dir.join("sealing.key"), &with_newline(&sealing.to_text()), 0o600)?;
     for name in ["auditor.token", "operator.token"] {
         made.file(&dir.join(name), &with_newline(&new_token(actor)?), 0o600)?;

@@ -23,7 +23,7 @@ use crate::{
 /// # Errors
 ///
 /// A finding where the configuration names it. Its text never holds a part of the key.
-pub fn sealing_key(config: &Config) -> Result<Arc<SealingKey>, Finding> {
+pub(crate) fn sealing_key(config: &Config) -> Result<Arc<SealingKey>, Finding> {
     let (text, place) = match &config.sealing_key {
         SealingKeyFrom::File(file) => (read(file)?, file),
         SealingKeyFrom::Env { name, place } => {
@@ -47,7 +47,7 @@ pub fn sealing_key(config: &Config) -> Result<Arc<SealingKey>, Finding> {
 ///
 /// [`Exit::Usage`] where it is absent, another's, sealed with another key, or of another ledger than the configuration
 /// says; [`Exit::Integrity`] where it is damaged.
-pub fn open_store(config: &Config, options: Options) -> Result<Arc<Sqlite>, Failure> {
+pub(crate) fn open_store(config: &Config, options: Options) -> Result<Arc<Sqlite>, Failure> {
     let sealing = sealing_key(config)?;
     if Sqlite::inspect(&config.store)?.origin() != config.ledger.origin {
         name_ledger(config, &sealing)?;
@@ -60,7 +60,7 @@ pub fn open_store(config: &Config, options: Options) -> Result<Arc<Sqlite>, Fail
 /// # Errors
 ///
 /// As [`open_store`].
-pub fn inspect_store(config: &Config) -> Result<Arc<Sqlite>, Failure> {
+pub(crate) fn inspect_store(config: &Config) -> Result<Arc<Sqlite>, Failure> {
     let store = Sqlite::inspect(&config.store)?;
     if store.origin() == config.ledger.origin {
         return Ok(store);
@@ -86,14 +86,18 @@ fn name_ledger(config: &Config, sealing: &SealingKey) -> Result<(), Failure> {
 /// # Errors
 ///
 /// One finding a token that cannot be read, is empty, or is another's too.
-pub fn admin_tokens(config: &Config) -> Result<Vec<AdminToken>, Vec<Finding>> {
+pub(crate) fn admin_tokens(config: &Config) -> Result<Vec<AdminToken>, Vec<Finding>> {
     let mut tokens: Vec<AdminToken> = Vec::new();
     let mut findings = Vec::new();
     for token in &config.admin_tokens {
         match token_digest(&token.file) {
             Ok(digest) if tokens.iter().any(|other| other.digest == digest) => {
                 let message = format!("{} holds the text of another token too", token.file.path.display());
-                findings.push(token.file.finding("duplicate-token", message, "make each from its own random bytes"));
+                findings.push(token.file.finding(
+                    "duplicate-token",
+                    message,
+                    "make each from its own random bytes",
+                ));
             }
             Ok(digest) => {
                 tokens.push(AdminToken { name: token.name.clone(), roles: token.roles.clone(), digest });
@@ -108,7 +112,8 @@ fn token_digest(file: &NamedFile) -> Result<Digest, Finding> {
     let text = read(file)?;
     let text = text.expose().trim_ascii();
     if text.len() < MIN_TOKEN_BYTES || !text.iter().all(u8::is_ascii_graphic) {
-        let message = format!("{} holds no token of at least {MIN_TOKEN_BYTES} characters", file.path.display());
+        let message =
+            format!("{} holds no token of at least {MIN_TOKEN_BYTES} characters", file.path.display());
         return Err(file.finding("token", message, "write one line of random characters into it"));
     }
     Ok(Digest::of(text))
@@ -119,7 +124,7 @@ fn token_digest(file: &NamedFile) -> Result<Digest, Finding> {
 /// # Errors
 ///
 /// One finding an issuer whose authorities cannot be read; [`Exit::Usage`] otherwise.
-pub fn issuer_keys(
+pub(crate) fn issuer_keys(
     config: &Config,
     now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
 ) -> Result<IssuerKeys, Failure> {
@@ -155,7 +160,7 @@ fn keys_config(config: &Config, name: &IssuerName, issuer: &Issuer) -> Result<Is
 /// # Errors
 ///
 /// A finding where the configuration names it.
-pub fn read(file: &NamedFile) -> Result<Secret, Finding> {
+pub(crate) fn read(file: &NamedFile) -> Result<Secret, Finding> {
     std::fs::read(&file.path).map(Secret::new).map_err(|fault| {
         let remedy = "look at the path and at the file's owner and mode";
         file.finding("file-unreadable", format!("{}: {fault}", file.path.display()), remedy)

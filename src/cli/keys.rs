@@ -13,7 +13,7 @@ use super::{
 
 /// `keys …`
 #[derive(Debug, clap::Subcommand)]
-pub enum KeysCommand {
+pub(crate) enum KeysCommand {
     /// Shows a public key.
     #[command(subcommand)]
     Show(ShowKey),
@@ -21,14 +21,14 @@ pub enum KeysCommand {
 
 /// `keys show …`
 #[derive(Debug, clap::Subcommand)]
-pub enum ShowKey {
+pub(crate) enum ShowKey {
     /// The ledger's verifier key (C2SP signed-note), for `ledger verify --key`.
     Ledger(LedgerKey),
 }
 
 /// `keys show ledger`
 #[derive(Debug, clap::Args)]
-pub struct LedgerKey {
+pub(crate) struct LedgerKey {
     /// The configuration [default: $HALLPASS_CONFIG, else ./hallpass.yaml].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -43,7 +43,7 @@ impl KeysCommand {
     /// # Errors
     ///
     /// [`super::exit::Exit::Usage`] where there is no database.
-    pub fn run(self) -> Done {
+    pub(crate) fn run(self) -> Done {
         let Self::Show(ShowKey::Ledger(show)) = self;
         let config = Config::load(show.config.as_deref())?;
         let store = installation::inspect_store(&config)?;

@@ -31,7 +31,7 @@ use crate::{
 
 /// `ledger …`
 #[derive(Debug, clap::Subcommand)]
-pub enum LedgerCommand {
+pub(crate) enum LedgerCommand {
     /// Writes the whole ledger into a new folder.
     Export(ExportTo),
     /// Shows an entry by its index, or all of a decision or an issuance by its id.
@@ -42,7 +42,7 @@ pub enum LedgerCommand {
 
 /// `ledger verify`
 #[derive(Debug, clap::Args)]
-pub struct Verify {
+pub(crate) struct Verify {
     /// An export's folder, or `entries.jsonl` in it; without it the live database.
     #[arg(value_name = "EXPORT")]
     export: Option<PathBuf>,
@@ -62,7 +62,7 @@ pub struct Verify {
 
 /// `ledger export`
 #[derive(Debug, clap::Args)]
-pub struct ExportTo {
+pub(crate) struct ExportTo {
     /// The folder; it must not be there, or be empty.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -73,7 +73,7 @@ pub struct ExportTo {
 
 /// `ledger show`
 #[derive(Debug, clap::Args)]
-pub struct Show {
+pub(crate) struct Show {
     /// An index, or the id of a decision (`dec_…`) or issuance (`iss_…`).
     #[arg(value_name = "INDEX|ID")]
     which: String,
@@ -96,7 +96,7 @@ impl LedgerCommand {
     /// # Errors
     ///
     /// [`Exit::Integrity`], [`Exit::NotAnchored`] by verdict; [`Exit::Usage`] for what cannot be read or written.
-    pub fn run(self) -> Done {
+    pub(crate) fn run(self) -> Done {
         let runtime = process::runtime()?;
         match self {
             Self::Export(export) => runtime.block_on(export.run()),
@@ -109,8 +109,9 @@ impl LedgerCommand {
 impl Verify {
     async fn run(self) -> Done {
         let key = self.key.as_deref().map(|text| {
-            VerifierKey::parse(text)
-                .ok_or_else(|| Failure::usage("--key is no verifier key; `hallpass keys show ledger` prints one"))
+            VerifierKey::parse(text).ok_or_else(|| {
+                Failure::usage("--key is no verifier key; `hallpass keys show ledger` prints one")
+            })
         });
         let key = key.transpose()?;
         let anchors: Result<Vec<Anchor>, Failure> = self.anchor.iter().map(|path| anchor(path)).collect();
@@ -143,7 +144,7 @@ fn anchor(path: &Path) -> Result<Anchor, Failure> {
 /// # Errors
 ///
 /// [`Exit::Internal`] where it cannot be read.
-pub async fn of_store(
+pub(crate) async fn of_store(
     store: &Sqlite,
     key: Option<VerifierKey>,
     anchors: Vec<Anchor>,
@@ -160,7 +161,10 @@ pub async fn of_store(
         let Some(last) = rows.last().map(|row| row.index) else { break };
         for row in rows.iter().filter(|row| row.index < size) {
             if let Some(column) = row.column_fault() {
-                audit.fault(Some(row.index), format!("entry {}: its column `{column}` says something else", row.index));
+                audit.fault(
+                    Some(row.index),
+                    format!("entry {}: its column `{column}` says something else", row.index),
+                );
             }
             let (index, bytes, leaf) = (row.index, row.bytes.as_slice(), Some(row.leaf));
             audit.row(Row { index, bytes, leaf, personal: &row.personal });
@@ -208,7 +212,8 @@ fn tell(report: &Report, output: Output) -> Done {
             "first_bad": report.first_bad, "findings": findings, "notes": report.notes,
         }));
     }
-    let mut text = format!("{}: {} entries of {}\n", report.verdict.as_str(), report.size, shown(&report.origin));
+    let mut text =
+        format!("{}: {} entries of {}\n", report.verdict.as_str(), report.size, shown(&report.origin));
     text.push_str(&format!("  root {}\n", report.root));
     if let Some(index) = report.first_bad {
         text.push_str(&format!("  the first bad entry is {index}\n"));
@@ -331,7 +336,8 @@ fn entry_json(stored: &StoredEntry) -> Result<Value, Failure> {
     let entry: Value = serde_json::from_slice(&stored.bytes).map_err(damaged)?;
     let mut item = json!({ "index": stored.index, "entry": entry });
     if let (Value::Object(members), false) = (&mut item, stored.personal.is_empty()) {
-        let personal = stored.personal.iter().map(|(field, value)| (field.clone(), Value::from(value.clone())));
+        let personal =
+            stored.personal.iter().map(|(field, value)| (field.clone(), Value::from(value.clone())));
         members.insert("personal".to_owned(), Value::Object(personal.collect()));
     }
     Ok(item)

@@ -9,7 +9,7 @@ use super::exit::{Done, Exit, Failure};
 
 /// How data is shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
-pub enum Output {
+pub(crate) enum Output {
     /// For people.
     #[default]
     Human,
@@ -22,7 +22,7 @@ pub enum Output {
 /// # Errors
 ///
 /// [`Exit::Internal`], without a word where the reader went away.
-pub fn data(text: &str) -> Done {
+pub(crate) fn data(text: &str) -> Done {
     bytes(text.as_bytes())
 }
 
@@ -31,11 +31,14 @@ pub fn data(text: &str) -> Done {
 /// # Errors
 ///
 /// As [`data`].
-pub fn bytes(bytes: &[u8]) -> Done {
+pub(crate) fn bytes(bytes: &[u8]) -> Done {
     let mut out = io::stdout().lock();
-    out.write_all(bytes).and_then(|()| out.flush()).map_err(|fault| match fault.kind() {
-        io::ErrorKind::BrokenPipe => Failure::silent(Exit::Internal),
-        _ => Failure::new(Exit::Internal, format!("stdout: {fault}")),
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(|fault| {
+        if fault.kind() == io::ErrorKind::BrokenPipe {
+            Failure::silent(Exit::Internal)
+        } else {
+            Failure::new(Exit::Internal, format!("stdout: {fault}"))
+        }
     })
 }
 
@@ -44,7 +47,7 @@ pub fn bytes(bytes: &[u8]) -> Done {
 /// # Errors
 ///
 /// As [`data`].
-pub fn line(text: &str) -> Done {
+pub(crate) fn line(text: &str) -> Done {
     data(&format!("{text}\n"))
 }
 
@@ -53,17 +56,17 @@ pub fn line(text: &str) -> Done {
 /// # Errors
 ///
 /// As [`data`].
-pub fn json(value: &Value) -> Done {
+pub(crate) fn json(value: &Value) -> Done {
     line(&value.to_string())
 }
 
 /// Says something to the person: on stderr. Nobody listening is no fault.
-pub fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     let mut talk = io::stderr().lock();
     drop(writeln!(talk, "{text}"));
 }
 
 /// Whether stdout is a terminal, where a secret would stay on the screen.
-pub fn is_terminal() -> bool {
+pub(crate) fn is_terminal() -> bool {
     io::stdout().is_terminal()
 }

@@ -13,10 +13,10 @@ use super::exit::{Exit, Failure};
 const SCRUBBED_BYTES: usize = 128 * 1024;
 
 /// Chooses aws-lc for everything that asks for a provider, before anything does.
-pub fn choose_cryptography() {
+pub(crate) fn choose_cryptography() {
     // An error means that it was chosen already, and by whom else but us: both libraries know no other provider here.
-    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
-    drop(jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default());
+    rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+    jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default().ok();
 }
 
 /// Makes the process unreadable for others of its user, and leaves no core behind.
@@ -24,13 +24,12 @@ pub fn choose_cryptography() {
 /// # Errors
 ///
 /// [`Exit::Internal`] where the kernel refuses.
-pub fn harden() -> Result<(), Failure> {
+pub(crate) fn harden() -> Result<(), Failure> {
     let refused =
         |what: &str, errno| Failure::new(Exit::Internal, format!("the kernel refuses {what}: {errno}"));
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
         .map_err(|errno| refused("RLIMIT_CORE 0", errno))?;
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .map_err(|errno| refused("PR_SET_DUMPABLE 0", errno))
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|errno| refused("PR_SET_DUMPABLE 0", errno))
 }
 
 /// The runtime of commands that hold secrets: one thread a core, each wiping its stack before it rests.
@@ -38,7 +37,7 @@ pub fn harden() -> Result<(), Failure> {
 /// # Errors
 ///
 /// [`Exit::Internal`] where threads cannot be started.
-pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("hallpass")

@@ -41,15 +41,15 @@ const REFRESH_SWEEPS: u32 = 30;
 const LOOK_AT_FILES: Duration = Duration::from_secs(1);
 
 /// The sockets, bound before anything is served.
-pub struct Listeners {
+pub(crate) struct Listeners {
     /// Of pipeline steps.
-    pub public: TcpListener,
+    pub(crate) public: TcpListener,
     /// Of auditors and operators.
-    pub admin: TcpListener,
+    pub(crate) admin: TcpListener,
 }
 
 /// A running broker.
-pub struct Replica {
+pub(crate) struct Replica {
     broker: Arc<Broker>,
     store: Arc<Sqlite>,
     stop: CancellationToken,
@@ -60,9 +60,9 @@ pub struct Replica {
     accepted: watch::Receiver<Option<Digest>>,
     seen: Option<Arc<tokio::sync::Mutex<Seen>>>,
     /// The public listener's address.
-    pub public: SocketAddr,
+    pub(crate) public: SocketAddr,
     /// The admin listener's address.
-    pub admin: SocketAddr,
+    pub(crate) admin: SocketAddr,
 }
 
 impl Listeners {
@@ -71,7 +71,7 @@ impl Listeners {
     /// # Errors
     ///
     /// [`Exit::Usage`] where an address is taken or not ours.
-    pub async fn bind(config: &Config) -> Result<Self, Failure> {
+    pub(crate) async fn bind(config: &Config) -> Result<Self, Failure> {
         Ok(Self { public: bind(config.public.listen).await?, admin: bind(config.admin.listen).await? })
     }
 }
@@ -89,7 +89,7 @@ impl Replica {
     /// # Errors
     ///
     /// [`Exit::Usage`] for what the operator must mend; [`Exit::Integrity`] for a ledger that was set back.
-    pub async fn start(config: &Config, listeners: Listeners) -> Result<Self, Failure> {
+    pub(crate) async fn start(config: &Config, listeners: Listeners) -> Result<Self, Failure> {
         let admin_tokens = installation::admin_tokens(config)
             .map_err(|findings| Failure::findings(Exit::Usage, &findings))?;
         let tls = [&config.public, &config.admin]
@@ -135,9 +135,8 @@ impl Replica {
         let (reload, accepted) = (follower.reload(), follower.accepted());
         let stop = CancellationToken::new();
         let mut serving = JoinSet::new();
-        let server_config = |certificate: &Option<Arc<Certificate>>| {
-            certificate.as_ref().map(Certificate::server_config)
-        };
+        let server_config =
+            |certificate: &Option<Arc<Certificate>>| certificate.as_ref().map(Certificate::server_config);
         let router = http::public_router(Arc::clone(&floor));
         serving.spawn(http::serve(listeners.public, router, server_config(&public_tls), stop.clone()));
         let router = http::admin_router(floor);
@@ -169,7 +168,7 @@ impl Replica {
     }
 
     /// The store, for looking into.
-    pub fn store(&self) -> &Arc<Sqlite> {
+    pub(crate) fn store(&self) -> &Arc<Sqlite> {
         &self.store
     }
 
@@ -178,7 +177,7 @@ impl Replica {
     /// # Errors
     ///
     /// [`Exit::Internal`] where a part of the broker ended by itself.
-    pub async fn ready(&mut self) -> Result<Digest, Failure> {
+    pub(crate) async fn ready(&mut self) -> Result<Digest, Failure> {
         let mut accepted = self.accepted.clone();
         tokio::select! {
             fault = self.failed() => Err(fault),
@@ -190,7 +189,7 @@ impl Replica {
     }
 
     /// Waits until a part of the broker ends by itself, which it never should.
-    pub async fn failed(&mut self) -> Failure {
+    pub(crate) async fn failed(&mut self) -> Failure {
         let what = tokio::select! {
             Some(ended) = self.listeners.join_next() => ("a listener", ended),
             Some(ended) = self.chores.join_next() => ("a task of the broker", ended),
@@ -201,7 +200,7 @@ impl Replica {
     }
 
     /// Looks at policy and certificates now.
-    pub fn reload(&self) {
+    pub(crate) fn reload(&self) {
         self.reload.ask();
         self.certificates.iter().for_each(|certificate| certificate.refresh(true));
     }
@@ -212,7 +211,7 @@ impl Replica {
     /// # Errors
     ///
     /// [`Exit::Internal`] where it had to be cut short.
-    pub async fn stop(mut self, deadline: Duration) -> Result<(), Failure> {
+    pub(crate) async fn stop(mut self, deadline: Duration) -> Result<(), Failure> {
         let end = Instant::now() + deadline;
         self.stop.cancel();
         let drained = async { while self.listeners.join_next().await.is_some() {} };
@@ -288,13 +287,25 @@ async fn record_start(config: &Config, broker: &Broker) -> Result<(), Failure> {
     let rollback = if is_guarded { "guarded" } else { "unguarded" };
     let started = json!({ "version": env!("CARGO_PKG_VERSION"), "rollback": rollback });
     broker.note(EntryCode::Started, started).await?;
-    let issuers: Vec<_> = config.issuers.iter().map(|(name, issuer)| json!({
-        "name": name.as_str(), "url": issuer.url, "profile": issuer.profile.name,
-        "private": issuer.allow_private_addresses,
-    })).collect();
-    let tokens: Vec<_> = config.admin_tokens.iter().map(|token| json!({
-        "name": token.name, "roles": token.roles.iter().map(|role| role.as_str()).collect::<Vec<_>>(),
-    })).collect();
+    let issuers: Vec<_> = config
+        .issuers
+        .iter()
+        .map(|(name, issuer)| {
+            json!({
+                "name": name.as_str(), "url": issuer.url, "profile": issuer.profile.name,
+                "private": issuer.allow_private_addresses,
+            })
+        })
+        .collect();
+    let tokens: Vec<_> = config
+        .admin_tokens
+        .iter()
+        .map(|token| {
+            json!({
+                "name": token.name, "roles": token.roles.iter().map(|role| role.as_str()).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
     let loaded = json!({
         "digest": config.digest.to_string(), "url": config.public_url, "issuers": issuers, "admin_tokens": tokens,
     });

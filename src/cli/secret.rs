@@ -28,7 +28,7 @@ use crate::{
 
 /// `secret …`
 #[derive(Debug, clap::Subcommand)]
-pub enum SecretCommand {
+pub(crate) enum SecretCommand {
     /// Shows names, versions and times; never a value.
     List(List),
     /// Removes a secret; its version is never used again.
@@ -39,7 +39,7 @@ pub enum SecretCommand {
 
 /// `secret set`
 #[derive(Debug, clap::Args)]
-pub struct Set {
+pub(crate) struct Set {
     #[command(flatten)]
     named: Named,
     /// stdin holds one JSON object of texts: each becomes a field.
@@ -52,7 +52,7 @@ pub struct Set {
 
 /// A secret by its name.
 #[derive(Debug, clap::Args)]
-pub struct Named {
+pub(crate) struct Named {
     /// The name that policies use.
     name: String,
     /// The configuration [default: $HALLPASS_CONFIG, else ./hallpass.yaml].
@@ -62,7 +62,7 @@ pub struct Named {
 
 /// `secret list`
 #[derive(Debug, clap::Args)]
-pub struct List {
+pub(crate) struct List {
     /// The configuration [default: $HALLPASS_CONFIG, else ./hallpass.yaml].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -82,7 +82,7 @@ impl SecretCommand {
     /// # Errors
     ///
     /// [`Exit::Usage`] for a value or name that cannot be, [`Exit::Internal`] where the store cannot be written.
-    pub fn run(self) -> Done {
+    pub(crate) fn run(self) -> Done {
         process::harden()?;
         let runtime = process::runtime()?;
         match self {
@@ -109,7 +109,11 @@ impl Set {
 /// # Errors
 ///
 /// [`Failure`]; then nothing changed.
-pub async fn seal(config: &Config, name: &SecretName, fields: &[(String, Secret)]) -> Result<u64, Failure> {
+pub(crate) async fn seal(
+    config: &Config,
+    name: &SecretName,
+    fields: &[(String, Secret)],
+) -> Result<u64, Failure> {
     let actor = Actor::new()?;
     let store = installation::open_store(config, Options::default())?;
     let names: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
@@ -169,7 +173,11 @@ impl List {
                         secret.name.as_str(),
                         secret.version,
                         secret.set_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
-                        if secret.fields == 1 { "1 field".to_owned() } else { format!("{} fields", secret.fields) },
+                        if secret.fields == 1 {
+                            "1 field".to_owned()
+                        } else {
+                            format!("{} fields", secret.fields)
+                        },
                     )
                 });
                 output::data(&rows.collect::<String>())
@@ -181,7 +189,8 @@ impl List {
 fn stdin() -> Result<Secret, Failure> {
     let input = io::stdin().lock();
     if input.is_terminal() {
-        let advice = "pipe the value: what is typed stays on the screen, what is an argument is seen by every process";
+        let advice =
+            "pipe the value: what is typed stays on the screen, what is an argument is seen by every process";
         return Err(Failure::usage(advice));
     }
     // Room for the greatest at once, so that no shorter copy is left behind.
@@ -210,7 +219,8 @@ fn value(input: Secret, is_raw: bool) -> Result<(String, Secret), Failure> {
 
 fn fields(input: &Secret) -> Result<Vec<(String, Secret)>, Failure> {
     let bounds = Bounds { depth: 1, nodes: MAX_FIELDS + 1, string_bytes: input.len() };
-    let refused = || Failure::usage("stdin is no JSON object of texts, such as {\"user\": \"…\", \"password\": \"…\"}");
+    let refused =
+        || Failure::usage("stdin is no JSON object of texts, such as {\"user\": \"…\", \"password\": \"…\"}");
     let Ok(Value::Object(members)) = read_strict(input.expose(), bounds) else { return Err(refused()) };
     if members.is_empty() {
         return Err(Failure::usage("the object is empty"));
@@ -219,7 +229,8 @@ fn fields(input: &Secret) -> Result<Vec<(String, Secret)>, Failure> {
     for (name, value) in members {
         let Value::String(value) = value else { return Err(refused()) };
         if !is_field_name(&name) {
-            let message = "a field's name has 1 to 64 of A-Z, a-z, 0-9, _ and -, and begins with a letter or _";
+            let message =
+                "a field's name has 1 to 64 of A-Z, a-z, 0-9, _ and -, and begins with a letter or _";
             return Err(Failure::usage(message));
         }
         if value.is_empty() {
@@ -274,7 +285,9 @@ mod tests {
 
     #[test]
     fn one_trailing_newline_is_cut_unless_raw() {
-        for (text, cut) in [("a", "a"), ("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), ("a\r", "a\r"), (" a ", " a ")] {
+        for (text, cut) in
+            [("a", "a"), ("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), ("a\r", "a\r"), (" a ", " a ")]
+        {
             assert_eq!(set(text, false).as_deref(), Some(cut), "{text:?}");
             assert_eq!(set(text, true).as_deref(), Some(text), "{text:?}");
         }
@@ -293,8 +306,18 @@ mod tests {
         assert_eq!(json(r#"{"user":"ci","password":"x"}"#).unwrap().len(), 2);
         assert_eq!(json("{\"a\":\"b\"}\n").unwrap(), [pair("a", "b")]);
         for bad in [
-            "", "[]", "\"a\"", "{}", r#"{"a":1}"#, r#"{"a":""}"#, r#"{"a":{}}"#, r#"{"a":"1","a":"2"}"#,
-            r#"{"a b":"1"}"#, r#"{"":"1"}"#, r#"{"1a":"1"}"#, r#"{"a":"1"} x"#,
+            "",
+            "[]",
+            "\"a\"",
+            "{}",
+            r#"{"a":1}"#,
+            r#"{"a":""}"#,
+            r#"{"a":{}}"#,
+            r#"{"a":"1","a":"2"}"#,
+            r#"{"a b":"1"}"#,
+            r#"{"":"1"}"#,
+            r#"{"1a":"1"}"#,
+            r#"{"a":"1"} x"#,
         ] {
             assert_eq!(json(bad).unwrap_err(), Exit::Usage, "{bad}");
         }

@@ -1,4 +1,4 @@
-//! The log on stderr. Only this crate speaks below WARN: what hyper, h2 and rustls would tell at DEBUG holds headers.
+//! The log on stderr. Only this crate speaks below ERROR: what hyper, h2 and rustls tell at DEBUG holds headers.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use super::exit::{Done, Exit, Failure};
 
 /// How the log is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// For people.
     #[default]
     Human,
@@ -21,13 +21,22 @@ pub enum LogFormat {
 /// # Errors
 ///
 /// [`Exit::Usage`] for another level.
-pub fn start(format: LogFormat) -> Done {
+pub(crate) fn start(format: LogFormat) -> Done {
+    start_at(format, "info")
+}
+
+/// The same, at another level where `HALLPASS_LOG` says none.
+///
+/// # Errors
+///
+/// As [`start`].
+pub(crate) fn start_at(format: LogFormat, default: &str) -> Done {
     let level = std::env::var("HALLPASS_LOG").ok().filter(|level| !level.is_empty());
-    let level = level.unwrap_or_else(|| "info".to_owned());
+    let level = level.unwrap_or_else(|| default.to_owned());
     if !["error", "warn", "info", "debug", "trace"].contains(&level.as_str()) {
         return Err(Failure::usage("HALLPASS_LOG: write error, warn, info, debug or trace"));
     }
-    let filter = EnvFilter::new(format!("warn,hallpass={level}"));
+    let filter = EnvFilter::new(format!("error,hallpass={level}"));
     let log = fmt().with_env_filter(filter).with_writer(io::stderr);
     let started = match format {
         LogFormat::Human => log.with_target(false).try_init(),

@@ -10,7 +10,7 @@ use crate::kernel::{identity::profiles, policy::target::Kind};
 
 /// `version`
 #[derive(Debug, clap::Args)]
-pub struct Version {
+pub(crate) struct Version {
     /// How the answer is shown.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
@@ -22,7 +22,7 @@ impl Version {
     /// # Errors
     ///
     /// Where stdout cannot be written.
-    pub fn run(self) -> Done {
+    pub(crate) fn run(self) -> Done {
         let version = env!("CARGO_PKG_VERSION");
         match self.output {
             Output::Human => output::line(&format!("hallpass {version}")),

@@ -13,7 +13,7 @@ use super::{
 
 /// `whoami`
 #[derive(Debug, clap::Args)]
-pub struct Whoami {
+pub(crate) struct Whoami {
     #[command(flatten)]
     broker: Broker,
     /// The file that holds the job's token; `-` is stdin.
@@ -30,7 +30,7 @@ impl Whoami {
     /// # Errors
     ///
     /// As the contract's exit codes say.
-    pub fn run(self) -> Done {
+    pub(crate) fn run(self) -> Done {
         let caller = self.broker.caller()?;
         let token = token(&self.token_file)?;
         let answer = process::runtime()?.block_on(caller.get("/v1/whoami", Some(&token)))?;
@@ -69,7 +69,8 @@ mod tests {
 
     #[test]
     fn members_are_shown_one_a_line_and_empty_ones_not_at_all() {
-        let identity = json!({ "ref": "refs/heads/main", "run": null, "claims": { "actor": "a\nb" }, "unusable": [] });
+        let identity =
+            json!({ "ref": "refs/heads/main", "run": null, "claims": { "actor": "a\nb" }, "unusable": [] });
         assert_eq!(lines(&identity, ""), "claims:\n  actor: a\u{fffd}b\nref: refs/heads/main\n");
     }
 }

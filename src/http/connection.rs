@@ -328,3 +328,28 @@ const CONNECTION_WINDOW: u32 = 256 * 1024;
 /// Finds peers that are gone without a word.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_ANSWER: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn a_full_register_lets_the_oldest_idle_connection_go_and_never_a_busy_one() {
+        let register = Register::new(2);
+        let here = Ipv4Addr::LOCALHOST.into();
+        let busy = register.enter(here).unwrap();
+        let stay = busy.carrier.begin(true, Instant::now()).unwrap();
+        let idle = register.enter(here).unwrap();
+        let third = register.enter(here).unwrap();
+        assert_eq!(idle.carrier.step(Instant::now()), Step::End);
+        assert_ne!(busy.carrier.step(Instant::now()), Step::End);
+        drop(idle);
+        let other = third.carrier.begin(true, Instant::now()).unwrap();
+        assert!(register.enter(here).is_none(), "both are busy");
+        drop((busy, stay));
+        assert!(register.enter(here).is_some());
+        drop((third, other));
+    }
+}

@@ -1,10 +1,15 @@
 //! Takes a request's body in: its size, its time and its media type are bounded before anybody looks at it.
 
-use std::time::Duration;
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use axum::body::{Body, Bytes};
 use http::{HeaderMap, header};
-use http_body::Body as _;
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::problem::Problem;
@@ -35,6 +40,64 @@ pub(super) async fn read_body(body: Body) -> Result<Bytes, Problem> {
 pub(super) fn refuse_declared_size(body: &Body) -> Result<(), Problem> {
     let declared = body.size_hint().lower();
     if declared > MAX_BODY_BYTES as u64 { Err(too_large()) } else { Ok(()) }
+}
+
+/// A body that a verb may leave unread. What is left is read and thrown away before the answer goes: a socket that is
+/// closed over unread bytes is reset, and the client would lose the answer that tells it why.
+pub(super) struct Lent {
+    body: Option<Body>,
+    back: Arc<Mutex<Option<Body>>>,
+}
+
+/// Where a lent body comes back to.
+pub(super) struct Lender(Arc<Mutex<Option<Body>>>);
+
+/// Lends a body to a verb.
+pub(super) fn lend(body: Body) -> (Body, Lender) {
+    let back = Arc::new(Mutex::new(None));
+    let lender = Lender(Arc::clone(&back));
+    (Body::new(Lent { body: Some(body), back }), lender)
+}
+
+impl Lender {
+    /// Reads what the verb left, within bounds.
+    pub(super) async fn settle(self) {
+        let left = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(body) = left.filter(|body| !body.is_end_stream()) else { return };
+        if body.size_hint().lower() <= MAX_LEFT_BYTES as u64 {
+            // Whatever comes of it, the answer goes next.
+            tokio::time::timeout(LEFT_DEADLINE, Limited::new(body, MAX_LEFT_BYTES).collect()).await.ok();
+        }
+    }
+}
+
+impl HttpBody for Lent {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        match &mut self.body {
+            Some(body) => Pin::new(body).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map(HttpBody::size_hint).unwrap_or_default()
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        *self.back.lock().unwrap_or_else(PoisonError::into_inner) = self.body.take();
+    }
 }
 
 /// Checks for `application/json`, with no parameter but `charset=utf-8` (RFC 8259 section 8.1).
@@ -73,6 +136,9 @@ const MAX_BODY_BYTES: usize = 32 * 1024;
 /// A CI runner sends 32 KiB within one or two round trips; whoever needs longer is broken or means harm. Each slow
 /// sender holds one of the in-flight places meanwhile, so the time is short (B-07).
 const BODY_DEADLINE: Duration = Duration::from_secs(5);
+/// What is read of a body that nobody wants: enough for a client that did not know the cap.
+const MAX_LEFT_BYTES: usize = 256 * 1024;
+const LEFT_DEADLINE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

@@ -25,6 +25,7 @@ use axum::{
 };
 use governor::{DefaultKeyedRateLimiter, Quota};
 use http::{HeaderMap, HeaderValue, Method, header};
+use http_body::Body as _;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
@@ -33,6 +34,7 @@ use tokio::{
 use super::{
     Floor, Limits,
     carrier::Stay,
+    intake,
     problem::{self, Problem, Told},
 };
 use crate::{
@@ -158,7 +160,7 @@ async fn attend(State(floor): State<Arc<Floor>>, mut request: Request, next: Nex
         Ok(named) => {
             let origin = Origin { address: address_of(&request), request: named };
             request.extensions_mut().insert(origin);
-            contain(next.run(request), named).await
+            serve_body(request, next, named).await
         }
     };
     let mut response = problem::render(response, id);
@@ -176,6 +178,19 @@ async fn attend(State(floor): State<Arc<Floor>>, mut request: Request, next: Nex
         duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
         "answered a request"
     );
+    response
+}
+
+/// Runs the verb; what it leaves of a body is read before its answer goes. A client that waits for `100 Continue`
+/// sends none.
+async fn serve_body(request: Request, next: Next, named: RequestId) -> Response {
+    if request.body().is_end_stream() || request.headers().contains_key(header::EXPECT) {
+        return contain(next.run(request), named).await;
+    }
+    let (parts, body) = request.into_parts();
+    let (body, lender) = intake::lend(body);
+    let response = contain(next.run(Request::from_parts(parts, body)), named).await;
+    lender.settle().await;
     response
 }
 

@@ -24,6 +24,8 @@ mod whoami;
 mod wire;
 
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;

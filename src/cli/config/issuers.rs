@@ -30,7 +30,8 @@ pub(super) fn read_all(
         }
         if own.is_some_and(|own| own.trim_end_matches('/') == issuer.url.trim_end_matches('/')) {
             let message = format!("`{}` is this broker itself, by `assertions.issuer`", key.text);
-            let remedy = "remove it: a broker that trusted its own assertions would let every job speak for all";
+            let remedy =
+                "remove it: a broker that trusted its own assertions would let every job speak for all";
             findings.at_key(key, "own-issuer", message, remedy);
         }
         if let Some(name) = name {

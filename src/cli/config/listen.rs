@@ -15,7 +15,7 @@ use crate::{
         name::is_name,
         policy::{
             Finding,
-            yaml::{Fields, Findings, Node, nearest},
+            yaml::{Content, Fields, Findings, Node, nearest},
         },
     },
 };
@@ -32,7 +32,8 @@ pub(super) fn public(
 ) -> Option<(Listener, String)> {
     let mut fields = findings.fields(node)?;
     let listener = listener(findings, &mut fields, folder, (environment, PUBLIC_LISTEN, PUBLIC_PORT));
-    let field = if environment.has(PUBLIC_URL) { fields.take("url") } else { fields.require(findings, "url") };
+    let field =
+        if environment.has(PUBLIC_URL) { fields.take("url") } else { fields.require(findings, "url") };
     let url = environment.or(findings, PUBLIC_URL, field, web_address);
     later(&mut fields, findings, &["trusted_proxies"]);
     fields.finish(findings);
@@ -89,13 +90,16 @@ fn listener(
     Some(Listener { listen, tls: tls_files.map_or(Some(None), |files| files.map(Some))? })
 }
 
-
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
+/// Plain or quoted: YAML 1.1 would read `127.0.0.1:8440` as a number of base 60, but here it can mean one thing only.
 fn address(findings: &mut Findings<'_>, node: &Node) -> Option<SocketAddr> {
-    let text = findings.filled(node)?;
+    let text = match &node.content {
+        Content::Plain(text) | Content::Quoted(text) => text.as_str(),
+        Content::Mapping(_) | Content::Sequence(_) => findings.filled(node)?,
+    };
     if text.starts_with("unix:") {
         let remedy = "listen on a loopback address, such as 127.0.0.1:8440";
         findings.at(node, "not-yet", "this version does not support unix sockets yet", remedy);

@@ -47,82 +47,82 @@ use crate::{
 };
 
 /// The configuration of one installation.
-pub struct Config {
+pub(crate) struct Config {
     /// The file that it came from.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// SHA-256 of the file, for CONFIG_LOADED.
-    pub digest: Digest,
+    pub(crate) digest: Digest,
     /// The listener of pipeline steps.
-    pub public: Listener,
+    pub(crate) public: Listener,
     /// What clients see.
-    pub public_url: String,
+    pub(crate) public_url: String,
     /// The listener of auditors and operators.
-    pub admin: Listener,
+    pub(crate) admin: Listener,
     /// Who may use it.
-    pub admin_tokens: Vec<AdminTokenFile>,
+    pub(crate) admin_tokens: Vec<AdminTokenFile>,
     /// The database.
-    pub store: PathBuf,
+    pub(crate) store: PathBuf,
     /// The directory of policy.
-    pub policies: PathBuf,
+    pub(crate) policies: PathBuf,
     /// Where the sealing key comes from.
-    pub sealing_key: SealingKeyFrom,
+    pub(crate) sealing_key: SealingKeyFrom,
     /// Whom to trust.
-    pub issuers: BTreeMap<IssuerName, Issuer>,
+    pub(crate) issuers: BTreeMap<IssuerName, Issuer>,
     /// The ledger.
-    pub ledger: Ledger,
+    pub(crate) ledger: Ledger,
     /// The `iss` of our own assertions.
-    pub assertions_issuer: String,
+    pub(crate) assertions_issuer: String,
     /// Limits.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
     /// Deadlines.
-    pub deadlines: Deadlines,
+    pub(crate) deadlines: Deadlines,
 }
 
 /// A path that the configuration names, and where it does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamedFile {
+pub(crate) struct NamedFile {
     /// The path, with the configuration's folder in front where it was relative.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// The configuration's name, as findings show it.
-    pub named_in: String,
+    pub(crate) named_in: String,
     /// Line, from 1.
-    pub line: usize,
+    pub(crate) line: usize,
     /// Column, from 1.
-    pub column: usize,
+    pub(crate) column: usize,
 }
 
 /// One listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listener {
+pub(crate) struct Listener {
     /// Its address; port 0 lets the system choose.
-    pub listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     /// Its certificate; without one it is on loopback.
-    pub tls: Option<TlsFiles>,
+    pub(crate) tls: Option<TlsFiles>,
 }
 
 /// A certificate chain and its key, as PEM files.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFiles {
+pub(crate) struct TlsFiles {
     /// The chain.
-    pub certificate: NamedFile,
+    pub(crate) certificate: NamedFile,
     /// The key.
-    pub key: NamedFile,
+    pub(crate) key: NamedFile,
 }
 
 /// A bearer token of the admin listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AdminTokenFile {
+pub(crate) struct AdminTokenFile {
     /// Its name, as READ entries say it.
-    pub name: String,
+    pub(crate) name: String,
     /// What it may do.
-    pub roles: Vec<Role>,
+    pub(crate) roles: Vec<Role>,
     /// The file that holds its text.
-    pub file: NamedFile,
+    pub(crate) file: NamedFile,
 }
 
 /// Where the sealing key comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SealingKeyFrom {
+pub(crate) enum SealingKeyFrom {
     /// An environment variable holds its text.
     Env {
         /// The variable.
@@ -136,22 +136,22 @@ pub enum SealingKeyFrom {
 
 /// One trusted issuer.
 #[derive(Clone)]
-pub struct Issuer {
+pub(crate) struct Issuer {
     /// Its URL, byte for byte the `iss` of its tokens.
-    pub url: String,
+    pub(crate) url: String,
     /// Its profile.
-    pub profile: &'static Profile,
+    pub(crate) profile: &'static Profile,
     /// The only authorities trusted for it.
-    pub ca_file: Option<NamedFile>,
+    pub(crate) ca_file: Option<NamedFile>,
     /// Whether it may live on a private network or on this machine.
-    pub allow_private_addresses: bool,
+    pub(crate) allow_private_addresses: bool,
     /// Where its keys come from.
-    pub keys: IssuerKeysFrom,
+    pub(crate) keys: IssuerKeysFrom,
 }
 
 /// Where an issuer's keys come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum IssuerKeysFrom {
+pub(crate) enum IssuerKeysFrom {
     /// Discovery below its URL.
     Discovery,
     /// A file, good until a day.
@@ -167,40 +167,40 @@ pub enum IssuerKeysFrom {
 
 /// The ledger's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     /// Its origin, fixed by the first entry.
-    pub origin: String,
+    pub(crate) origin: String,
     /// Where the largest head seen is kept.
-    pub seen: Option<PathBuf>,
+    pub(crate) seen: Option<PathBuf>,
     /// For how long bodies are kept. No entry of this version is old enough to be pruned; the version that prunes
     /// reads the same key.
-    pub retention_months: u32,
+    pub(crate) retention_months: u32,
 }
 
 /// Limits of the exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// L for `exp`, `nbf`, `iat`.
-    pub clock_leeway: Duration,
+    pub(crate) clock_leeway: Duration,
     /// Requests a second of one address.
-    pub per_source_per_second: u32,
+    pub(crate) per_source_per_second: u32,
     /// Exchanges a minute of one project.
-    pub per_project_per_minute: u32,
+    pub(crate) per_project_per_minute: u32,
     /// Requests at once.
-    pub in_flight: usize,
+    pub(crate) in_flight: usize,
 }
 
 /// Deadlines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Deadlines {
+pub(crate) struct Deadlines {
     /// Of an exchange.
-    pub exchange: Duration,
+    pub(crate) exchange: Duration,
     /// Of one mint.
-    pub mint: Duration,
+    pub(crate) mint: Duration,
     /// Of one refresh of an issuer's keys.
-    pub issuer: Duration,
+    pub(crate) issuer: Duration,
     /// Of a graceful stop.
-    pub shutdown: Duration,
+    pub(crate) shutdown: Duration,
 }
 
 impl Config {
@@ -209,7 +209,7 @@ impl Config {
     /// # Errors
     ///
     /// [`Exit::Usage`] with every finding.
-    pub fn load(named: Option<&Path>) -> Result<Self, Failure> {
+    pub(crate) fn load(named: Option<&Path>) -> Result<Self, Failure> {
         let file = Self::find(named);
         let bytes = std::fs::read(&file).map_err(|fault| {
             let advice = "name it by --config or HALLPASS_CONFIG, or make one by `hallpass init --dir DIR`";
@@ -220,7 +220,7 @@ impl Config {
     }
 
     /// Where the configuration is looked for.
-    pub fn find(named: Option<&Path>) -> PathBuf {
+    pub(crate) fn find(named: Option<&Path>) -> PathBuf {
         let from_environment = || std::env::var_os("HALLPASS_CONFIG").filter(|path| !path.is_empty());
         named
             .map(Path::to_owned)
@@ -233,7 +233,7 @@ impl Config {
     }
 
     /// What policy must agree with.
-    pub fn trusted(&self) -> BTreeMap<IssuerName, TrustedIssuer> {
+    pub(crate) fn trusted(&self) -> BTreeMap<IssuerName, TrustedIssuer> {
         let trusted = |(name, issuer): (&IssuerName, &Issuer)| {
             let (name, url, profile) = (name.clone(), issuer.url.clone(), issuer.profile);
             (name.clone(), TrustedIssuer { name, url, profile })
@@ -244,11 +244,11 @@ impl Config {
 
 impl NamedFile {
     /// A finding where the configuration names the file.
-    pub fn finding(&self, code: &'static str, message: String, remedy: &str) -> Finding {
+    pub(crate) fn finding(&self, code: &'static str, message: String, remedy: &str) -> Finding {
         let (file, line, column) = (self.named_in.clone(), self.line, self.column);
         Finding { file, line, column, code, message, remedy: remedy.to_owned() }
     }
 }
 
 /// The file's usual name.
-pub const FILE: &str = "hallpass.yaml";
+pub(crate) const FILE: &str = "hallpass.yaml";

@@ -140,11 +140,8 @@ fn store(
     folder: &Folder,
     environment: &Environment,
 ) -> Option<PathBuf> {
-    let section = if environment.has(STORE_URL) {
-        fields.take("store")
-    } else {
-        fields.require(findings, "store")
-    };
+    let section =
+        if environment.has(STORE_URL) { fields.take("store") } else { fields.require(findings, "store") };
     let url = match section {
         None => None,
         Some(node) => {
@@ -167,7 +164,8 @@ fn store_path(findings: &mut Findings<'_>, node: &Node, folder: &Folder) -> Opti
         return None;
     }
     if path.is_empty() || path.starts_with("//") || path.starts_with(':') || path.contains('?') {
-        let remedy = "write sqlite: and a path, such as sqlite:hallpass.db or sqlite:/var/lib/hallpass/hallpass.db";
+        let remedy =
+            "write sqlite: and a path, such as sqlite:hallpass.db or sqlite:/var/lib/hallpass/hallpass.db";
         findings.at(node, "store-url", format!("`{text}` names no database file"), remedy);
         return None;
     }

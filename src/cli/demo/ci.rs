@@ -4,7 +4,6 @@
 
 use aws_lc_rs::{
     digest::{SHA256, digest},
-    encoding::AsBigEndian as _,
     rsa::{KeyPair, KeySize},
     signature::{KeyPair as _, RSA_PKCS1_SHA256},
 };

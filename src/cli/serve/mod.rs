@@ -1,9 +1,9 @@
 //! `hallpass serve`: runs the broker of an installation until it is told to stop. It invents no state: what is absent
 //! is refused with the command that makes it.
 
-pub mod policy;
-pub mod seen;
-pub mod tls;
+pub(crate) mod policy;
+pub(crate) mod seen;
+pub(crate) mod tls;
 
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ use super::{
 
 /// Runs the broker.
 #[derive(Debug, clap::Args)]
-pub struct Serve {
+pub(crate) struct Serve {
     /// The configuration [default: $HALLPASS_CONFIG, else ./hallpass.yaml].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -29,7 +29,7 @@ pub struct Serve {
 }
 
 /// The signals that a server heeds.
-pub struct Signals {
+pub(crate) struct Signals {
     hang_up: Signal,
     interrupt: Signal,
     terminate: Signal,
@@ -37,7 +37,7 @@ pub struct Signals {
 
 /// What a signal asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Asked {
+pub(crate) enum Asked {
     /// Look at policy and certificates.
     Reload,
     /// End.
@@ -51,7 +51,7 @@ impl Serve {
     ///
     /// [`Exit::Usage`] for what the operator must mend, [`Exit::Integrity`] for a ledger that was set back,
     /// [`Exit::Internal`] where it did not end in order.
-    pub fn run(self) -> Done {
+    pub(crate) fn run(self) -> Done {
         process::harden()?;
         telemetry::start(self.log_format)?;
         let config = Config::load(self.config.as_deref())?;
@@ -70,9 +70,7 @@ async fn serve(config: &Config) -> Done {
     tracing::info!(public = %replica.public, admin = %replica.admin, "listening; ready once a policy set is accepted");
     let mut is_told = false;
     let fault = loop {
-        let event = async {
-            if is_told { Err(replica.failed().await) } else { replica.ready().await }
-        };
+        let event = async { if is_told { Err(replica.failed().await) } else { replica.ready().await } };
         tokio::select! {
             event = event => match event {
                 Err(fault) => break Some(fault),
@@ -113,10 +111,9 @@ impl Signals {
     /// # Errors
     ///
     /// [`Exit::Internal`].
-    pub fn listen() -> Result<Self, Failure> {
-        let listen = |kind| {
-            signal(kind).map_err(|fault| Failure::new(Exit::Internal, format!("no signals: {fault}")))
-        };
+    pub(crate) fn listen() -> Result<Self, Failure> {
+        let listen =
+            |kind| signal(kind).map_err(|fault| Failure::new(Exit::Internal, format!("no signals: {fault}")));
         Ok(Self {
             hang_up: listen(SignalKind::hangup())?,
             interrupt: listen(SignalKind::interrupt())?,
@@ -125,7 +122,7 @@ impl Signals {
     }
 
     /// Waits for the next.
-    pub async fn next(&mut self) -> Asked {
+    pub(crate) async fn next(&mut self) -> Asked {
         tokio::select! {
             _ = self.hang_up.recv() => Asked::Reload,
             _ = self.interrupt.recv() => Asked::Stop,
@@ -134,7 +131,7 @@ impl Signals {
     }
 
     /// Waits for the next that asks for the end.
-    pub async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         while self.next().await != Asked::Stop {}
     }
 }

@@ -19,7 +19,7 @@ use crate::{
 const TRY_AGAIN: Duration = Duration::from_secs(10);
 
 /// Follows a policy directory for a broker.
-pub struct Follower {
+pub(crate) struct Follower {
     broker: Arc<Broker>,
     store: Arc<Sqlite>,
     source: PolicySource,
@@ -39,23 +39,23 @@ enum Looked {
 
 impl Follower {
     /// Watches from now on; reads nothing yet.
-    pub fn new(broker: Arc<Broker>, store: Arc<Sqlite>, source: PolicySource) -> Self {
+    pub(crate) fn new(broker: Arc<Broker>, store: Arc<Sqlite>, source: PolicySource) -> Self {
         let watch = Watch::new(source.clone());
         Self { broker, store, source, watch, accepted: watch::Sender::new(None), last: None }
     }
 
     /// A handle to ask for another look by.
-    pub fn reload(&self) -> Reload {
+    pub(crate) fn reload(&self) -> Reload {
         self.watch.reload()
     }
 
     /// The digest of the set that decides.
-    pub fn accepted(&self) -> watch::Receiver<Option<Digest>> {
+    pub(crate) fn accepted(&self) -> watch::Receiver<Option<Digest>> {
         self.accepted.subscribe()
     }
 
     /// Follows for ever; ends when it is dropped.
-    pub async fn follow(mut self) {
+    pub(crate) async fn follow(mut self) {
         let mut is_asked = false;
         loop {
             let is_settled = self.look(is_asked).await;
@@ -95,7 +95,10 @@ impl Follower {
                 true
             }
             Err(PolicyRefused::Unrecorded(refused)) => {
-                tracing::warn!(reason = refused.detail, "a policy set waits: its acceptance cannot be recorded");
+                tracing::warn!(
+                    reason = refused.detail,
+                    "a policy set waits: its acceptance cannot be recorded"
+                );
                 false
             }
         }
@@ -108,7 +111,11 @@ impl Follower {
         if !is_asked && self.last.as_ref() == Some(&found) {
             return false;
         }
-        tracing::warn!(code = fault.code(), reason = text, "the policy directory cannot be read; the set before stays");
+        tracing::warn!(
+            code = fault.code(),
+            reason = text,
+            "the policy directory cannot be read; the set before stays"
+        );
         let first = format!("{}: error[{}]: {text}", self.source.root().display(), fault.code());
         let result = json!({ "digest": null, "findings": 1, "first": [first] });
         for code in [EntryCode::PolicyRejected, EntryCode::AlertPolicyRejected] {

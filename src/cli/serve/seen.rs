@@ -19,17 +19,17 @@ use crate::{
 };
 
 /// How often the head is looked at.
-pub const EVERY: Duration = Duration::from_secs(5);
+pub(crate) const EVERY: Duration = Duration::from_secs(5);
 
 /// The file that holds the largest head seen.
-pub struct Seen {
+pub(crate) struct Seen {
     path: PathBuf,
     last: Option<String>,
 }
 
 /// Why the database must not be served.
 #[derive(Debug, thiserror::Error)]
-pub enum Rollback {
+pub(crate) enum Rollback {
     /// The ledger is behind the head, or beside it.
     #[error(
         "the ledger in the database is not the one that {path} has seen: that had {seen} entries, this has {found} and \
@@ -63,7 +63,7 @@ impl Seen {
     /// # Errors
     ///
     /// [`Rollback`].
-    pub async fn check(path: &Path, store: &Sqlite) -> Result<Self, Rollback> {
+    pub(crate) async fn check(path: &Path, store: &Sqlite) -> Result<Self, Rollback> {
         let unreadable = |why: String| Rollback::Unreadable { path: path.display().to_string(), why };
         let last = match fs::read_to_string(path) {
             Ok(note) => Some(note),
@@ -82,7 +82,7 @@ impl Seen {
     }
 
     /// Keeps the store's head, where it is larger than the one that was kept.
-    pub async fn keep(&mut self, store: &Sqlite) {
+    pub(crate) async fn keep(&mut self, store: &Sqlite) {
         let note = match store.checkpoint().await {
             Ok(note) => note,
             Err(fault) => {
@@ -103,9 +103,10 @@ impl Seen {
 }
 
 /// Whether a rollback of the database would be noticed: the head is kept, and on another volume.
-pub fn is_guarded(seen: Option<&Path>, database: &Path) -> bool {
+pub(crate) fn is_guarded(seen: Option<&Path>, database: &Path) -> bool {
     let volume = |path: &Path| fs::metadata(path).ok().map(|about| about.dev());
-    let folder = |path: &Path| path.parent().filter(|folder| !folder.as_os_str().is_empty()).map(Path::to_owned);
+    let folder =
+        |path: &Path| path.parent().filter(|folder| !folder.as_os_str().is_empty()).map(Path::to_owned);
     seen.is_some_and(|seen| {
         let of_seen = volume(&folder(seen).unwrap_or_else(|| PathBuf::from(".")));
         of_seen.is_some() && of_seen != volume(database)

@@ -19,7 +19,7 @@ use crate::{
 
 /// A certificate that can be exchanged while connections are served.
 #[derive(Debug)]
-pub struct Certificate {
+pub(crate) struct Certificate {
     files: TlsFiles,
     current: ArcSwap<CertifiedKey>,
     seen: ArcSwap<Vec<Seen>>,
@@ -34,14 +34,14 @@ impl Certificate {
     /// # Errors
     ///
     /// A finding where the configuration names them.
-    pub fn load(files: &TlsFiles) -> Result<Arc<Self>, Finding> {
+    pub(crate) fn load(files: &TlsFiles) -> Result<Arc<Self>, Finding> {
         let seen = ArcSwap::from_pointee(seen(files));
         let current = ArcSwap::from_pointee(certified(files)?);
         Ok(Arc::new(Self { files: files.clone(), current, seen }))
     }
 
     /// The configuration of a listener.
-    pub fn server_config(self: &Arc<Self>) -> Arc<ServerConfig> {
+    pub(crate) fn server_config(self: &Arc<Self>) -> Arc<ServerConfig> {
         let resolver = Arc::clone(self) as Arc<dyn ResolvesServerCert>;
         let mut config = ServerConfig::builder().with_no_client_auth().with_cert_resolver(resolver);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -49,7 +49,7 @@ impl Certificate {
     }
 
     /// Reads the files again, where asked or where they changed. A fault is told once and changes nothing.
-    pub fn refresh(&self, is_asked: bool) {
+    pub(crate) fn refresh(&self, is_asked: bool) {
         let now = seen(&self.files);
         if !is_asked && **self.seen.load() == now {
             return;
@@ -82,15 +82,19 @@ fn seen(files: &TlsFiles) -> Vec<Seen> {
 fn certified(files: &TlsFiles) -> Result<CertifiedKey, Finding> {
     let TlsFiles { certificate, key } = files;
     let refused = |file: &crate::cli::config::NamedFile, what: &str| {
-        file.finding("tls", format!("{}: {what}", file.path.display()), "write PEM: the chain, its key beside it")
+        file.finding(
+            "tls",
+            format!("{}: {what}", file.path.display()),
+            "write PEM: the chain, its key beside it",
+        )
     };
     let pem = read(certificate)?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.expose()).collect();
     let chain = chain.ok().filter(|chain| !chain.is_empty());
     let chain = chain.ok_or_else(|| refused(certificate, "it holds no certificate"))?;
     let pem = read(key)?;
-    let private = PrivateKeyDer::from_pem_slice(pem.expose())
-        .map_err(|_| refused(key, "it holds no private key"))?;
+    let private =
+        PrivateKeyDer::from_pem_slice(pem.expose()).map_err(|_| refused(key, "it holds no private key"))?;
     CertifiedKey::from_der(chain, private, &aws_lc_rs::default_provider())
         .map_err(|fault| refused(key, &format!("it does not fit the certificate: {fault}")))
 }

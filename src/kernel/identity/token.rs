@@ -72,9 +72,18 @@ impl RawToken {
         &self.unverified_issuer
     }
 
-    /// The key that the token claims: 1 to 256 bytes without control characters.
+    /// The key that the token claims: up to 256 bytes without control characters, empty where it claims none.
     pub fn unverified_kid(&self) -> &str {
         &self.kid
+    }
+
+    /// Checks that the token names its key: due after its algorithm, before a key is looked for.
+    ///
+    /// # Errors
+    ///
+    /// [`FaultKind::Malformed`] where it names none.
+    pub fn check_kid(&self) -> Result<(), TokenFault> {
+        if self.kid.is_empty() { Err(malformed("header-kid")) } else { Ok(()) }
     }
 
     /// The algorithm that the token claims, where it is one that we know.
@@ -117,8 +126,12 @@ fn read_header(bytes: &[u8]) -> Result<(String, Option<Algorithm>), TokenFault> 
     if header.get("typ").is_some_and(|typ| typ != "JWT") {
         return Err(malformed("header-typ"));
     }
-    let kid = header.get("kid").and_then(Value::as_str).ok_or(malformed("header-kid"))?;
-    if kid.is_empty() || kid.len() > KID_BYTES || kid.chars().any(char::is_control) {
+    // An absent `kid` is no fault yet: issuer and algorithm come first, and `alg: none` usually comes without one.
+    let kid = match header.get("kid") {
+        None => "",
+        Some(kid) => kid.as_str().filter(|kid| !kid.is_empty()).ok_or(malformed("header-kid"))?,
+    };
+    if kid.len() > KID_BYTES || kid.chars().any(char::is_control) {
         return Err(malformed("header-kid"));
     }
     let algorithm = header.get("alg").and_then(Value::as_str).ok_or(malformed("header-alg"))?;
@@ -292,11 +305,17 @@ mod tests {
             spoiled[name] = value.clone();
             assert_eq!(reason(compact(&spoiled, r#"{"iss":"x"}"#)), expected, "{name}: {value}");
         }
-        for name in ["kid", "alg"] {
-            let mut spoiled = header();
-            spoiled.as_object_mut().unwrap().remove(name);
-            assert_eq!(reason(compact(&spoiled, r#"{"iss":"x"}"#)), format!("header-{name}"));
-        }
+        let mut spoiled = header();
+        spoiled.as_object_mut().unwrap().remove("alg");
+        assert_eq!(reason(compact(&spoiled, r#"{"iss":"x"}"#)), "header-alg");
+    }
+
+    #[test]
+    fn an_absent_kid_is_told_after_issuer_and_algorithm() {
+        let mut spoiled = header();
+        spoiled.as_object_mut().unwrap().remove("kid");
+        let token = read(compact(&spoiled, r#"{"iss":"x"}"#)).unwrap_or_else(|fault| panic!("{fault:?}"));
+        assert_eq!(token.check_kid().unwrap_err().reason, "header-kid");
     }
 
     #[test]

@@ -188,8 +188,9 @@ impl Authentic {
         if self.iat.duration_since(now) > leeway {
             return Err(TokenFault::new(FaultKind::NotYetValid, "iat"));
         }
-        // Attack class C-04: times that contradict each other, where leeway alone let them pass so far.
-        if self.iat > self.exp || self.nbf.is_some_and(|nbf| nbf > self.exp) {
+        // Attack class C-04: times that contradict each other by more than clocks can differ.
+        let begins_after = |moment: Timestamp| moment.duration_since(self.exp) > leeway;
+        if begins_after(self.iat) || self.nbf.is_some_and(begins_after) {
             return Err(malformed("times-contradict"));
         }
         Ok(())

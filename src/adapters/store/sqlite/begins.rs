@@ -34,9 +34,10 @@ fn begins_with(conn: &Connection, seen: &Checkpoint) -> Result<(bool, u64), Trou
         return Ok((seen.size == size && seen.root == root, size));
     }
     let rows = Stored(conn);
-    let proof = consistency_proof(seen.size, size, &FromRows::new(&rows, size)).map_err(|fault| match fault {
-        RowsFault::Missing { .. } => Trouble::Damaged("the ledger lacks hashes that its size promises"),
-        RowsFault::Source(fault) => Trouble::Sqlite(fault),
-    })?;
+    let proof =
+        consistency_proof(seen.size, size, &FromRows::new(&rows, size)).map_err(|fault| match fault {
+            RowsFault::Missing { .. } => Trouble::Damaged("the ledger lacks hashes that its size promises"),
+            RowsFault::Source(fault) => Trouble::Sqlite(fault),
+        })?;
     Ok((is_consistent((seen.size, &seen.root), (size, &root), &proof), size))
 }
