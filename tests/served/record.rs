@@ -146,6 +146,30 @@ fn client_that_is_gone_before_the_answer_is_recorded_as_undelivered() {
 }
 
 #[test]
+fn life_of_a_broker_is_in_its_ledger() {
+    let installation = Installation::new();
+    installation.serve().stop();
+    installation.set_secret("another", "value");
+    let server = installation.serve();
+
+    for (code, times) in [("STARTED", 2), ("STOPPED", 1), ("CONFIG_LOADED", 2), ("SECRET_SET", 2)] {
+        assert_eq!(server.entries(code).len(), times, "{code}");
+    }
+}
+
+#[test]
+fn reading_the_ledger_is_in_the_ledger() {
+    let installation = Installation::new();
+    let server = installation.serve();
+    server.ledger("repo:acme/payments");
+
+    let reads = server.entries("READ");
+
+    assert_eq!(reads[0]["result"]["reader"], "first-auditor", "{}", reads[0]);
+    assert!(!reads[0].to_string().contains("acme"), "what was asked is personal: {}", reads[0]);
+}
+
+#[test]
 fn crash_leaves_no_issuance_open() {
     let installation = Installation::new();
     let server = installation.serve();
