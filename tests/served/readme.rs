@@ -56,7 +56,7 @@ fn operator_gets_what_the_readme_promises() {
             .current_dir(&broker)
             .envs(environment(folder.path(), &ports)),
     );
-    eventually("the line that says ready", || server.logs().contains("ready").then_some(()));
+    eventually("the line that says ready", || server.logs().contains("hallpass ready ").then_some(()));
     shell(&broker, &ports, look);
 
     server.stop();
