@@ -174,6 +174,7 @@ fn serve_with_another_sealing_key_says_so_and_touches_nothing() {
 fn one_database_has_one_serve_and_other_commands_write_beside_it() {
     let home = Home::new();
     let served = home.serve();
+    // Also where the port is taken: the database is what the operator must hear of.
     assert!(home.refused(&["serve"], 2).contains("another `hallpass serve`"));
     home.ok_with(&["secret", "set", "npm-token"], "hunter2\n");
     home.ok_with(&["secret", "set", "npm-token"], "hunter3\n");

@@ -48,7 +48,7 @@ const LOOK_AT_FILES: Duration = Duration::from_secs(1);
 /// The head that was seen: kept every few seconds, and once more at the end, never by both at once.
 type Kept = Arc<Mutex<Seen>>;
 
-/// The sockets, bound before anything is served.
+/// The sockets, bound before anything is recorded or served.
 pub(crate) struct Listeners {
     /// Of pipeline steps.
     pub(crate) public: TcpListener,
@@ -97,7 +97,10 @@ impl Replica {
     /// # Errors
     ///
     /// [`Exit::Usage`] for what the operator must mend; [`Exit::Integrity`] for a ledger that was set back.
-    pub(crate) async fn start(config: &Config, listeners: Listeners) -> Result<Self, Failure> {
+    pub(crate) async fn start(
+        config: &Config,
+        listeners: impl Future<Output = Result<Listeners, Failure>>,
+    ) -> Result<Self, Failure> {
         let admin_tokens = installation::admin_tokens(config)
             .map_err(|findings| Failure::findings(Exit::Usage, &findings))?;
         let certificate = |listener: &Listener| listener.tls.as_ref().map(Certificate::load).transpose();
@@ -107,6 +110,8 @@ impl Replica {
         let store = installation::open_store(config, options)?;
         let (broker, assertions) = wire(config, &store, &keys)?;
         let seen = guard(config, &store, &broker).await?;
+        // Only now: whoever starts a second `serve` shall hear of the database, not of a port.
+        let listeners = listeners.await?;
         let (public, admin) = (address(&listeners.public)?, address(&listeners.admin)?);
         record_start(config, &broker).await?;
 
