@@ -82,10 +82,10 @@ impl Check {
             Output::Human => {
                 warnings.iter().for_each(|warning| output::say(&format!("warning: {warning}")));
                 output::line(&format!(
-                    "OK: {}, {} issuers and {} grants; policy {}",
+                    "OK: {}, {} and {}; policy {}",
                     config.file.display(),
-                    set.issuers.len(),
-                    set.grants.len(),
+                    counted(set.issuers.len(), "issuer"),
+                    counted(set.grants.len(), "grant"),
                     set.digest
                 ))
             }
@@ -100,6 +100,10 @@ fn shown(findings: &[Finding]) -> Vec<Value> {
         })
     };
     findings.iter().map(shown).collect()
+}
+
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 fn files(config: &Config) -> Vec<Finding> {
