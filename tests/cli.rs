@@ -117,6 +117,19 @@ fn config_check_tells_policy_by_its_own_code_and_path() {
 }
 
 #[test]
+fn config_check_tells_programs_the_same() {
+    let home = Home::new();
+    home.replace("policies: policies/", "polices: policies/");
+    let output = home.run(&["config", "check", "--output", "json"], "");
+    assert_eq!(output.status.code(), Some(2));
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let finding = &told["findings"][0];
+    assert_eq!((told["ok"].as_bool(), finding["code"].as_str()), (Some(false), Some("unknown-key")));
+    assert_eq!(finding["remedy"], "did you mean `policies`?");
+    assert!(finding["line"].as_u64().is_some() && output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
 fn config_check_warns_where_no_audience_is_what_clients_ask_for() {
     let home = Home::new();
     home.replace("url: https://hallpass.example.com ", "url: https://other.example.com ");
@@ -161,6 +174,7 @@ fn serve_with_another_sealing_key_says_so_and_touches_nothing() {
 fn one_database_has_one_serve_and_other_commands_write_beside_it() {
     let home = Home::new();
     let served = home.serve();
+    // Also where the port is taken: the database is what the operator must hear of.
     assert!(home.refused(&["serve"], 2).contains("another `hallpass serve`"));
     home.ok_with(&["secret", "set", "npm-token"], "hunter2\n");
     home.ok_with(&["secret", "set", "npm-token"], "hunter3\n");
@@ -218,6 +232,47 @@ fn a_hang_up_records_what_it_finds_also_where_that_was_refused_before() {
     assert_eq!(refusals(), 1);
     kill_process(served.pid(), Signal::HUP).unwrap();
     eventually("the second refusal", || (refusals() == 2).then_some(()));
+    served.stop();
+}
+
+#[test]
+fn a_changed_certificate_is_served_and_a_broken_one_is_not() {
+    let home = Home::new();
+    let certificate = || rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let (first, second) = (certificate(), certificate());
+    let put = |name: &str, text: &str| {
+        fs::write(home.file("draft"), text).unwrap();
+        fs::rename(home.file("draft"), home.file(name)).unwrap();
+    };
+    put("first.crt", &first.cert.pem());
+    put("second.crt", &second.cert.pem());
+    put("tls.crt", &first.cert.pem());
+    put("tls.key", &first.signing_key.serialize_pem());
+    put("token", "x.y.z");
+    home.replace(
+        "listen: 127.0.0.1:8440",
+        "listen: 127.0.0.1:0\n  tls: { certificate: tls.crt, key: tls.key }",
+    );
+    let mut served = Served::spawn(&home);
+    let ready = served.ready_line();
+    let url = ready.split(' ').find_map(|word| word.strip_prefix("public=")).unwrap().to_owned();
+    assert!(url.starts_with("https://"), "{ready}");
+    // 10: the broker was reached, and refuses the token.
+    let asked = |ca: &str| {
+        let arguments = ["whoami", "--url", &url, "--ca-file", ca, "--token-file", "token"];
+        home.run(&arguments, "").status.code()
+    };
+    assert_eq!(asked("first.crt"), Some(10));
+
+    put("tls.crt", "no PEM");
+    served.wait_for_log("certificate was refused");
+    assert_eq!(asked("first.crt"), Some(10));
+
+    put("tls.crt", &second.cert.pem());
+    put("tls.key", &second.signing_key.serialize_pem());
+    kill_process(served.pid(), Signal::HUP).unwrap();
+    served.wait_for_log("certificate was read again");
+    assert_eq!(asked("second.crt"), Some(10));
     served.stop();
 }
 

@@ -89,7 +89,9 @@ impl Broker {
 }
 
 fn base(text: &str) -> Result<Url, Failure> {
-    let url = Url::parse(text).map_err(|fault| Failure::usage(format!("`{text}`: {fault}")))?;
+    let url = Url::parse(text).map_err(|fault| {
+        Failure::usage(format!("`{text}` is no URL such as https://hallpass.example.com: {fault}"))
+    })?;
     if !is_secure(&url) {
         return Err(Failure::usage(format!(
             "`{text}` is neither https nor on loopback; a token would pass in the clear"

@@ -28,7 +28,7 @@ pub(crate) struct Get {
     /// Only the value of this field, without a newline; one credential must have it.
     #[arg(long, value_name = "NAME")]
     field: Option<String>,
-    /// Shows secrets on a terminal.
+    /// Shows secrets also on a terminal; a pipe or a file gets them anyway.
     #[arg(long)]
     reveal: bool,
 }

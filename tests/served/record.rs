@@ -171,18 +171,45 @@ fn client_that_is_gone_before_the_answer_is_recorded_as_undelivered() {
     let installation = Installation::new();
     let server = installation.serve();
     server.public.exchange(&installation.issuer.token(), &only("cloud")).ok();
-    // Holds the exchange at its durable step.
     let lock = Connection::open(installation.file("hallpass.db")).unwrap();
-    lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
-    let connection = send(&server, &installation.issuer.token(), &only("npm"));
-    eventually("the request to be read", || is_read(&connection).then_some(()));
 
-    drop(connection);
-    lock.execute_batch("ROLLBACK").unwrap();
+    // A request that is read, but has not come to its decision when the client goes, is dropped and issues nothing; so
+    // it takes a few until one is held at its durable step.
+    let undelivered = eventually("UNDELIVERED", || {
+        lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        let connection = send(&server, &installation.issuer.token(), &only("npm"));
+        eventually("the request to be read", || is_read(&connection).then_some(()));
+        drop(connection);
+        lock.execute_batch("ROLLBACK").unwrap();
+        server.entries("UNDELIVERED").pop()
+    });
 
-    let undelivered = eventually("UNDELIVERED", || server.entries("UNDELIVERED").pop());
     let issued = server.entries("ISSUED");
     assert!(issued.iter().any(|issued| issued["issuance"] == undelivered["issuance"]), "{undelivered}");
+}
+
+#[test]
+fn life_of_a_broker_is_in_its_ledger() {
+    let installation = Installation::new();
+    installation.serve().stop();
+    installation.set_secret("another", "value");
+    let server = installation.serve();
+
+    for (code, times) in [("STARTED", 2), ("STOPPED", 1), ("CONFIG_LOADED", 2), ("SECRET_SET", 2)] {
+        assert_eq!(server.entries(code).len(), times, "{code}");
+    }
+}
+
+#[test]
+fn reading_the_ledger_is_in_the_ledger() {
+    let installation = Installation::new();
+    let server = installation.serve();
+    server.ledger("repo:acme/payments");
+
+    let reads = server.entries("READ");
+
+    assert_eq!(reads[0]["result"]["reader"], "first-auditor", "{}", reads[0]);
+    assert!(!reads[0].to_string().contains("acme"), "what was asked is personal: {}", reads[0]);
 }
 
 #[test]

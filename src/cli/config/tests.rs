@@ -80,13 +80,21 @@ fn what_is_commented_out_can_be_switched_on() {
     assert_eq!(valid_until.to_string(), "2027-04-01T00:00:00Z");
 }
 
+/// What is spoiled, how, the code of the one finding, and the text at its place.
+type Spoiled<'a> = (&'a str, &'a str, &'static str, &'a str);
+
+#[track_caller]
+fn each_is_found(table: &[Spoiled<'_>]) {
+    for (from, to, code, place) in table {
+        let found = findings(from, to);
+        let [(found_code, at)] = found.as_slice() else { panic!("{to}: {found:?}") };
+        assert!(found_code == code && at.starts_with(place), "{to}: {found:?}");
+    }
+}
+
 #[test]
-fn every_mistake_is_named_with_its_place() {
-    let github = "github: { url: \"https://token.actions.githubusercontent.com\", profile: github-actions }";
-    let issuer = |more: &str| format!("github: {{ {more} }}");
-    let url = "url: \"https://token.actions.githubusercontent.com\"";
-    let table: &[(&str, &str, &str, &str)] = &[
-        // (from, to, code, the text at the place)
+fn mistakes_in_the_file_and_its_stores_are_named_with_their_place() {
+    each_is_found(&[
         ("policies: policies/", "polices: policies/", "unknown-key", "polices"),
         ("store: {", "store: { pool: 3, ", "unknown-key", "pool"),
         ("policies: policies/", "policies: policies/\npolicies: x/", "duplicate-key", "policies"),
@@ -100,6 +108,15 @@ fn every_mistake_is_named_with_its_place() {
         ("sqlite:hallpass.db", "sqlite::memory:", "store-url", "\"sqlite"),
         ("sqlite:hallpass.db", "hallpass.db", "store-url", "\"hallpass.db\""),
         ("sqlite:hallpass.db", "sqlite:", "store-url", "\"sqlite"),
+        ("{ file: sealing.key } ", "{ vault: { transit: x } } ", "not-yet", "vault"),
+        ("{ file: sealing.key } ", "{} ", "sealing-key", "{}"),
+        ("{ file: sealing.key } ", "{ file: a, env: B } ", "sealing-key", "{"),
+    ]);
+}
+
+#[test]
+fn mistakes_about_listeners_are_named_with_their_place() {
+    each_is_found(&[
         ("listen: 127.0.0.1:8440", "listen: unix:/run/hallpass.sock", "not-yet", "unix"),
         ("listen: 127.0.0.1:8440", "listen: localhost:8440", "address", "localhost"),
         ("listen: 127.0.0.1:8440", "listen: 127.0.0.1", "address", "127.0.0.1"),
@@ -119,9 +136,15 @@ fn every_mistake_is_named_with_its_place() {
         ("name: first-operator", "name: First", "name", "First"),
         ("name: first-operator", "name: first-auditor", "duplicate-name", "{"),
         (", file: operator.token", "", "missing-key", "{"),
-        ("{ file: sealing.key } ", "{ vault: { transit: x } } ", "not-yet", "vault"),
-        ("{ file: sealing.key } ", "{} ", "sealing-key", "{}"),
-        ("{ file: sealing.key } ", "{ file: a, env: B } ", "sealing-key", "{"),
+    ]);
+}
+
+#[test]
+fn mistakes_about_issuers_are_named_with_their_place() {
+    let github = "github: { url: \"https://token.actions.githubusercontent.com\", profile: github-actions }";
+    let issuer = |more: &str| format!("github: {{ {more} }}");
+    let url = "url: \"https://token.actions.githubusercontent.com\"";
+    each_is_found(&[
         (github, "GitHub: { url: \"https://a.test\", profile: generic }", "name", "GitHub"),
         (github, &issuer("profile: github-actions"), "missing-key", "{"),
         (github, &issuer(url), "missing-key", "{"),
@@ -167,6 +190,12 @@ fn every_mistake_is_named_with_its_place() {
             "type",
             "yes",
         ),
+    ]);
+}
+
+#[test]
+fn mistakes_about_ledger_and_limits_are_named_with_their_place() {
+    each_is_found(&[
         ("origin: hallpass.example.com/ledger ", "origin: \"a b\" ", "origin", "\"a"),
         ("origin: hallpass.example.com/ledger ", "origin: a+b ", "origin", "a+b"),
         ("retention_months: 36", "publish: /mnt/public", "not-yet", "publish"),
@@ -181,12 +210,7 @@ fn every_mistake_is_named_with_its_place() {
         ("mint: 8s", "mint: 20s", "deadline", "{"),
         ("shutdown: 30s", "shutdown: 1d", "too-large", "1d"),
         ("# Later versions", "backends: {}\n# Later versions", "not-yet", "backends"),
-    ];
-    for (from, to, code, place) in table {
-        let found = findings(from, to);
-        let [(found_code, at)] = found.as_slice() else { panic!("{to}: {found:?}") };
-        assert!(found_code == code && at.starts_with(place), "{to}: {found:?}");
-    }
+    ]);
 }
 
 #[test]

@@ -242,6 +242,9 @@ impl Audit {
             Verdict::Consistent
         };
         match &verdict {
+            Verdict::Anchored if anchored + 1 == size => {
+                notes.push(format!("entry {anchored} is newer than any anchor"));
+            }
             Verdict::Anchored if anchored < size => {
                 notes.push(format!("entries {anchored} to {} are newer than any anchor", size - 1));
             }

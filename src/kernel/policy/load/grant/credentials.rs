@@ -162,7 +162,7 @@ fn ttl(findings: &mut Findings<'_>, kind: Kind, node: Option<&Node>) -> Option<O
     let Some(node) = node else { return Some(Some(greatest)) };
     let ttl = findings.duration(node)?;
     if ttl < least || ttl > greatest {
-        let message = format!("a `{}` credential cannot live for that long", kind.as_str());
+        let message = format!("a credential of kind `{}` cannot live for that long", kind.as_str());
         findings.at(node, "ttl", message, format!("write {}s to {}s", least.as_secs(), greatest.as_secs()));
         return None;
     }

@@ -134,7 +134,7 @@ fn condition(
     if spec.is_none() && !profile.open {
         let names = profile.claims.iter().map(|claim| claim.name);
         let remedy = nearest(root, names).map_or_else(
-            || format!("see the claims of the profile `{}` in the manual", profile.name),
+            || "see the claims of a real token by `hallpass whoami --token-file FILE`".to_owned(),
             |near| format!("did you mean `{near}`?"),
         );
         let message = format!("tokens of the profile `{}` have no claim `{root}`", profile.name);

@@ -1,0 +1,296 @@
+//! What an exchange costs, measured on what a user runs: the release binary, its own installation on disk, a CI issuer
+//! on loopback, distinct RS256 tokens minted beforehand, one sealed credential each. Plain HTTP/1.1 over loopback, and
+//! client, issuer and broker share the machine, so the figures are a floor. `GET /livez` at the same connection counts
+//! shows what the transport alone costs. It ends by itself in about a minute and asserts nothing about speed.
+//!
+//! Run it with `cargo bench --bench exchange`.
+
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a benchmark prints what it found and ends at the first thing that is not as it should be"
+)]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    process::{Child, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::Installation;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinSet,
+};
+
+#[expect(dead_code, unused_imports, reason = "the tests' kit serves more than this")]
+#[path = "../tests/served/support/mod.rs"]
+mod support;
+
+fn main() {
+    // Cargo also builds and runs benchmarks as tests (`cargo test --benches`); nothing is measured there.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    let installation = Installation::new();
+    let tokens = Arc::new(Tokens::mint(&installation));
+
+    let first = Broker::start(&installation).stop();
+    let mut later: Vec<Duration> = (0..LATER_STARTS).map(|_| Broker::start(&installation).stop()).collect();
+    later.sort_unstable();
+    println!("start to ready: first {first:.0?}, later {:.0?} (median)", later[later.len() / 2]);
+
+    let broker = Broker::start(&installation);
+    println!("resident idle: {} kB", broker.resident_kb());
+    println!("connections  exchanges/s      p50      p99    livez/s  ratio");
+    let mut waste = BTreeMap::new();
+    for connections in CONNECTIONS {
+        let exchanges = measure(&broker, connections, &Load::Exchange(Arc::clone(&tokens)));
+        let lives = measure(&broker, connections, &Load::Livez);
+        println!(
+            "{connections:>11}  {:>11.0}  {:>7.2?}  {:>7.2?}  {:>9.0}  {:>5.1}",
+            exchanges.per_second(),
+            exchanges.quantile(50),
+            exchanges.quantile(99),
+            lives.per_second(),
+            lives.per_second() / exchanges.per_second(),
+        );
+        for (what, count) in exchanges.waste.into_iter().chain(lives.waste) {
+            *waste.entry(what).or_insert(0) += count;
+        }
+    }
+    println!("not counted: {waste:?}");
+    println!("resident after: {} kB", broker.resident_kb());
+    broker.stop();
+}
+
+/// What is asked.
+#[derive(Clone)]
+enum Load {
+    Exchange(Arc<Tokens>),
+    Livez,
+}
+
+/// Distinct tokens of a permitted job; each is handed out once.
+struct Tokens {
+    tokens: Vec<String>,
+    next: AtomicUsize,
+}
+
+impl Tokens {
+    fn mint(installation: &Installation) -> Self {
+        let start = Instant::now();
+        drop(installation.issuer.token());
+        let issuer = &installation.issuer;
+        let mint_some = || {
+            let mut minted = Vec::new();
+            while minted.len() < TOKENS / 2 && start.elapsed() < MINTING {
+                minted.push(issuer.token());
+            }
+            minted
+        };
+        let tokens = std::thread::scope(|scope| {
+            let halves = [scope.spawn(mint_some), scope.spawn(mint_some)];
+            halves.map(|half| half.join().unwrap()).concat()
+        });
+        println!("{} tokens of {} bytes, minted in {:.1?}", tokens.len(), tokens[0].len(), start.elapsed());
+        Self { tokens, next: AtomicUsize::new(0) }
+    }
+
+    fn take(&self) -> Option<&str> {
+        self.tokens.get(self.next.fetch_add(1, Ordering::Relaxed)).map(String::as_str)
+    }
+}
+
+/// A running `hallpass serve`.
+struct Broker {
+    process: Child,
+    address: SocketAddr,
+    start_to_ready: Duration,
+}
+
+impl Broker {
+    /// Starts it and reads its output until the line that says ready.
+    fn start(installation: &Installation) -> Self {
+        let mut command = installation.command(&["serve"]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let start = Instant::now();
+        let mut process = command.spawn().unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let ready = lines.find(|line| line.starts_with("hallpass ready ")).unwrap();
+        let start_to_ready = start.elapsed();
+        std::thread::spawn(move || lines.for_each(drop));
+        let (_, rest) = ready.split_once("public=http://").unwrap();
+        let address = rest.split(' ').next().unwrap().parse().unwrap();
+        Self { process, address, start_to_ready }
+    }
+
+    /// Stops it in order; answers how long it took from start to ready.
+    fn stop(mut self) -> Duration {
+        kill_process(Pid::from_child(&self.process), Signal::TERM).unwrap();
+        assert!(self.process.wait().unwrap().success());
+        self.start_to_ready
+    }
+
+    fn resident_kb(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+}
+
+/// What one load did.
+#[derive(Default)]
+struct Outcome {
+    elapsed: Duration,
+    latencies: Vec<Duration>,
+    waste: BTreeMap<String, u64>,
+}
+
+impl Outcome {
+    fn per_second(&self) -> f64 {
+        let answers = u32::try_from(self.latencies.len()).unwrap();
+        f64::from(answers) / self.elapsed.as_secs_f64()
+    }
+
+    /// Expects sorted latencies.
+    fn quantile(&self, percent: usize) -> Duration {
+        let last = self.latencies.len().checked_sub(1).unwrap();
+        self.latencies[last * percent / 100]
+    }
+}
+
+/// Asks on so many connections, one request at a time on each, until the time is up or no token is left.
+fn measure(broker: &Broker, connections: usize, load: &Load) -> Outcome {
+    let address = broker.address;
+    support::runtime().block_on(async {
+        let start = Instant::now();
+        let mut clients = JoinSet::new();
+        for _ in 0..connections {
+            clients.spawn(ask(address, load.clone(), start + LOAD));
+        }
+        let mut all = Outcome::default();
+        for outcome in clients.join_all().await {
+            all.latencies.extend(outcome.latencies);
+            for (what, count) in outcome.waste {
+                *all.waste.entry(what).or_insert(0) += count;
+            }
+        }
+        all.elapsed = start.elapsed();
+        all.latencies.sort_unstable();
+        all
+    })
+}
+
+/// One client. A latency is from the request's first byte to the answer's last, a reconnect included.
+async fn ask(address: SocketAddr, load: Load, end: Instant) -> Outcome {
+    let mut outcome = Outcome::default();
+    let mut kept: Option<TcpStream> = None;
+    while Instant::now() < end {
+        let request = match &load {
+            Load::Exchange(tokens) => {
+                let Some(token) = tokens.take() else { break };
+                exchange_request(token)
+            }
+            Load::Livez => "GET /livez HTTP/1.1\r\nhost: hallpass.test\r\n\r\n".to_owned(),
+        };
+        let start = Instant::now();
+        let mut is_again = false;
+        loop {
+            let mut stream = match kept.take() {
+                Some(stream) => stream,
+                None => connect(address).await,
+            };
+            match answer(&mut stream, &request).await {
+                // The broker ends a connection 500 ms after its first token; a request may cross that on the wire.
+                None if !is_again => is_again = true,
+                None => panic!("two connections in a row ended without an answer"),
+                Some(answer) => {
+                    if answer.status == 200 {
+                        outcome.latencies.push(start.elapsed());
+                    } else {
+                        *outcome.waste.entry(format!("status {}", answer.status)).or_insert(0) += 1;
+                    }
+                    kept = (!answer.is_last).then_some(stream);
+                    break;
+                }
+            }
+        }
+        if is_again {
+            *outcome.waste.entry("reconnected and sent again".to_owned()).or_insert(0) += 1;
+        }
+    }
+    outcome
+}
+
+async fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+fn exchange_request(token: &str) -> String {
+    let length = BODY.len();
+    format!(
+        "POST /v1/exchange HTTP/1.1\r\nhost: hallpass.test\r\nauthorization: Bearer {token}\r\n\
+         content-type: application/json\r\ncontent-length: {length}\r\n\r\n{BODY}"
+    )
+}
+
+struct Answer {
+    status: u16,
+    is_last: bool,
+}
+
+/// Sends a request and reads its answer whole; nothing where the connection ended first.
+async fn answer(stream: &mut TcpStream, request: &str) -> Option<Answer> {
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut bytes = Vec::with_capacity(8 * 1024);
+    loop {
+        if let Some(at) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+            let head = std::str::from_utf8(&bytes[..at]).unwrap().to_ascii_lowercase();
+            let length: usize = field(&head, "content-length").unwrap().parse().unwrap();
+            while bytes.len() < at + 4 + length {
+                assert_ne!(stream.read_buf(&mut bytes).await.unwrap(), 0, "half an answer: {head}");
+            }
+            let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+            return Some(Answer { status, is_last: field(&head, "connection") == Some("close") });
+        }
+        match stream.read_buf(&mut bytes).await {
+            Ok(1..) => {}
+            Ok(0) | Err(_) => return None,
+        }
+    }
+}
+
+fn field<'head>(head: &'head str, name: &str) -> Option<&'head str> {
+    head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+/// One sealed credential of the kit's sample grant.
+const BODY: &str = r#"{"grants":[{"name":"deploy","credentials":["npm"]}]}"#;
+
+const CONNECTIONS: [usize; 3] = [1, 8, 32];
+
+/// How long each load lasts; six of them and the minting stay under a minute.
+const LOAD: Duration = Duration::from_secs(6);
+
+const LATER_STARTS: usize = 5;
+
+/// More than a small machine uses in three loads; tokens live five minutes.
+const TOKENS: usize = 40_000;
+
+/// How long minting may take; a slow machine uses fewer tokens too.
+const MINTING: Duration = Duration::from_secs(15);
