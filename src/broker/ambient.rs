@@ -29,12 +29,16 @@ pub enum Entropy {
 }
 
 impl Clock {
-    /// The time now.
+    /// The time now, in whole milliseconds: the ledger keeps no more, and what an answer says must be what an entry
+    /// says.
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
     pub fn now(&self) -> Timestamp {
         match self {
             Self::Manual(moment) => *moment.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
-            Self::System => Timestamp::now(),
+            Self::System => {
+                let now = Timestamp::now();
+                Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
+            }
         }
     }
 }

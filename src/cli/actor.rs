@@ -60,10 +60,8 @@ impl Actor {
     ///
     /// [`Exit::Internal`] where it cannot be made.
     pub(crate) fn entry(&self, code: EntryCode, result: Value) -> Result<Entry, Failure> {
-        let mut members = json!({ "reader": Self::name() });
-        if code != EntryCode::Read && code != EntryCode::Exported {
-            members = json!({ "by": Self::name() });
-        }
+        let role = if matches!(code, EntryCode::Read | EntryCode::Exported) { "reader" } else { "by" };
+        let mut members = json!({ role: Self::name() });
         if let (Value::Object(members), Value::Object(more)) = (&mut members, result) {
             members.extend(more);
         }

@@ -3,7 +3,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     config::Config,
@@ -51,6 +51,16 @@ impl ConfigCommand {
 
 impl Check {
     fn run(self) -> Done {
+        match self.look() {
+            Err(failure) if self.output == Output::Json && !failure.findings.is_empty() => {
+                output::json(&json!({ "ok": false, "findings": shown(&failure.findings) }))?;
+                Err(Failure::silent(failure.exit))
+            }
+            done => done,
+        }
+    }
+
+    fn look(&self) -> Done {
         let config = Config::load(self.config.as_deref())?;
         let mut findings = files(&config);
         findings.extend(listeners(&config));
@@ -81,6 +91,15 @@ impl Check {
             }
         }
     }
+}
+
+fn shown(findings: &[Finding]) -> Vec<Value> {
+    let shown = |Finding { file, line, column, code, message, remedy }: &Finding| {
+        json!({
+            "file": file, "line": line, "column": column, "code": code, "message": message, "remedy": remedy,
+        })
+    };
+    findings.iter().map(shown).collect()
 }
 
 fn counted(count: usize, what: &str) -> String {

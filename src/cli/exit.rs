@@ -40,6 +40,8 @@ pub(crate) struct Failure {
     pub(crate) exit: Exit,
     /// What to tell, on stderr; empty where everything was told already.
     pub(crate) message: String,
+    /// The mistakes in files that it tells of, where it does.
+    pub(crate) findings: Vec<Finding>,
 }
 
 /// What a command comes to.
@@ -72,7 +74,7 @@ impl From<Exit> for ExitCode {
 impl Failure {
     /// A bad end with its sentence.
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into() }
+        Self { exit, message: message.into(), findings: Vec::new() }
     }
 
     /// Wrong usage or configuration.
@@ -88,7 +90,7 @@ impl Failure {
     /// Mistakes in files, one a paragraph.
     pub(crate) fn findings(exit: Exit, findings: &[Finding]) -> Self {
         let shown: Vec<String> = findings.iter().map(ToString::to_string).collect();
-        Self::new(exit, shown.join("\n"))
+        Self { findings: findings.to_vec(), ..Self::new(exit, shown.join("\n")) }
     }
 
     /// A file that cannot be read or written.

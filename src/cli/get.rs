@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::{
-    client::{Broker, token},
+    client::{Broker, shown, token},
     exit::{Done, Exit, Failure},
     output, process,
 };
@@ -55,6 +55,8 @@ impl Get {
         let body = json!({ "grants": [grant] });
         let answer = process::runtime()?.block_on(caller.post("/v1/exchange", &token, &body))?;
         match &self.field {
+            // A person wants to see the credentials; a program gets the whole answer.
+            None if output::is_terminal() => output::bytes(for_people(&answer.body)?.expose()),
             None => {
                 output::bytes(answer.body.expose())?;
                 output::data("\n")
@@ -62,6 +64,31 @@ impl Get {
             Some(field) => output::bytes(one_field(&answer.body, field)?.expose()),
         }
     }
+}
+
+/// The credentials, a line each and one a field.
+fn for_people(body: &Secret) -> Result<Secret, Failure> {
+    let not_ours = || Failure::new(Exit::Unreachable, "the answer is not a broker's");
+    let answer: Value = serde_json::from_slice(body.expose()).map_err(|_| not_ours())?;
+    let issuances = answer.get("issuances").and_then(Value::as_array).ok_or_else(not_ours)?;
+    let mut text = String::with_capacity(body.len());
+    for issuance in issuances {
+        let member = |name: &str| issuance.get(name).and_then(Value::as_str).map(shown);
+        let end =
+            member("expires_at").map_or_else(|| "never ends by itself".to_owned(), |at| format!("ends {at}"));
+        text.push_str(&format!(
+            "{}/{} ({}), {end}\n",
+            member("grant").unwrap_or_default(),
+            member("credential").unwrap_or_default(),
+            member("id").unwrap_or_default()
+        ));
+        let fields = issuance.get("fields").and_then(Value::as_object).ok_or_else(not_ours)?;
+        for (name, value) in fields {
+            let value = value.as_str().ok_or_else(not_ours)?;
+            text.push_str(&format!("  {}: {value}\n", shown(name)));
+        }
+    }
+    Ok(Secret::from_text(text))
 }
 
 /// The value of a field that exactly one credential has.
@@ -86,6 +113,16 @@ mod tests {
 
     fn body(issuances: &Value) -> Secret {
         Secret::from_text(json!({ "issuances": issuances }).to_string())
+    }
+
+    #[test]
+    fn a_person_sees_each_credential_with_its_end() {
+        let body = body(&json!([
+            { "id": "iss_1", "grant": "g", "credential": "npm", "fields": { "value": "x" }, "expires_at": null },
+            { "id": "iss_2", "grant": "g", "credential": "api", "fields": { "token": "y" }, "expires_at": "2027-01-13T10:05:00Z" },
+        ]));
+        let text = "g/npm (iss_1), never ends by itself\n  value: x\ng/api (iss_2), ends 2027-01-13T10:05:00Z\n  token: y\n";
+        assert_eq!(for_people(&body).unwrap().expose_text(), Some(text));
     }
 
     #[test]

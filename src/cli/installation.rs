@@ -45,8 +45,8 @@ pub(crate) fn sealing_key(config: &Config) -> Result<Arc<SealingKey>, Finding> {
 ///
 /// # Errors
 ///
-/// [`Exit::Usage`] where it is absent, another's, sealed with another key, or of another ledger than the configuration
-/// says; [`Exit::Integrity`] where it is damaged.
+/// [`super::exit::Exit::Usage`] where it is absent, another's, sealed with another key, or of another ledger than the configuration
+/// says; [`super::exit::Exit::Integrity`] where it is damaged.
 pub(crate) fn open_store(config: &Config, options: Options) -> Result<Arc<Sqlite>, Failure> {
     let sealing = sealing_key(config)?;
     if Sqlite::inspect(&config.store)?.origin() != config.ledger.origin {
@@ -123,7 +123,7 @@ fn token_digest(file: &NamedFile) -> Result<Digest, Finding> {
 ///
 /// # Errors
 ///
-/// One finding an issuer whose authorities cannot be read; [`Exit::Usage`] otherwise.
+/// One finding an issuer whose authorities cannot be read; [`super::exit::Exit::Usage`] otherwise.
 pub(crate) fn issuer_keys(
     config: &Config,
     now: Arc<dyn Fn() -> Timestamp + Send + Sync>,

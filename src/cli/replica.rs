@@ -4,12 +4,17 @@
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use serde_json::json;
-use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::Instant};
+use tokio::{
+    net::TcpListener,
+    sync::{Mutex, watch},
+    task::JoinSet,
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     actor::new_replica,
-    config::Config,
+    config::{Config, Listener},
     exit::{Exit, Failure},
     installation,
     serve::{
@@ -40,7 +45,10 @@ const REFRESH_SWEEPS: u32 = 30;
 /// How often certificates are looked at.
 const LOOK_AT_FILES: Duration = Duration::from_secs(1);
 
-/// The sockets, bound before anything is served.
+/// The head that was seen: kept every few seconds, and once more at the end, never by both at once.
+type Kept = Arc<Mutex<Seen>>;
+
+/// The sockets, bound before anything is recorded or served.
 pub(crate) struct Listeners {
     /// Of pipeline steps.
     pub(crate) public: TcpListener,
@@ -58,7 +66,7 @@ pub(crate) struct Replica {
     reload: Reload,
     certificates: Vec<Arc<Certificate>>,
     accepted: watch::Receiver<Option<Digest>>,
-    seen: Option<Arc<tokio::sync::Mutex<Seen>>>,
+    seen: Option<Kept>,
     /// The public listener's address.
     pub(crate) public: SocketAddr,
     /// The admin listener's address.
@@ -89,74 +97,61 @@ impl Replica {
     /// # Errors
     ///
     /// [`Exit::Usage`] for what the operator must mend; [`Exit::Integrity`] for a ledger that was set back.
-    pub(crate) async fn start(config: &Config, listeners: Listeners) -> Result<Self, Failure> {
+    pub(crate) async fn start(
+        config: &Config,
+        listeners: impl Future<Output = Result<Listeners, Failure>>,
+    ) -> Result<Self, Failure> {
         let admin_tokens = installation::admin_tokens(config)
             .map_err(|findings| Failure::findings(Exit::Usage, &findings))?;
-        let tls = [&config.public, &config.admin]
-            .map(|listener| listener.tls.as_ref().map(Certificate::load).transpose());
-        let [public_tls, admin_tls] = tls;
-        let (public_tls, admin_tls) = (public_tls?, admin_tls?);
+        let certificate = |listener: &Listener| listener.tls.as_ref().map(Certificate::load).transpose();
+        let (public_tls, admin_tls) = (certificate(&config.public)?, certificate(&config.admin)?);
         let keys = Arc::new(installation::issuer_keys(config, Arc::new(|| Clock::System.now()))?);
         let options = Options { single_writer_lock: true, ..Options::default() };
-        let sealing = installation::sealing_key(config)?;
         let store = installation::open_store(config, options)?;
-        let assertion_key = store.assertion_key().ok_or_else(sealed_keys_missing)?;
-        let assertions = Assertions::new(&config.assertions_issuer, assertion_key)
-            .map_err(|fault| Failure::new(Exit::Integrity, fault.to_string()))?;
-        let assertions = Arc::new(assertions);
-        let sealed = Sealed::new(Arc::clone(&store) as Arc<_>, sealing);
-        let minters: Minters = HashMap::from([
-            (Kind::Oidc, Arc::new(Oidc::new(Arc::clone(&assertions))) as Arc<dyn Minter>),
-            (Kind::Sealed, Arc::new(sealed) as Arc<dyn Minter>),
-        ]);
-        let broker = Broker::new(Parts {
-            settings: settings(config, &store)?,
-            ambient: Ambient { clock: Clock::System, entropy: Entropy::Os },
-            store: Arc::clone(&store) as Arc<_>,
-            keys: Arc::clone(&keys) as Arc<_>,
-            minters,
-        });
+        let (broker, assertions) = wire(config, &store, &keys)?;
         let seen = guard(config, &store, &broker).await?;
+        // Only now: whoever starts a second `serve` shall hear of the database, not of a port.
+        let listeners = listeners.await?;
+        let (public, admin) = (address(&listeners.public)?, address(&listeners.admin)?);
+        record_start(config, &broker).await?;
+
+        let limits = http::Limits {
+            per_source_per_second: config.limits.per_source_per_second,
+            in_flight: config.limits.in_flight,
+        };
         let floor = Arc::new(http::Floor {
             broker: Arc::clone(&broker),
-            limits: http::Limits {
-                per_source_per_second: config.limits.per_source_per_second,
-                in_flight: config.limits.in_flight,
-            },
+            limits,
             openid_configuration: assertions.openid_configuration(),
             jwks: assertions.jwks(),
             admin_tokens,
         });
-        let (public, admin) = (address(&listeners.public)?, address(&listeners.admin)?);
-        record_start(config, &broker).await?;
-
-        let follower =
-            Follower::new(Arc::clone(&broker), Arc::clone(&store), PolicySource::new(&config.policies));
-        let (reload, accepted) = (follower.reload(), follower.accepted());
         let stop = CancellationToken::new();
-        let mut serving = JoinSet::new();
-        let server_config =
+        let tls =
             |certificate: &Option<Arc<Certificate>>| certificate.as_ref().map(Certificate::server_config);
+        let mut serving = JoinSet::new();
         let router = http::public_router(Arc::clone(&floor));
-        serving.spawn(http::serve(listeners.public, router, server_config(&public_tls), stop.clone()));
+        serving.spawn(http::serve(listeners.public, router, tls(&public_tls), stop.clone()));
         let router = http::admin_router(floor);
-        serving.spawn(http::serve(listeners.admin, router, server_config(&admin_tls), stop.clone()));
+        serving.spawn(http::serve(listeners.admin, router, tls(&admin_tls), stop.clone()));
+
+        let source = PolicySource::new(&config.policies);
+        let follower = Follower::new(Arc::clone(&broker), Arc::clone(&store), source);
+        let (reload, accepted) = (follower.reload(), follower.accepted());
         let certificates: Vec<_> = [public_tls, admin_tls].into_iter().flatten().collect();
-        let seen = seen.map(|seen| Arc::new(tokio::sync::Mutex::new(seen)));
         let mut chores = JoinSet::new();
         chores.spawn(follower.follow());
         chores.spawn(sweep(Arc::clone(&broker), keys));
+        chores.spawn(look_at_certificates(certificates.clone()));
         if let Some(seen) = &seen {
             chores.spawn(keep_head(Arc::clone(seen), Arc::clone(&store)));
         }
-        if !certificates.is_empty() {
-            chores.spawn(look_at_certificates(certificates.clone()));
-        }
+        let listeners = serving;
         Ok(Self {
             broker,
             store,
             stop,
-            listeners: serving,
+            listeners,
             chores,
             reload,
             certificates,
@@ -244,6 +239,31 @@ fn sealed_keys_missing() -> Failure {
     Failure::new(Exit::Internal, "the store was opened without its keys")
 }
 
+/// The broker with its minters, and the signer that others check us by.
+fn wire(
+    config: &Config,
+    store: &Arc<Sqlite>,
+    keys: &Arc<IssuerKeys>,
+) -> Result<(Arc<Broker>, Arc<Assertions>), Failure> {
+    let key = store.assertion_key().ok_or_else(sealed_keys_missing)?;
+    let assertions = Assertions::new(&config.assertions_issuer, key)
+        .map_err(|fault| Failure::new(Exit::Integrity, fault.to_string()))?;
+    let assertions = Arc::new(assertions);
+    let sealed = Sealed::new(Arc::clone(store) as Arc<_>, installation::sealing_key(config)?);
+    let minters: Minters = HashMap::from([
+        (Kind::Oidc, Arc::new(Oidc::new(Arc::clone(&assertions))) as Arc<dyn Minter>),
+        (Kind::Sealed, Arc::new(sealed) as Arc<dyn Minter>),
+    ]);
+    let broker = Broker::new(Parts {
+        settings: settings(config, store)?,
+        ambient: Ambient { clock: Clock::System, entropy: Entropy::Os },
+        store: Arc::clone(store) as Arc<_>,
+        keys: Arc::clone(keys) as Arc<_>,
+        minters,
+    });
+    Ok((broker, assertions))
+}
+
 fn settings(config: &Config, store: &Sqlite) -> Result<Settings, Failure> {
     let ambient = Ambient { clock: Clock::System, entropy: Entropy::Os };
     Ok(Settings {
@@ -259,10 +279,10 @@ fn settings(config: &Config, store: &Sqlite) -> Result<Settings, Failure> {
 
 /// Looks whether the ledger is the one that was seen last. A ledger that was set back gets ALERT_ROLLBACK, if it can
 /// be written, and is not served.
-async fn guard(config: &Config, store: &Arc<Sqlite>, broker: &Broker) -> Result<Option<Seen>, Failure> {
+async fn guard(config: &Config, store: &Arc<Sqlite>, broker: &Broker) -> Result<Option<Kept>, Failure> {
     let Some(path) = &config.ledger.seen else { return Ok(None) };
     let rollback = match Seen::check(path, store).await {
-        Ok(seen) => return Ok(Some(seen)),
+        Ok(seen) => return Ok(Some(Arc::new(Mutex::new(seen)))),
         Err(rollback) => rollback,
     };
     let message = rollback.to_string();
@@ -327,7 +347,7 @@ async fn sweep(broker: Arc<Broker>, keys: Arc<IssuerKeys>) {
     }
 }
 
-async fn keep_head(seen: Arc<tokio::sync::Mutex<Seen>>, store: Arc<Sqlite>) {
+async fn keep_head(seen: Kept, store: Arc<Sqlite>) {
     loop {
         seen.lock().await.keep(&store).await;
         tokio::time::sleep(seen::EVERY).await;

@@ -31,6 +31,7 @@ impl Whoami {
     ///
     /// As the contract's exit codes say.
     pub(crate) fn run(self) -> Done {
+        process::harden()?;
         let caller = self.broker.caller()?;
         let token = token(&self.token_file)?;
         let answer = process::runtime()?.block_on(caller.get("/v1/whoami", Some(&token)))?;

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | `ALERT_POLICY_REJECTED` | a policy set was refused; the one before stays | `result {digest, findings, first}` |
 //! | `ALERT_ROLLBACK` | the database is behind, or beside, a head that was seen | `result {seen, found}` |
-//! | `CONFIG_LOADED` | a broker read its configuration | `result` |
+//! | `CONFIG_LOADED` | a broker read its configuration | `result {digest, url, issuers, admin_tokens}` |
 //! | `DENIED` | a request was refused, once a decision or an authentic token | `decision`, `subject`, `policy {digest, commit}`, `request {id, grants}`, `result {code, reason, tried}`, `token`, `commitments` |
 //! | `DRY_RUN` | a dry run was decided | as `DENIED`, `result {would_issue}` |
 //! | `EXPORTED` | somebody exported the ledger | `result {reader, size}` |
@@ -17,10 +17,10 @@
 //! | `POLICY_REJECTED` | a policy set was refused | `result {digest, findings, first}` |
 //! | `READ` | somebody read the ledger: once a query, once a reader and hour for single entries | `result {reader, what}`, `commitments {query}` |
 //! | `RELEASED` | a job gave back what nobody can revoke | `decision`, `issuance`, `policy {grant}`, `request {credential, by}`, `result {usable_until}` |
-//! | `SECRET_REMOVED` | a sealed secret was removed | `result` |
-//! | `SECRET_SET` | a sealed secret was set | `result` |
-//! | `STARTED` | a broker serves from now on | `result` |
-//! | `STOPPED` | a broker ended in order | `result` |
+//! | `SECRET_REMOVED` | a sealed secret was removed | `result {by, secret, version}` |
+//! | `SECRET_SET` | a sealed secret was set | `result {by, secret, version, fields}`, the fields' names |
+//! | `STARTED` | a broker serves from now on | `result {version, rollback}`, guarded or unguarded |
+//! | `STOPPED` | a broker ended in order | `result {drained}` |
 //! | `SUMMARY` | refusals of a minute that are no entries of their own | `result {of, issuer, project, count, first, last, sample}` |
 //! | `UNDELIVERED` | the answer could not be written to the job | as `ISSUED`, `result {usable_until}` |
 //!

@@ -1,5 +1,7 @@
 //! The order of checks: each request here has two faults, and the one that the contract looks at first is told.
 
+use std::fs;
+
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
@@ -41,6 +43,25 @@ fn first_fault_wins_before_the_token() {
     for (name, status, code, call) in told {
         expect(name, status, code, &call.send());
     }
+}
+
+#[test]
+fn source_rate_before_body_size() {
+    let installation = Installation::new();
+    let right = fs::read_to_string(installation.file("hallpass.yaml")).unwrap();
+    let slow = right.replace("per_source_per_second: 100000", "per_source_per_second: 1");
+    assert_ne!(slow, right);
+    installation.write("hallpass.yaml", &slow);
+    let server = installation.serve();
+    let call = || server.public.call("POST", "/v1/exchange").body(&"x".repeat(33 * 1024)).send();
+
+    let answers = [(); 4].map(|()| call());
+
+    // The machine may be slow enough for a second to pass now and then, not for all of them.
+    let limited = answers.iter().find(|answer| answer.status == 429).unwrap();
+    limited.problem(429, "rate_limited");
+    answers.iter().find(|answer| answer.status == 413).unwrap();
+    assert_eq!(server.public.get("/livez").send().status, 200, "it depends on nothing");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
 
@@ -121,6 +121,52 @@ fn client_that_hangs_up_is_recorded_as_undelivered() {
     for entry in undelivered {
         assert!(issued.iter().any(|issued| issued["issuance"] == entry["issuance"]), "{entry}");
     }
+}
+
+#[test]
+fn client_that_is_gone_before_the_answer_is_recorded_as_undelivered() {
+    let installation = Installation::new();
+    let server = installation.serve();
+    server.public.exchange(&installation.issuer.token(), &only("cloud")).ok();
+    let lock = Connection::open(installation.file("hallpass.db")).unwrap();
+
+    // A request that is read, but has not come to its decision when the client goes, is dropped and issues nothing; so
+    // it takes a few until one is held at its durable step.
+    let undelivered = eventually("UNDELIVERED", || {
+        lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        let connection = send(&server, &installation.issuer.token(), &only("npm"));
+        eventually("the request to be read", || is_read(&connection).then_some(()));
+        drop(connection);
+        lock.execute_batch("ROLLBACK").unwrap();
+        server.entries("UNDELIVERED").pop()
+    });
+
+    let issued = server.entries("ISSUED");
+    assert!(issued.iter().any(|issued| issued["issuance"] == undelivered["issuance"]), "{undelivered}");
+}
+
+#[test]
+fn life_of_a_broker_is_in_its_ledger() {
+    let installation = Installation::new();
+    installation.serve().stop();
+    installation.set_secret("another", "value");
+    let server = installation.serve();
+
+    for (code, times) in [("STARTED", 2), ("STOPPED", 1), ("CONFIG_LOADED", 2), ("SECRET_SET", 2)] {
+        assert_eq!(server.entries(code).len(), times, "{code}");
+    }
+}
+
+#[test]
+fn reading_the_ledger_is_in_the_ledger() {
+    let installation = Installation::new();
+    let server = installation.serve();
+    server.ledger("repo:acme/payments");
+
+    let reads = server.entries("READ");
+
+    assert_eq!(reads[0]["result"]["reader"], "first-auditor", "{}", reads[0]);
+    assert!(!reads[0].to_string().contains("acme"), "what was asked is personal: {}", reads[0]);
 }
 
 #[test]
@@ -259,6 +305,18 @@ fn send(server: &Server, token: &str, body: &Value) -> TcpStream {
     )
     .unwrap();
     connection
+}
+
+/// Whether the peer's process has taken all that was sent: its receive queue, as the kernel shows it, is empty.
+fn is_read(connection: &TcpStream) -> bool {
+    let shown = |address: SocketAddr| format!(":{:04X}", address.port());
+    let (ours, theirs) = (shown(connection.local_addr().unwrap()), shown(connection.peer_addr().unwrap()));
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let peer = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).find(|columns| {
+        columns.get(1).is_some_and(|local| local.ends_with(&theirs))
+            && columns.get(2).is_some_and(|remote| remote.ends_with(&ours))
+    });
+    peer.is_some_and(|columns| columns[4].ends_with(":00000000"))
 }
 
 fn contains(bytes: &[u8], wanted: &[u8]) -> bool {

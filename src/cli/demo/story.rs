@@ -130,7 +130,7 @@ fn the_refusal(answer: &Answered, entries: &[Value]) -> Result<Vec<String>, Fail
     let failed = tried.get("failed").map_or_else(String::new, Value::to_string);
     Ok(vec![
         format!("REFUSED: {} {}, the same job on {OTHER_REF}", status(answer, 403)?, text(answer.body.get("code"))),
-        "  It is told no more, and as much of a grant that does not exist: who probes learns nothing of the policy."
+        "  It is told no more, and the same of a grant that does not exist: whoever probes learns nothing of policy."
             .to_owned(),
         format!("  The ledger knows it all: rule {}, failed {failed}, {}", text(tried.get("rule")), text(decision)),
     ])
@@ -139,7 +139,7 @@ fn the_refusal(answer: &Answered, entries: &[Value]) -> Result<Vec<String>, Fail
 fn the_replay(answer: &Answered) -> Result<Vec<String>, Failure> {
     Ok(vec![
         format!("REPLAYED: {} {}, the first token again", status(answer, 409)?, text(answer.body.get("code"))),
-        "  Whoever steals a used token has stolen nothing: each is good once a credential, also after a restart."
+        "  Whoever steals a used token has nothing: each is good once for a credential, also after a restart."
             .to_owned(),
     ])
 }

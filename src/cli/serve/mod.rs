@@ -65,8 +65,7 @@ impl Serve {
 
 async fn serve(config: &Config) -> Done {
     let mut signals = Signals::listen()?;
-    let listeners = Listeners::bind(config).await?;
-    let mut replica = Replica::start(config, listeners).await?;
+    let mut replica = Replica::start(config, Listeners::bind(config)).await?;
     tracing::info!(public = %replica.public, admin = %replica.admin, "listening; ready once a policy set is accepted");
     let mut is_told = false;
     let fault = loop {

@@ -318,9 +318,7 @@ fn collect(stream: impl Read + Send + 'static, logs: &Arc<Mutex<String>>) {
 
 /// The addresses of both listeners, public first, on the line that says ready.
 fn ready_ports(line: &str) -> Option<[SocketAddr; 2]> {
-    if !line.contains("ready") {
-        return None;
-    }
+    let line = line.strip_prefix("hallpass ready ")?;
     let addresses: Vec<SocketAddr> = line
         .split(|each: char| !(each.is_ascii_digit() || each == '.' || each == ':'))
         .filter_map(|word| word.trim_matches([':', '.']).parse().ok())
