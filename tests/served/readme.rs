@@ -65,6 +65,18 @@ fn operator_gets_what_the_readme_promises() {
 }
 
 #[test]
+fn sample_grant_is_a_grant() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = folder.path().join("broker");
+    run(binary().args(["init", "--dir"]).arg(&broker), "");
+    fs::write(broker.join("policies/grants/deploy.yaml"), &blocks("yaml")[0]).unwrap();
+
+    let told = run(binary().args(["config", "check"]).current_dir(&broker), "");
+
+    assert!(told.contains("1 issuer and 2 grants"), "{told}");
+}
+
+#[test]
 fn ci_run_is_a_script_that_bash_can_read() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(".ci/run");
     let status = Command::new("bash").arg("-n").arg(script).status().unwrap();
