@@ -14,7 +14,11 @@ use super::{
     error::{Code, Refused},
     ports::{EntryQuery, Qualifier, StoredEntry, Term},
 };
-use crate::kernel::ledger::entry::{Draft, EntryCode, Personal};
+use crate::kernel::{
+    digest::Digest,
+    id::crockford,
+    ledger::entry::{Draft, EntryCode, Personal},
+};
 
 /// Who reads: the name of a token, or `os:UID`.
 pub struct Reader {
@@ -54,6 +58,7 @@ pub(super) struct Reads(Mutex<HashMap<String, (i64, u64)>>);
 const MAX_TERMS: usize = 16;
 /// The longest query in bytes.
 const MAX_QUERY_BYTES: usize = 1024;
+const NO_CURSOR: &str = "`cursor` is not one that an earlier page of this query gave";
 
 impl Broker {
     /// Searches the ledger.
@@ -63,6 +68,11 @@ impl Broker {
     /// `request_malformed` with what is wrong; `ledger_unavailable`.
     pub async fn search(&self, reader: &Reader, search: Search) -> Result<SearchPage, Refused> {
         let mut query = parse(&search)?;
+        // Later pages are not recorded again, so a cursor has to prove that there was a first one.
+        let own = query.below.map(|below| self.cursor(reader, &search, below));
+        if search.cursor.as_deref().map(text_digest) != own.as_deref().map(text_digest) {
+            return Err(malformed(NO_CURSOR));
+        }
         if search.cursor.is_none() {
             let text = search.q.clone().unwrap_or_default();
             self.note_read(
@@ -77,8 +87,25 @@ impl Broker {
         let mut items = self.store.entries(query).await?;
         let more = items.len() > limit as usize;
         items.truncate(limit as usize);
-        let next_cursor = items.last().filter(|_| more).map(|last| format!("i{}", last.index));
+        let next_cursor = items.last().filter(|_| more).map(|last| self.cursor(reader, &search, last.index));
         Ok(SearchPage { items, next_cursor })
+    }
+
+    /// Where the next page begins, bound by the store's key to who reads and to what was asked: one that anybody
+    /// could write would let an auditor read the whole ledger without a READ.
+    fn cursor(&self, reader: &Reader, search: &Search, below: u64) -> String {
+        let text = |part: &Option<String>| part.clone().unwrap_or_default();
+        let (q, from, to) = (text(&search.q), text(&search.from), text(&search.to));
+        let asked = Digest::of_parts(&[
+            b"cursor",
+            reader.name.as_bytes(),
+            q.as_bytes(),
+            from.as_bytes(),
+            to.as_bytes(),
+            &below.to_be_bytes(),
+        ]);
+        let tag = Digest::keyed(&self.settings.pseudonym_key, &asked.0);
+        format!("i{below}.{}", crockford(&tag.0))
     }
 
     /// One entry.
@@ -182,6 +209,11 @@ impl Broker {
     }
 }
 
+/// Compared in place of a text that must not be guessed letter by letter.
+fn text_digest(text: &str) -> Digest {
+    Digest::of(text.as_bytes())
+}
+
 fn no_entry() -> Refused {
     Refused::new(Code::NotFound, "the ledger has no entry of that index")
 }
@@ -205,9 +237,10 @@ fn parse(search: &Search) -> Result<EntryQuery, Refused> {
         None => None,
         Some(text) => Some(
             text.strip_prefix('i')
-                .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
-                .and_then(|digits| digits.parse().ok())
-                .ok_or_else(|| malformed("`cursor` is not one that an earlier page gave"))?,
+                .and_then(|rest| rest.split_once('.'))
+                .filter(|(digits, _)| digits.bytes().all(|byte| byte.is_ascii_digit()))
+                .and_then(|(digits, _)| digits.parse().ok())
+                .ok_or_else(|| malformed(NO_CURSOR))?,
         ),
     };
     let limit = match &search.limit {

@@ -169,10 +169,21 @@ pub(crate) async fn of_store(
             let (index, bytes, leaf) = (row.index, row.bytes.as_slice(), Some(row.leaf));
             audit.row(Row { index, bytes, leaf, personal: &row.personal });
         }
+        let full = audit.take_full_subtrees();
+        let kept = store.subtrees(full.iter().map(|each| (each.level, each.index)).collect()).await?;
+        for (each, kept) in full.iter().zip(kept) {
+            if kept != Some(each.hash) {
+                let place = format!("subtree {} of level {}", each.index, each.level);
+                audit.fault(None, format!("{place} is not what stands under it, so proofs through it fail"));
+            }
+        }
         next = last + 1;
         if next >= size {
             break;
         }
+    }
+    if let Some(fault) = store.head_fault().await? {
+        audit.fault(None, fault);
     }
     Ok(audit.finish())
 }

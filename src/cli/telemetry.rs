@@ -37,7 +37,9 @@ pub(crate) fn start_at(format: LogFormat, default: &str) -> Done {
         return Err(Failure::usage("HALLPASS_LOG: write error, warn, info, debug or trace"));
     }
     let filter = EnvFilter::new(format!("error,hallpass={level}"));
-    let log = fmt().with_env_filter(filter).with_writer(io::stderr);
+    // A log that cannot be written (a full disk, a reader that went away) must end no request: by default the
+    // subscriber tells of it on stderr, which panics where that is what failed.
+    let log = fmt().with_env_filter(filter).with_writer(io::stderr).log_internal_errors(false);
     let started = match format {
         LogFormat::Human => log.with_target(false).try_init(),
         LogFormat::Json => log.json().flatten_event(true).try_init(),

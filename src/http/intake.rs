@@ -100,7 +100,8 @@ impl Drop for Lent {
     }
 }
 
-/// Checks for `application/json`, with no parameter but `charset=utf-8` (RFC 8259 section 8.1).
+/// Checks for `application/json`, with no parameter but `charset=utf-8` (RFC 8259 section 8.1), as it is: what was
+/// encoded on the way is not decoded here, and must not be read as if it were plain (RFC 9110 section 8.4).
 ///
 /// # Errors
 ///
@@ -111,6 +112,9 @@ pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
         (Some(value), None) => value.to_str().is_ok_and(is_json),
         (None, _) | (Some(_), Some(_)) => false,
     };
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        return Err(Problem::new(Code::UnsupportedMediaType, "send the body without `Content-Encoding`"));
+    }
     if is_json {
         return Ok(());
     }

@@ -24,7 +24,7 @@ use axum::{
     routing::MethodRouter,
 };
 use governor::{DefaultKeyedRateLimiter, Quota};
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderValue, Method, Version, header};
 use http_body::Body as _;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -157,6 +157,12 @@ async fn attend(State(floor): State<Arc<Floor>>, mut request: Request, next: Nex
         Ok(_) if request.extensions().get::<TooLate>().is_some() => {
             Problem::new(Code::Overloaded, "this connection is closing; open another").into_response()
         }
+        Ok(_) if is_ambiguous(&request) => {
+            let detail = "send one Host header, and no Transfer-Encoding but `chunked`";
+            let mut response = Problem::new(Code::RequestMalformed, detail).into_response();
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response
+        }
         Ok(named) => {
             let origin = Origin { address: address_of(&request), request: named };
             request.extensions_mut().insert(origin);
@@ -217,6 +223,23 @@ fn harden(headers: &mut HeaderMap) {
     headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
     headers.insert(header::VARY, HeaderValue::from_static("Authorization"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+}
+
+/// Whether a proxy in front may have read the head of an HTTP/1 request in another way than hyper did (attack class
+/// B-07): hosts that are not one, or a body framed by more than `chunked` (RFC 9112 sections 3.2 and 6.1).
+fn is_ambiguous(request: &Request) -> bool {
+    let (headers, version) = (request.headers(), request.version());
+    if version > Version::HTTP_11 {
+        return false;
+    }
+    let hosts = headers.get_all(header::HOST).iter().count();
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let is_framed_once = match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    };
+    hosts > 1 || (hosts == 0 && version == Version::HTTP_11) || !is_framed_once
 }
 
 /// The method for the log; whatever is no method of RFC 9110 was made up by the client.

@@ -314,7 +314,16 @@ async fn the_admin_api_knows_its_tokens_and_their_roles() {
     for path in ["/999", "/x", "/+1", "/999/proof"] {
         assert_problem(get(&format!("{entries}{path}"), AUDITOR).await, 404, "not_found").await;
     }
-    for query in ["q=color:red", "limit=0", "cursor=9", "from=noon", "page=1", "limit=1&limit=2", "token=x"] {
+    for query in [
+        "q=color:red",
+        "limit=0",
+        "cursor=9",
+        "cursor=i9.0",
+        "from=noon",
+        "page=1",
+        "limit=1&limit=2",
+        "token=x",
+    ] {
         let response = get(&format!("{entries}?{query}"), AUDITOR).await;
         assert_problem(response, 400, "request_malformed").await;
     }

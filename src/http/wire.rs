@@ -18,6 +18,7 @@ use crate::{
     kernel::{
         digest::Digest,
         json::{self, Bounds},
+        name::is_name,
         policy::decide::{GrantRequest, Request},
     },
 };
@@ -69,8 +70,11 @@ fn read_grants(value: Value) -> Result<Grants, Problem> {
 }
 
 fn read_grant(value: Value, path: &str, inputs: &mut Vec<(String, String)>) -> Result<GrantRequest, Problem> {
+    let named = |name: String| {
+        if is_name(&name) { Ok(name) } else { Err(malformed(format!("`{path}` is not a grant's name"))) }
+    };
     if let Value::String(name) = value {
-        return Ok(GrantRequest { name, credentials: None, ttl: None });
+        return Ok(GrantRequest { name: named(name)?, credentials: None, ttl: None });
     }
     let Value::Object(mut members) = value else {
         return Err(malformed(format!("`{path}` must be a grant's name, or an object with `name`")));
@@ -78,6 +82,7 @@ fn read_grant(value: Value, path: &str, inputs: &mut Vec<(String, String)>) -> R
     let Some(Value::String(name)) = members.remove("name") else {
         return Err(malformed(format!("`{path}.name` must be a text")));
     };
+    let name = named(name)?;
     let credentials = members.remove("credentials").map(|each| read_credentials(each, path)).transpose()?;
     let ttl = members.remove("ttl_seconds").map(|each| read_ttl(&each, path)).transpose()?;
     if let Some(value) = members.remove("inputs") {
@@ -93,8 +98,13 @@ fn read_credentials(value: Value, path: &str) -> Result<Vec<String>, Problem> {
     let names: Option<Vec<String>> = items
         .into_iter()
         .map(|item| match item {
-            Value::String(name) => Some(name),
-            Value::Array(_) | Value::Bool(_) | Value::Null | Value::Number(_) | Value::Object(_) => None,
+            Value::String(name) if is_name(&name) => Some(name),
+            Value::String(_)
+            | Value::Array(_)
+            | Value::Bool(_)
+            | Value::Null
+            | Value::Number(_)
+            | Value::Object(_) => None,
         })
         .collect();
     let names = names.filter(|names| !names.is_empty()).ok_or_else(fault)?;
@@ -257,6 +267,11 @@ mod tests {
             ("/grants/0", json!(7), "`grants[0]` must be"),
             ("/grants/1", json!({}), "`grants[1].name`"),
             ("/grants/0/name", json!(1), "`grants[0].name`"),
+            ("/grants/0/name", json!("../../etc/passwd"), "`grants[0]` is not a grant's name"),
+            ("/grants/1", json!("Other"), "`grants[1]` is not a grant's name"),
+            ("/grants/1", json!(""), "`grants[1]` is not a grant's name"),
+            ("/grants/1", json!("a".repeat(64)), "`grants[1]` is not a grant's name"),
+            ("/grants/0/credentials", json!(["d\u{0}b"]), "`grants[0].credentials`"),
             ("/grants/0/credentials", json!([]), "`grants[0].credentials`"),
             ("/grants/0/credentials", json!("db"), "`grants[0].credentials`"),
             ("/grants/0/credentials", json!(["db", "db"]), "twice"),

@@ -1,6 +1,6 @@
 //! Commands against a broker that serves; `tests/cli.rs` has each of them alone.
 
-use std::process::Output;
+use std::{fs, process::Output};
 
 use rusqlite::Connection;
 use serde_json::Value;
@@ -89,9 +89,37 @@ fn changed_entry_is_found_in_the_live_database() {
     assert_eq!(found.status.code(), Some(30), "{found:?}");
 }
 
-/// Changes one stored entry as somebody with the database in hand would: the triggers that forbid it are no
-/// hindrance to its owner.
-fn edit_one_entry(installation: &Installation) {
+#[test]
+fn changed_tree_or_head_is_found_in_the_live_database() {
+    let installation = Installation::new();
+    let server = installation.serve();
+    // Enough entries for a full subtree of 256.
+    for _ in 0..64 {
+        server.public.exchange(&installation.issuer.token(), &deploy()).ok();
+    }
+    server.stop();
+    let database = installation.file("hallpass.db");
+    let whole = fs::read(&database).unwrap();
+    for edit in [
+        "UPDATE subtree SET hash = zeroblob(32)",
+        "DELETE FROM subtree",
+        "UPDATE head SET size = size - 1",
+        "UPDATE head SET root = zeroblob(32)",
+        "UPDATE head SET peaks = zeroblob(length(peaks))",
+    ] {
+        tamper(&installation, edit);
+
+        let found = finish(&mut installation.command(&["ledger", "verify"]), "");
+
+        assert_eq!(found.status.code(), Some(30), "{edit}: {found:?}");
+        fs::write(&database, &whole).unwrap();
+    }
+    let clean = finish(&mut installation.command(&["ledger", "verify"]), "");
+    assert_eq!(clean.status.code(), Some(31), "{clean:?}");
+}
+
+/// Changes the database as somebody with it in hand would: the triggers that forbid it are no hindrance to its owner.
+fn tamper(installation: &Installation, edit: &str) {
     let database = Connection::open(installation.file("hallpass.db")).unwrap();
     let triggers: Vec<String> = database
         .prepare("SELECT name FROM sqlite_master WHERE type = 'trigger'")
@@ -103,14 +131,16 @@ fn edit_one_entry(installation: &Installation) {
     for trigger in triggers {
         database.execute_batch(&format!("DROP TRIGGER \"{trigger}\"")).unwrap();
     }
-    let changed = database
-        .execute(
-            "UPDATE entry SET bytes = CAST(replace(CAST(bytes AS TEXT), 'ISSUED', 'ISSVED') AS BLOB) \
-             WHERE instr(CAST(bytes AS TEXT), 'ISSUED') > 0",
-            [],
-        )
-        .unwrap();
-    assert!(changed > 0);
+    assert!(database.execute(edit, []).unwrap() > 0);
+}
+
+/// Changes one stored entry.
+fn edit_one_entry(installation: &Installation) {
+    tamper(
+        installation,
+        "UPDATE entry SET bytes = CAST(replace(CAST(bytes AS TEXT), 'ISSUED', 'ISSVED') AS BLOB) \
+         WHERE instr(CAST(bytes AS TEXT), 'ISSUED') > 0",
+    );
 }
 
 fn get(installation: &Installation, server: &Server, grant: &str, token: &str) -> Output {

@@ -1,6 +1,10 @@
 //! The order of checks: each request here has two faults, and the one that the contract looks at first is told.
 
-use std::fs;
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
@@ -203,6 +207,33 @@ fn no_answer_is_kept_by_a_cache_or_shown_to_another_site() {
         assert_eq!(answer.header("cache-control"), "no-store", "{answer:?}");
         assert_eq!(answer.header("access-control-allow-origin"), "", "{answer:?}");
         assert_eq!(answer.header("content-encoding"), "", "{answer:?}");
+    }
+}
+
+#[test]
+fn heads_that_a_proxy_could_read_otherwise_are_refused() {
+    let installation = Installation::new();
+    let server = installation.serve();
+    let body = r#"{"grants":["deploy"]}"#;
+    let plain = format!("Host: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let chunked = format!("\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    let send = |rest: &str| {
+        let token = installation.issuer.token();
+        let mut stream = TcpStream::connect(server.public.address).unwrap();
+        let head = "POST /v1/exchange HTTP/1.1\r\nContent-Type: application/json\r\nAuthorization: Bearer";
+        write!(stream, "{head} {token}\r\n{rest}").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer[9..12].to_owned()
+    };
+
+    assert_eq!(send(&plain), "200");
+    assert_eq!(send(&format!("Host: a\r\nTransfer-Encoding: Chunked\r\n{chunked}")), "200");
+    assert_eq!(send(&format!("Host: b\r\n{plain}")), "400", "two hosts");
+    assert_eq!(send(plain.strip_prefix("Host: a\r\n").unwrap()), "400", "no host");
+    assert_eq!(send(&format!("Content-Encoding: gzip\r\n{plain}")), "415");
+    for coding in ["gzip, chunked", "chunked, chunked", "chunked\r\nTransfer-Encoding: chunked"] {
+        assert_eq!(send(&format!("Host: a\r\nTransfer-Encoding: {coding}\r\n{chunked}")), "400", "{coding}");
     }
 }
 

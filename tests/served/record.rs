@@ -49,6 +49,49 @@ fn unwritable_ledger_mints_nothing_and_serves_again_by_itself() {
 }
 
 #[test]
+fn no_page_of_the_ledger_is_read_without_a_record() {
+    let installation = Installation::new();
+    let server = installation.serve();
+    let auditor = installation.admin_token("auditor");
+    let page = |query: &str| server.admin.get(&format!("/v1/ledger/entries?{query}")).bearer(&auditor).send();
+    let first = page("limit=1&q=outcome:secret_set").ok();
+    assert_eq!(first["next_cursor"], Value::Null, "one secret was set");
+    let first = page("limit=1").ok();
+    let cursor = first["next_cursor"].as_str().unwrap();
+
+    let second = page(&format!("limit=1&cursor={cursor}")).ok();
+
+    assert_eq!(second["items"][0]["index"], first["items"][0]["index"].as_u64().unwrap() - 1);
+    let tampered = format!("i999999{}", &cursor[cursor.find('.').unwrap()..]);
+    for query in [
+        "cursor=i999999",
+        "cursor=i999999.",
+        &format!("cursor={tampered}"),
+        &format!("cursor={cursor}&q=deploy"),
+    ] {
+        page(query).problem(400, "request_malformed");
+    }
+    // Of each query one, and not of its second page.
+    assert_eq!(server.entries("READ").len(), 3);
+}
+
+#[test]
+fn log_that_cannot_be_written_ends_no_answer() {
+    let installation = Installation::new();
+    let mut shell = std::process::Command::new("sh");
+    let line = r#"exec "$0" serve 2>/dev/full"#;
+    shell.args(["-c", line, env!("CARGO_BIN_EXE_hallpass")]).current_dir(installation.file(""));
+
+    let server = installation.serve_by(&mut shell);
+
+    server.public.exchange(&installation.issuer.token(), &deploy()).ok();
+    server
+        .public
+        .exchange(&installation.issuer.token(), &json!({ "grants": ["other-team"] }))
+        .problem(403, "access_denied");
+}
+
+#[test]
 fn every_issued_entry_follows_its_intent() {
     let installation = Installation::new();
     let server = installation.serve();

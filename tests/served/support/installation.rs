@@ -126,7 +126,12 @@ impl Installation {
 
     /// Starts `hallpass serve` and waits until it has a policy set.
     pub(crate) fn serve(&self) -> Server {
-        let server = Server::spawn(&mut self.command(&["serve"]), self.admin_token("auditor"));
+        self.serve_by(&mut self.command(&["serve"]))
+    }
+
+    /// The same by another command line, such as a shell's.
+    pub(crate) fn serve_by(&self, command: &mut Command) -> Server {
+        let server = Server::spawn(command, self.admin_token("auditor"));
         eventually("readiness", || (server.admin.get("/readyz").send().status == 200).then_some(()));
         server
     }

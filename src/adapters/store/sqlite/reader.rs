@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use super::{
     Sqlite, Trouble,
     columns::spoken_of,
+    head::Head,
     query,
     schema::{self, digest, moment, moment_if_any, signed, unsigned, word},
 };
@@ -171,6 +172,38 @@ impl LedgerRow {
 }
 
 impl Sqlite {
+    /// The hashes kept of full subtrees, by level and index; `None` for one that is not there.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreFault::Unavailable`] where the database cannot be read.
+    pub async fn subtrees(&self, places: Vec<(u8, u64)>) -> Result<Vec<Option<Digest>>, StoreFault> {
+        self.read(move |conn| -> rusqlite::Result<_> {
+            let mut row = conn.prepare_cached("SELECT hash FROM subtree WHERE level = ?1 AND idx = ?2")?;
+            let mut kept = |(level, index)| {
+                row.query_row(params![level, signed(index)], |row| digest(row, 0)).optional()
+            };
+            places.into_iter().map(&mut kept).collect()
+        })
+        .await
+    }
+
+    /// What is wrong with the columns that the writer goes on from: they say the same as the signed head, or the
+    /// next entry would not fit the ones before.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreFault::Unavailable`] where the database cannot be read.
+    pub async fn head_fault(&self) -> Result<Option<&'static str>, StoreFault> {
+        let key = self.verifier_key().clone();
+        self.read(move |conn| match Head::load(conn).and_then(|head| head.check(conn, &key)) {
+            Ok(()) => Ok(None),
+            Err(Trouble::Damaged(what)) => Ok(Some(what)),
+            Err(trouble) => Err(trouble),
+        })
+        .await
+    }
+
     /// Reads in a snapshot of its own.
     pub(super) async fn read<T, E>(
         &self,

@@ -21,6 +21,7 @@ mod tests;
 
 pub use anchor::Anchor;
 use anchor::Pin;
+pub use roots::FullSubtree;
 use roots::Roots;
 use story::Story;
 
@@ -213,6 +214,11 @@ impl Audit {
             line
         });
         self.row(Row { index, bytes, leaf: None, personal: &[] });
+    }
+
+    /// The full subtrees under the entries since this was last asked, to be compared with what is kept of them.
+    pub fn take_full_subtrees(&mut self) -> Vec<FullSubtree> {
+        self.roots.take_full()
     }
 
     /// Adds a finding of the caller's own: an index column that disagrees, a row that cannot be read.

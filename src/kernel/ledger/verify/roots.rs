@@ -10,13 +10,25 @@ pub(super) struct Roots {
     stack: Vec<(u32, Digest)>,
     pub(super) size: u64,
     wanted: BTreeMap<u64, Option<Digest>>,
+    full: Vec<FullSubtree>,
+}
+
+/// A full subtree of the levels at which logs keep them: every eighth (C2SP tlog-tiles).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FullSubtree {
+    /// How many doublings above the leaves.
+    pub level: u8,
+    /// Its place among those of its level.
+    pub index: u64,
+    /// Its hash.
+    pub hash: Digest,
 }
 
 impl Roots {
     pub(super) fn new(wanted: impl IntoIterator<Item = u64>) -> Self {
         let mut wanted: BTreeMap<u64, Option<Digest>> = wanted.into_iter().map(|size| (size, None)).collect();
         wanted.entry(0).and_modify(|root| *root = Some(Digest::of(b"")));
-        Self { stack: Vec::new(), size: 0, wanted }
+        Self { stack: Vec::new(), size: 0, wanted, full: Vec::new() }
     }
 
     pub(super) fn push(&mut self, leaf: Digest) {
@@ -24,6 +36,10 @@ impl Roots {
         while let Some((_, left)) = self.stack.pop_if(|(top, _)| *top == height) {
             hash = node(&left, &hash);
             height += 1;
+            if height % KEPT_LEVELS == 0 {
+                let level = u8::try_from(height).unwrap_or(u8::MAX);
+                self.full.push(FullSubtree { level, index: self.size >> height, hash });
+            }
         }
         self.stack.push((height, hash));
         self.size += 1;
@@ -31,6 +47,11 @@ impl Roots {
             let root = self.root();
             self.wanted.insert(self.size, Some(root));
         }
+    }
+
+    /// The full subtrees that were completed since this was last asked.
+    pub(super) fn take_full(&mut self) -> Vec<FullSubtree> {
+        std::mem::take(&mut self.full)
     }
 
     pub(super) fn root(&self) -> Digest {
@@ -44,6 +65,8 @@ impl Roots {
         self.wanted.get(&size).copied().flatten()
     }
 }
+
+const KEPT_LEVELS: u32 = 8;
 
 /// The hash of an entry's bytes as a leaf.
 pub(super) fn leaf(bytes: &[u8]) -> Digest {
@@ -96,5 +119,8 @@ mod tests {
         assert_eq!(roots.at(0), Some(Digest::of(b"")));
         assert_eq!(roots.at(100), Some(Frontier::default().append(&leaves[..100]).root));
         assert_eq!(roots.at(301), None);
+        let hash = Frontier::default().append(&leaves[..256]).root;
+        assert_eq!(roots.take_full(), [FullSubtree { level: 8, index: 0, hash }]);
+        assert_eq!(roots.take_full(), []);
     }
 }
