@@ -407,9 +407,9 @@ fn showing_an_entry_is_recorded() {
 fn a_client_without_a_token_ends_before_it_asks() {
     let home = Home::new();
     fs::write(home.file("empty"), "\n").unwrap();
-    for file in ["empty", "absent"] {
+    for file in ["--token-file empty", "--token-file absent", "--output json"] {
         for command in ["get g", "whoami"] {
-            let arguments = format!("{command} --url http://127.0.0.1:9 --token-file {file}");
+            let arguments = format!("{command} --url http://127.0.0.1:9 {file}");
             let arguments: Vec<&str> = arguments.split(' ').collect();
             assert_eq!(home.run(&arguments, "").status.code(), Some(12), "{arguments:?}");
         }

@@ -114,8 +114,12 @@ fn authorities(path: &Path) -> Result<Vec<Certificate>, Failure> {
 /// # Errors
 ///
 /// [`Exit::NoToken`] where there is none, or an empty one.
-pub(crate) fn token(file: &Path) -> Result<Secret, Failure> {
+pub(crate) fn token(file: Option<&Path>) -> Result<Secret, Failure> {
     let missing = |why: String| Failure::new(Exit::NoToken, why);
+    let Some(file) = file else {
+        let hint = "no CI identity token: write the token that the CI system minted for this job into a file, and name it with --token-file";
+        return Err(missing(hint.to_owned()));
+    };
     let text =
         if file == Path::new("-") { io::read_to_string(io::stdin()) } else { fs::read_to_string(file) };
     let text = Secret::from_text(text.map_err(|fault| missing(format!("{}: {fault}", file.display())))?);

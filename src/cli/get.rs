@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use super::{
     client::{Broker, shown, token},
     exit::{Done, Exit, Failure},
-    output, process,
+    output::{self, Output},
+    process,
 };
 use crate::kernel::secret::Secret;
 
@@ -21,13 +22,16 @@ pub(crate) struct Get {
     broker: Broker,
     /// The file that holds the job's token; `-` is stdin.
     #[arg(long, value_name = "FILE")]
-    token_file: PathBuf,
+    token_file: Option<PathBuf>,
     /// Only this credential of the grant; may be given several times.
     #[arg(long, value_name = "NAME")]
     credential: Vec<String>,
     /// Only the value of this field, without a newline; one credential must have it.
     #[arg(long, value_name = "NAME")]
     field: Option<String>,
+    /// How the answer is shown [default: human on a terminal, json elsewhere].
+    #[arg(long, value_enum, conflicts_with = "field")]
+    output: Option<Output>,
     /// Shows secrets also on a terminal; a pipe or a file gets them anyway.
     #[arg(long)]
     reveal: bool,
@@ -47,21 +51,24 @@ impl Get {
         }
         process::harden()?;
         let caller = self.broker.caller()?;
-        let token = token(&self.token_file)?;
+        let token = token(self.token_file.as_deref())?;
         let mut grant = json!({ "name": self.grant });
         if let (Value::Object(members), false) = (&mut grant, self.credential.is_empty()) {
             members.insert("credentials".to_owned(), self.credential.clone().into());
         }
         let body = json!({ "grants": [grant] });
         let answer = process::runtime()?.block_on(caller.post("/v1/exchange", &token, &body))?;
-        match &self.field {
-            // A person wants to see the credentials; a program gets the whole answer.
-            None if output::is_terminal() => output::bytes(for_people(&answer.body)?.expose()),
-            None => {
+        if let Some(field) = &self.field {
+            return output::bytes(one_field(&answer.body, field)?.expose());
+        }
+        // A person wants to see the credentials; a program gets the whole answer.
+        let asked = if output::is_terminal() { Output::Human } else { Output::Json };
+        match self.output.unwrap_or(asked) {
+            Output::Human => output::bytes(for_people(&answer.body)?.expose()),
+            Output::Json => {
                 output::bytes(answer.body.expose())?;
                 output::data("\n")
             }
-            Some(field) => output::bytes(one_field(&answer.body, field)?.expose()),
         }
     }
 }

@@ -18,7 +18,7 @@ pub(crate) struct Whoami {
     broker: Broker,
     /// The file that holds the job's token; `-` is stdin.
     #[arg(long, value_name = "FILE")]
-    token_file: PathBuf,
+    token_file: Option<PathBuf>,
     /// How the answer is shown.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
@@ -33,7 +33,7 @@ impl Whoami {
     pub(crate) fn run(self) -> Done {
         process::harden()?;
         let caller = self.broker.caller()?;
-        let token = token(&self.token_file)?;
+        let token = token(self.token_file.as_deref())?;
         let answer = process::runtime()?.block_on(caller.get("/v1/whoami", Some(&token)))?;
         let identity: Value = serde_json::from_slice(answer.body.expose())
             .map_err(|_| Failure::new(Exit::Unreachable, "the answer is not a broker's"))?;

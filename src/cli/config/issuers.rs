@@ -55,7 +55,7 @@ fn read(findings: &mut Findings<'_>, node: &Node, folder: &Folder) -> Option<Iss
     let private = fields.take("allow_private_addresses").map(|node| findings.boolean(node));
     let allow_private_addresses = private.flatten().unwrap_or(false);
     let url = fields.require(findings, "url");
-    let url = url.and_then(|node| address(findings, node, allow_private_addresses));
+    let url = url.and_then(|node| issuer_url(findings, node, allow_private_addresses));
     let profile = fields.require(findings, "profile").and_then(|node| profile(findings, node));
     let ca_file = fields.take("ca_file").map(|node| folder.file(findings, node));
     let keys = keys(findings, &mut fields, folder, allow_private_addresses);
@@ -102,6 +102,17 @@ fn keys(
             None
         }
     }
+}
+
+fn issuer_url(findings: &mut Findings<'_>, node: &Node, allow_private_addresses: bool) -> Option<String> {
+    let url = address(findings, node, allow_private_addresses)?;
+    if url.contains(['?', '#']) {
+        // OpenID Connect Discovery section 3; discovery could not be found under such an address.
+        let message = "an issuer's URL has no query and no fragment";
+        findings.at(node, "url", message, "write the `iss` of its tokens exactly");
+        return None;
+    }
+    Some(url)
 }
 
 fn address(findings: &mut Findings<'_>, node: &Node, allow_private_addresses: bool) -> Option<String> {

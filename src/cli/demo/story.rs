@@ -54,8 +54,7 @@ pub(super) async fn tell(scene: &Scene) -> Result<String, Failure> {
 pub(super) fn what_to_try(scene: &Scene) -> String {
     let hallpass = std::env::args().next().unwrap_or_else(|| "hallpass".to_owned());
     format!(
-        "\nTRY NEXT, in another shell in this folder while this runs (Ctrl-C ends it and removes {});\n\
-         each `get` uses a token up, and a fresh one lies there every two seconds:\n\
+        "\nTRY NEXT, while this runs (Ctrl-C ends it and removes {}):\n\
          \x20 {hallpass} get {GRANT} --reveal --url {} --token-file {}\n\
          \x20 {hallpass} ledger verify --config {} --key {}\n",
         scene.folder().display(),
