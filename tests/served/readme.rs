@@ -48,7 +48,7 @@ fn operator_gets_what_the_readme_promises() {
         panic!("other blocks than expected: {commands:?}")
     };
     assert_eq!(ci.trim(), ".ci/run");
-    let ports = [(); 2].map(|()| free_port());
+    let ports = free_ports();
 
     shell(folder.path(), &ports, make);
     let broker = folder.path().join("broker");
@@ -142,6 +142,11 @@ fn environment(folder: &Path, ports: &[u16; 2]) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// Two ports that nobody listens on, below the range from which the system chooses for everybody else: one of those
+/// could be gone before the broker binds it.
+fn free_ports() -> [u16; 2] {
+    let first = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let mut free = (first..32_000).filter(is_free);
+    [free.next().unwrap(), free.next().unwrap()]
 }
