@@ -53,7 +53,25 @@ pub fn write_canonical(value: &Value) -> Result<Vec<u8>, JsonFault> {
     if !is_exact(value) {
         return Err(JsonFault("number-not-exact"));
     }
-    serde_json_canonicalizer::to_vec(value).map_err(|_| JsonFault("not-canonical"))
+    // Measured: general canonicalisation was a sixth of an exchange's CPU, since it buffers and sorts every object.
+    let written = if is_plain(value) {
+        serde_json::to_vec(value).ok()
+    } else {
+        serde_json_canonicalizer::to_vec(value).ok()
+    };
+    written.ok_or(JsonFault("not-canonical"))
+}
+
+/// Whether `serde_json` writes the value canonically as it is: its objects are sorted by bytes, which for ASCII names
+/// is the order of RFC 8785 section 3.2.3, and it writes strings and integers as section 3.2.2 asks. Only doubles
+/// differ.
+fn is_plain(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(_) | Value::String(_) => true,
+        Value::Number(number) => !number.is_f64(),
+        Value::Array(items) => items.iter().all(is_plain),
+        Value::Object(members) => members.iter().all(|(name, value)| name.is_ascii() && is_plain(value)),
+    }
 }
 
 /// Whether every integer in the value survives RFC 8785.
@@ -367,6 +385,16 @@ mod tests {
             let text = write_canonical(&value).unwrap();
             prop_assert_eq!(read_strict(&text, bounds).unwrap(), value.clone());
             prop_assert_eq!(write_canonical(&read_strict(&text, bounds).unwrap()).unwrap(), text);
+        }
+
+        #[test]
+        fn canonical_text_is_that_of_the_general_canonicaliser(
+            value in any_value(),
+            plain in prop::collection::btree_map("[\\x00-\\x7f]{0,4}", any_value(), 0..8),
+        ) {
+            for value in [value, Value::Object(plain.into_iter().collect())] {
+                prop_assert_eq!(write_canonical(&value).unwrap(), serde_json_canonicalizer::to_vec(&value).unwrap());
+            }
         }
 
         #[test]

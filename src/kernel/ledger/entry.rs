@@ -13,6 +13,7 @@ use super::tree::leaf_hash;
 use crate::kernel::{
     digest::Digest,
     id::{DecisionId, IssuanceId, ReplicaId},
+    json::write_canonical,
 };
 
 /// The greatest entry. The tile format would carry 64 KiB; a quarter of it is the contract's.
@@ -193,6 +194,39 @@ impl Draft {
     ///
     /// [`EntryFault`].
     pub fn seal(self, at: Timestamp, replica: ReplicaId, random: Random<'_>) -> Result<Entry, EntryFault> {
+        self.assemble(at, replica, random)?.write()
+    }
+
+    /// Makes the entry, without the job's claims where they are what does not fit or cannot be written: `subject` keeps
+    /// its other members, gets `claims_cut: true`, and personal claims keep their commitments. What happened can then
+    /// be recorded whatever a CI system put into a token; only replay and `explain` answer `unknown` for it.
+    ///
+    /// # Errors
+    ///
+    /// [`EntryFault`].
+    pub fn seal_or_slim(
+        self,
+        at: Timestamp,
+        replica: ReplicaId,
+        random: Random<'_>,
+    ) -> Result<Entry, EntryFault> {
+        let mut assembled = self.assemble(at, replica, random)?;
+        match assembled.bytes() {
+            Ok(bytes) => Ok(assembled.into_entry(bytes)),
+            Err(EntryFault::TooLarge(_) | EntryFault::Unwritable) => {
+                assembled.cut_claims();
+                assembled.write()
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    fn assemble(
+        self,
+        at: Timestamp,
+        replica: ReplicaId,
+        random: Random<'_>,
+    ) -> Result<Assembled, EntryFault> {
         let code = self.code.ok_or(EntryFault::Unfinished)?;
         let at = Timestamp::from_millisecond(at.as_millisecond()).map_err(|_| EntryFault::Unwritable)?;
         let mut subject = match self.subject {
@@ -231,67 +265,55 @@ impl Draft {
             ("commitments", (!commitments.is_empty()).then_some(Value::Object(commitments))),
         ];
         let present = members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
-        let bytes = canonical(&Value::Object(present.collect()))?;
-        if bytes.len() > MAX_ENTRY_BYTES {
-            return Err(EntryFault::TooLarge(bytes.len()));
-        }
-        let leaf = leaf_hash(&bytes);
         let (decision, issuance) = (self.decision, self.issuance);
-        Ok(Entry { bytes, leaf, code, at, decision, issuance, personal })
+        Ok(Assembled { members: Value::Object(present.collect()), code, at, decision, issuance, personal })
+    }
+}
+
+/// An entry whose members stand, and whose bytes are still to be written.
+struct Assembled {
+    /// An object.
+    members: Value,
+    code: EntryCode,
+    at: Timestamp,
+    decision: Option<DecisionId>,
+    issuance: Option<IssuanceId>,
+    personal: Vec<(String, [u8; 32], String)>,
+}
+
+impl Assembled {
+    fn write(self) -> Result<Entry, EntryFault> {
+        let bytes = self.bytes()?;
+        Ok(self.into_entry(bytes))
     }
 
-    /// The same without the job's claims: `subject` keeps its other members, gets `claims_cut: true`, and personal
-    /// claims keep their commitments. What happened can then be recorded whatever a CI system put into a token; only
-    /// replay and `explain` answer `unknown` for it.
-    pub fn slim(mut self) -> Self {
-        if let Some(Value::Object(members)) = &mut self.subject {
-            members.remove("claims");
-            members.insert("claims_cut".to_owned(), Value::Bool(true));
-        }
-        self
+    fn bytes(&self) -> Result<Vec<u8>, EntryFault> {
+        let bytes = write_canonical(&self.members).map_err(|_| EntryFault::Unwritable)?;
+        if bytes.len() > MAX_ENTRY_BYTES { Err(EntryFault::TooLarge(bytes.len())) } else { Ok(bytes) }
     }
 
-    /// Makes the entry, without the job's claims where they are what does not fit or cannot be written.
-    ///
-    /// # Errors
-    ///
-    /// [`EntryFault`].
-    pub fn seal_or_slim(
-        self,
-        at: Timestamp,
-        replica: ReplicaId,
-        random: Random<'_>,
-    ) -> Result<Entry, EntryFault> {
-        match self.clone().seal(at, replica, random) {
-            Err(EntryFault::TooLarge(_) | EntryFault::Unwritable) => self.slim().seal(at, replica, random),
-            other => other,
+    fn into_entry(self, bytes: Vec<u8>) -> Entry {
+        let Self { code, at, decision, issuance, personal, .. } = self;
+        Entry { leaf: leaf_hash(&bytes), bytes, code, at, decision, issuance, personal }
+    }
+
+    fn cut_claims(&mut self) {
+        let Some(Value::Object(subject)) = self.members.get_mut("subject") else { return };
+        if let Some(Value::Object(claims)) = subject.get_mut("claims") {
+            // Both: a job may send a claim that is called `address` too, which is another thing.
+            let is_personal = |name: &str| self.personal.iter().any(|(field, ..)| field == name);
+            claims.retain(|name, claim| is_personal(name) && claim.get("commitment").is_some());
+            if claims.is_empty() {
+                subject.remove("claims");
+            }
         }
+        subject.insert("claims_cut".to_owned(), Value::Bool(true));
     }
 }
 
 /// The commitment to a personal value: SHA-256(32 random bytes || field || value).
 pub fn commitment(blind: &[u8; 32], field: &str, value: &str) -> Digest {
     Digest::of(&[blind.as_slice(), field.as_bytes(), value.as_bytes()].concat())
-}
-
-/// RFC 8785, and no integer that a reader with doubles would read as another one (RFC 7493 section 2.2).
-fn canonical(value: &Value) -> Result<Vec<u8>, EntryFault> {
-    if !is_exact(value) {
-        return Err(EntryFault::Unwritable);
-    }
-    serde_json_canonicalizer::to_vec(value).map_err(|_| EntryFault::Unwritable)
-}
-
-fn is_exact(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(_) | Value::String(_) => true,
-        Value::Number(number) => {
-            let integer = number.as_u64().or_else(|| number.as_i64().map(i64::unsigned_abs));
-            integer.is_none_or(|magnitude| magnitude <= MAX_EXACT)
-        }
-        Value::Array(items) => items.iter().all(is_exact),
-        Value::Object(members) => members.values().all(is_exact),
-    }
 }
 
 fn fresh<const N: usize>(random: Random<'_>) -> Result<[u8; N], EntryFault> {
@@ -305,9 +327,6 @@ fn fresh<const N: usize>(random: Random<'_>) -> Result<[u8; N], EntryFault> {
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
-
-/// 2^53 - 1: beyond it a double skips integers.
-const MAX_EXACT: u64 = (1 << 53) - 1;
 
 #[cfg(test)]
 mod tests {
@@ -417,7 +436,7 @@ mod tests {
     #[test]
     fn numbers_that_a_double_would_change_are_refused_or_cut_with_the_claims() {
         for (number, fits) in
-            [(json!(MAX_EXACT), true), (json!(MAX_EXACT + 1), false), (json!(i64::MIN), false)]
+            [(json!((1_i64 << 53) - 1), true), (json!(1_i64 << 53), false), (json!(i64::MIN), false)]
         {
             let mut draft = draft();
             draft.subject = Some(json!({ "claims": { "n": [number] } }));
