@@ -25,3 +25,5 @@ mod readme;
 mod record;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod wiped;

@@ -319,7 +319,7 @@ fn no_secret_is_in_logs_database_or_ledger() {
 }
 
 /// A grant of sixteen large secrets; answers how many.
-fn large_grant(installation: &Installation) -> usize {
+pub(crate) fn large_grant(installation: &Installation) -> usize {
     const MANY: usize = 16;
     let mut grant = "grant: large\ndescription: More than a socket's buffer\nallow:\n  - name: main\n    issuer: ci\n    \
         match: { repository_owner_id: \"4216\", repository_id: \"70155112\" }\ncredentials:\n"
@@ -334,7 +334,7 @@ fn large_grant(installation: &Installation) -> usize {
 }
 
 /// Sends an exchange on a connection of its own, with the smallest receive buffer, and reads nothing.
-fn send(server: &Server, token: &str, body: &Value) -> TcpStream {
+pub(crate) fn send(server: &Server, token: &str, body: &Value) -> TcpStream {
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 1).unwrap();
     rustix::net::connect(&socket, &server.public.address).unwrap();

@@ -273,6 +273,11 @@ impl Server {
         self.process.logs()
     }
 
+    /// The process's id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.child.id()
+    }
+
     /// Asks for a reload.
     pub(crate) fn hang_up(&self) {
         self.process.signal(Signal::HUP);
