@@ -14,6 +14,7 @@ use super::super::{
 };
 
 /// One row: what is spoiled, and the token with it.
+#[derive(Clone)]
 pub(super) struct Case {
     pub(super) name: String,
     pub(super) token: String,
@@ -137,8 +138,7 @@ impl Arena {
         self.permitted("deploy", &[Case::new("unspoiled", self.installation.issuer.token())]);
         let entries = self.restart().entries("SUMMARY");
         let new = &entries[..entries.len() - self.summaries];
-        let count: u64 = new.iter().map(|entry| entry["result"]["count"].as_u64().unwrap()).sum();
-        assert_eq!(count, cases.len() as u64, "counted for {reason}: {new:?}");
+        assert_eq!(count(new), cases.len() as u64, "counted for {reason}: {new:?}");
         for entry in new {
             let result = &entry["result"];
             assert_eq!(result["sample"], json!([reason]), "{code}: {entry}");
@@ -195,6 +195,27 @@ impl Arena {
         found.collect()
     }
 
+    /// Jobs of tenants that no rule names: 403 like any other, but the ledger only counts them, for this one reason.
+    #[track_caller]
+    pub(super) fn denied_strangers(&mut self, grant: &str, reason: &str, cases: &[Case]) {
+        self.restart();
+        self.forget_summaries();
+        let denied = self.server().entries("DENIED").len();
+        for case in cases {
+            let answer = self.exchange(&case.token, grant);
+            self.refused(case, &answer, 403, "access_denied");
+        }
+        let entries = self.restart().entries("SUMMARY");
+        for entry in &entries[..entries.len() - self.summaries] {
+            let result = &entry["result"];
+            assert_eq!((&result["of"], &result["issuer"]), (&json!("strangers"), &json!("ci")), "{entry}");
+            assert_eq!(result["sample"], json!([reason]), "{entry}");
+        }
+        assert_eq!(count(&entries[..entries.len() - self.summaries]), cases.len() as u64);
+        self.summaries = entries.len();
+        assert_eq!(self.server().entries("DENIED").len(), denied, "a stranger made the ledger grow");
+    }
+
     /// Tokens that get the credential of this grant.
     #[track_caller]
     pub(super) fn permitted(&mut self, grant: &str, cases: &[Case]) {
@@ -240,10 +261,20 @@ impl Arena {
         assert!(refusals <= 30, "one group would be more than a minute's entries");
         if self.refusals + refusals > 30 {
             self.restart();
-            self.summaries = self.server().entries("SUMMARY").len();
+            self.forget_summaries();
         }
         self.refusals += refusals;
     }
+
+    /// Takes what the ledger has counted until now as accounted for; the server must have been restarted before.
+    pub(super) fn forget_summaries(&mut self) {
+        self.summaries = self.server().entries("SUMMARY").len();
+    }
+}
+
+/// How many refusals these SUMMARY entries stand for.
+fn count(summaries: &[Value]) -> u64 {
+    summaries.iter().map(|entry| entry["result"]["count"].as_u64().unwrap()).sum()
 }
 
 /// Every header of a refusal, and no other.

@@ -7,6 +7,7 @@
 
 mod arena;
 mod claims;
+mod federation;
 mod jose;
 
 use arena::{Arena, Case};
