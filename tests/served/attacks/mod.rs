@@ -9,5 +9,6 @@ mod arena;
 mod claims;
 mod federation;
 mod jose;
+mod replay;
 
 use arena::{Arena, Case};
