@@ -9,6 +9,7 @@ mod arena;
 mod claims;
 mod federation;
 mod jose;
+mod oracle;
 mod replay;
 
 use arena::{Arena, Case};
