@@ -27,6 +27,8 @@ pub(crate) enum Exit {
     RateLimited,
     /// 20: the policy is invalid.
     PolicyInvalid,
+    /// 23: a guardrail refuses what a grant offers.
+    GuardrailRefuses,
     /// 30: an integrity check failed.
     Integrity,
     /// 31: consistent, but not anchored.
@@ -59,6 +61,7 @@ impl Exit {
             Self::Backend => 14,
             Self::RateLimited => 15,
             Self::PolicyInvalid => 20,
+            Self::GuardrailRefuses => 23,
             Self::Integrity => 30,
             Self::NotAnchored => 31,
         }
