@@ -16,6 +16,7 @@ mod installation;
 mod keys;
 mod ledger;
 mod output;
+mod policy;
 mod process;
 mod replica;
 mod secret;
@@ -57,6 +58,9 @@ enum Command {
     /// Verifies, exports and shows the ledger.
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
+    /// Lets policy sets in.
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// Sets, lists and removes sealed secrets; works while `serve` runs.
     #[command(subcommand)]
     Secret(secret::SecretCommand),
@@ -100,6 +104,7 @@ impl Command {
             Self::Init(init) => init.run(),
             Self::Keys(command) => command.run(),
             Self::Ledger(command) => command.run(),
+            Self::Policy(command) => command.run(),
             Self::Secret(command) => command.run(),
             Self::Serve(serve) => serve.run(),
             Self::Version(version) => version.run(),
