@@ -13,7 +13,7 @@ use super::{
     exchange::{Ask, Exchanged, Outcome, RetryKey},
     identify::{Caller, Origin},
     issuances::{GivenBack, Right},
-    lifecycle::PolicyRefused,
+    policy::PolicyRefused,
     ports::{Answer, EntryQuery, KeyFault, KeySource, MintFault, Minted, Minter, Order, Store},
     *,
 };
