@@ -6,6 +6,8 @@ mod commands;
 #[cfg(test)]
 mod exchange;
 #[cfg(test)]
+mod floods;
+#[cfg(test)]
 mod independent_issuer;
 #[cfg(test)]
 mod independent_ledger;
@@ -23,6 +25,8 @@ mod policy;
 mod readme;
 #[cfg(test)]
 mod record;
+#[cfg(test)]
+mod requests;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

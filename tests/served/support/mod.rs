@@ -5,6 +5,7 @@ pub(crate) mod client;
 pub(crate) mod installation;
 pub(crate) mod issuer;
 pub(crate) mod npm;
+pub(crate) mod raw;
 
 use std::{
     sync::OnceLock,
