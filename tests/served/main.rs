@@ -8,6 +8,8 @@ mod commands;
 #[cfg(test)]
 mod exchange;
 #[cfg(test)]
+mod floods;
+#[cfg(test)]
 mod independent_issuer;
 #[cfg(test)]
 mod independent_ledger;
@@ -25,6 +27,8 @@ mod policy;
 mod readme;
 #[cfg(test)]
 mod record;
+#[cfg(test)]
+mod requests;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
