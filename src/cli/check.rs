@@ -94,9 +94,11 @@ impl Check {
 }
 
 fn shown(findings: &[Finding]) -> Vec<Value> {
-    let shown = |Finding { file, line, column, code, message, remedy }: &Finding| {
+    let shown = |finding: &Finding| {
+        let Finding { file, line, column, width, severity, code, message, remedy } = finding;
         json!({
-            "file": file, "line": line, "column": column, "code": code, "message": message, "remedy": remedy,
+            "severity": severity.as_str(), "file": file, "line": line, "column": column, "width": width,
+            "code": code, "message": message, "remedy": remedy,
         })
     };
     findings.iter().map(shown).collect()

@@ -42,7 +42,7 @@ impl Environment {
     ) -> Option<T> {
         let Some(value) = self.0.get(name) else { return read(findings, field?) };
         let mut own = Findings::new(name);
-        let node = Node { line: 1, column: 1, content: Content::Quoted(value.clone()) };
+        let node = Node { line: 1, column: 1, width: 0, content: Content::Quoted(value.clone()) };
         let found = read(&mut own, &node);
         findings.list.append(&mut own.list);
         found

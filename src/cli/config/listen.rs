@@ -14,7 +14,7 @@ use crate::{
     kernel::{
         name::is_name,
         policy::{
-            Finding,
+            Finding, Severity,
             yaml::{Content, Fields, Findings, Node, nearest},
         },
     },
@@ -81,6 +81,8 @@ fn listener(
                 file: variable.to_owned(),
                 line: 1,
                 column: 1,
+                width: 0,
+                severity: Severity::Error,
                 code: "tls-due",
                 message,
                 remedy: remedy.to_owned(),

@@ -42,7 +42,7 @@ use crate::{
         digest::Digest,
         identity::profile::Profile,
         name::IssuerName,
-        policy::{Finding, set::TrustedIssuer},
+        policy::{Finding, Severity, set::TrustedIssuer},
     },
 };
 
@@ -89,6 +89,8 @@ pub(crate) struct NamedFile {
     pub(crate) line: usize,
     /// Column, from 1.
     pub(crate) column: usize,
+    /// Its characters there.
+    pub(crate) width: usize,
 }
 
 /// One listener.
@@ -245,8 +247,9 @@ impl Config {
 impl NamedFile {
     /// A finding where the configuration names the file.
     pub(crate) fn finding(&self, code: &'static str, message: String, remedy: &str) -> Finding {
-        let (file, line, column) = (self.named_in.clone(), self.line, self.column);
-        Finding { file, line, column, code, message, remedy: remedy.to_owned() }
+        let (file, line, column, width) = (self.named_in.clone(), self.line, self.column, self.width);
+        let (severity, remedy) = (Severity::Error, remedy.to_owned());
+        Finding { file, line, column, width, severity, code, message, remedy }
     }
 }
 

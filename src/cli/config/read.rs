@@ -125,7 +125,13 @@ impl Folder {
     }
 
     fn named(&self, path: PathBuf, node: &Node) -> NamedFile {
-        NamedFile { path, named_in: self.file.clone(), line: node.line, column: node.column }
+        NamedFile {
+            path,
+            named_in: self.file.clone(),
+            line: node.line,
+            column: node.column,
+            width: node.width,
+        }
     }
 }
 

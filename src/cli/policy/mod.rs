@@ -1,6 +1,11 @@
-//! `hallpass policy`: what admins and operators do about policy sets.
+//! `hallpass policy`: what an admin types before a change is merged. One file a command; every one reads a set by the
+//! broker's own loader and decides by its evaluator, so that none can say otherwise than the broker. All
+//! but `accept` work offline.
 
 pub(crate) mod accept;
+mod check;
+mod set;
+mod test;
 
 use super::exit::Done;
 
@@ -9,6 +14,10 @@ use super::exit::Done;
 pub(crate) enum PolicyCommand {
     /// Lets a set in although it lacks a guardrail or an issuer that the set before had; holds for 24 hours.
     Accept(accept::Accept),
+    /// Loads a policy set as the broker would, and shows every finding.
+    Check(check::Check),
+    /// Runs the tests beside the grants, and tells how much they would notice.
+    Test(test::Test),
 }
 
 impl PolicyCommand {
@@ -16,10 +25,12 @@ impl PolicyCommand {
     ///
     /// # Errors
     ///
-    /// [`super::exit::Failure`].
+    /// Those of the command.
     pub(crate) fn run(self) -> Done {
         match self {
             Self::Accept(accept) => accept.run(),
+            Self::Check(check) => check.run(),
+            Self::Test(test) => test.run(),
         }
     }
 }

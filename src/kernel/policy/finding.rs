@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// One reason why a file is refused.
+/// One thing that is wrong with a file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Finding {
     /// Path relative to the root, with `/`.
@@ -11,6 +11,10 @@ pub struct Finding {
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
+    /// How many characters of that line it is about; 0 where it is about a place or about more than a line.
+    pub width: usize,
+    /// Whether it refuses the file.
+    pub severity: Severity,
     /// A stable word for the kind of fault, such as `unknown-key`.
     pub code: &'static str,
     /// What is wrong.
@@ -19,10 +23,29 @@ pub struct Finding {
     pub remedy: String,
 }
 
+/// How bad it is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Severity {
+    /// Probably not meant; the set is accepted.
+    Warning,
+    /// The set is refused.
+    Error,
+}
+
+impl Severity {
+    /// The word in every output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, line, column, code, message, remedy } = self;
-        write!(f, "{file}:{line}:{column}: error[{code}]: {message}\n  fix: {remedy}")
+        let Self { file, line, column, width: _, severity, code, message, remedy } = self;
+        write!(f, "{file}:{line}:{column}: {}[{code}]: {message}\n  fix: {remedy}", severity.as_str())
     }
 }
 
@@ -63,6 +86,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("not-yet", "a key, kind or file of a later version, refused so that it is never ignored"),
     ("pointer", "a JSON Pointer that is malformed, or leads to a claim itself or into one value"),
     ("registered-claim", "a condition on a claim that verification alone reads"),
+    ("secret-missing", "a sealed secret that nobody has set"),
     ("second-document", "more than one document in a file"),
     ("tab", "a tab where YAML wants spaces"),
     ("tag", "a tag; the language has none"),

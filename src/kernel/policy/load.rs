@@ -7,7 +7,7 @@ mod issuer;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{
-    finding::Finding,
+    finding::{Finding, Severity},
     set::{Files, Grant, IssuerPolicy, PolicySet, TrustedIssuer},
     yaml::{self, Findings, Node},
 };
@@ -122,6 +122,8 @@ fn strangers(files: &Files, list: &mut Vec<Finding>) {
             file: path.clone(),
             line: 1,
             column: 1,
+            width: 0,
+            severity: Severity::Error,
             code,
             message: message.to_owned(),
             remedy: remedy.to_owned(),
@@ -137,6 +139,8 @@ fn nobody(files: &Files, list: &mut Vec<Finding>) {
             file: "issuers".to_owned(),
             line: 1,
             column: 1,
+            width: 0,
+            severity: Severity::Error,
             code: "no-issuer",
             message: "no file in issuers/ names an issuer, so nobody could ever be let in".to_owned(),
             remedy: "add issuers/NAME.yaml, and look whether this is the directory that you mean".to_owned(),

@@ -11,5 +11,5 @@ pub mod template;
 pub mod yaml;
 
 pub use decide::{Decision, Denial, Permit};
-pub use finding::Finding;
+pub use finding::{Finding, Severity};
 pub use set::PolicySet;

@@ -8,7 +8,7 @@ mod scalar;
 
 use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, Span};
 
-use super::finding::Finding;
+use super::finding::{Finding, Severity};
 
 pub use fields::{Fields, Findings, nearest};
 pub use scalar::plain_integer;
@@ -28,6 +28,8 @@ pub struct Node {
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
+    /// Its characters on that line; 0 where it goes on in the next.
+    pub width: usize,
     /// What it is.
     pub content: Content,
 }
@@ -54,6 +56,8 @@ pub struct Key {
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
+    /// Its characters on that line; 0 where it goes on in the next.
+    pub width: usize,
 }
 
 /// Reads one document.
@@ -62,7 +66,7 @@ pub struct Key {
 ///
 /// One finding, at the place of the fault.
 pub fn read(file: &str, bytes: &[u8]) -> Result<Node, Finding> {
-    let top = |code, message: &str, remedy: &str| finding(file, (1, 1), code, message, remedy);
+    let top = |code, message: &str, remedy: &str| finding(file, (1, 1, 0), code, message, remedy);
     if bytes.len() > MAX_FILE_BYTES {
         return Err(top("file-too-large", "the file has more than 256 KiB", "split it into several files"));
     }
@@ -100,7 +104,7 @@ fn unseen(file: &str, text: &str) -> Option<Finding> {
         if is_unseen {
             let message = format!("the character U+{:04X} cannot be seen here", u32::from(letter));
             let remedy = "remove it; what a reviewer sees must be what is loaded";
-            return Some(finding(file, place, "unseen-character", &message, remedy));
+            return Some(finding(file, (place.0, place.1, 1), "unseen-character", &message, remedy));
         }
         place = if letter == '\n' { (place.0 + 1, 1) } else { (place.0, place.1 + 1) };
     }
@@ -142,7 +146,7 @@ impl<'a> Tree<'a> {
         root.ok_or_else(|| {
             finding(
                 self.file,
-                (1, 1),
+                (1, 1, 0),
                 "empty-file",
                 "the file holds nothing",
                 "write what it is for, or remove it",
@@ -160,7 +164,7 @@ impl<'a> Tree<'a> {
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum with a text for every kind")]
     fn unreadable(&self, error: &ScanError) -> Finding {
-        let place = (error.marker().line().max(1), error.marker().col() + 1);
+        let place = (error.marker().line().max(1), error.marker().col() + 1, 0);
         let (code, remedy) = match error.kind() {
             ErrorKind::UnknownAnchor => ("anchor", WRITE_OUT),
             ErrorKind::DirectiveDisallowed => ("directive", "remove the line that begins with %"),
@@ -189,7 +193,7 @@ impl<'a> Tree<'a> {
         if depth > MAX_DEPTH {
             return Err(self.fault(span, "too-deep", "the nesting is deeper than 32", "flatten it"));
         }
-        let (line, column) = place(&span);
+        let (line, column, width) = place(&span);
         let content = match event {
             Event::Scalar(text, style, anchor, tag) => {
                 self.plain_node(span, anchor, tag.is_some())?;
@@ -215,7 +219,7 @@ impl<'a> Tree<'a> {
             }
             _ => return Err(self.fault(span, "yaml-syntax", "a value is missing here", "write the value")),
         };
-        Ok(Node { line, column, content })
+        Ok(Node { line, column, width, content })
     }
 
     fn plain_node(&self, span: Span, anchor: usize, tagged: bool) -> Result<(), Finding> {
@@ -276,7 +280,7 @@ impl<'a> Tree<'a> {
             let message = format!("a key must be a text, and YAML reads `{text}` as something else");
             return Err(self.fault(span, "key-not-text", &message, &format!("quote it: \"{text}\"")));
         }
-        Ok(Key { text, line: node.line, column: node.column })
+        Ok(Key { text, line: node.line, column: node.column, width: node.width })
     }
 
     fn fault(&self, span: Span, code: &'static str, message: &str, remedy: &str) -> Finding {
@@ -286,13 +290,15 @@ impl<'a> Tree<'a> {
 
 const WRITE_OUT: &str = "write the value out: what a reviewer sees must be what is loaded";
 
-fn place(span: &Span) -> (usize, usize) {
-    (span.start.line().max(1), span.start.col() + 1)
+fn place(span: &Span) -> (usize, usize, usize) {
+    let is_one_line = span.start.line() == span.end.line();
+    let width = if is_one_line { span.end.col().saturating_sub(span.start.col()) } else { 0 };
+    (span.start.line().max(1), span.start.col() + 1, width)
 }
 
 fn finding(
     file: &str,
-    (line, column): (usize, usize),
+    (line, column, width): (usize, usize, usize),
     code: &'static str,
     message: &str,
     remedy: &str,
@@ -301,6 +307,8 @@ fn finding(
         file: file.to_owned(),
         line,
         column,
+        width,
+        severity: Severity::Error,
         code,
         message: message.to_owned(),
         remedy: remedy.to_owned(),

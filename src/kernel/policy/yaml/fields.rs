@@ -5,7 +5,10 @@ use super::{
     Content, Key, Node,
     scalar::{plain_integer, reads_as_something_else},
 };
-use crate::kernel::{lifetime::parse_duration, policy::finding::Finding};
+use crate::kernel::{
+    lifetime::parse_duration,
+    policy::finding::{Finding, Severity},
+};
 
 /// Collects findings while a tree is read into types, so that one run shows every mistake.
 pub struct Findings<'a> {
@@ -29,7 +32,7 @@ impl<'a> Findings<'a> {
         message: impl Into<String>,
         remedy: impl Into<String>,
     ) {
-        self.place((node.line, node.column), code, message, remedy);
+        self.place((node.line, node.column, node.width), code, message, remedy);
     }
 
     /// Notes a fault at a key.
@@ -40,18 +43,19 @@ impl<'a> Findings<'a> {
         message: impl Into<String>,
         remedy: impl Into<String>,
     ) {
-        self.place((key.line, key.column), code, message, remedy);
+        self.place((key.line, key.column, key.width), code, message, remedy);
     }
 
     fn place(
         &mut self,
-        (line, column): (usize, usize),
+        (line, column, width): (usize, usize, usize),
         code: &'static str,
         message: impl Into<String>,
         remedy: impl Into<String>,
     ) {
         let file = self.file.to_owned();
-        self.list.push(Finding { file, line, column, code, message: message.into(), remedy: remedy.into() });
+        let (severity, message, remedy) = (Severity::Error, message.into(), remedy.into());
+        self.list.push(Finding { file, line, column, width, severity, code, message, remedy });
     }
 
     /// A mapping, whose keys are then taken one by one.
