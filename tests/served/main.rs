@@ -26,6 +26,10 @@ mod readme;
 #[cfg(test)]
 mod record;
 #[cfg(test)]
+mod reload;
+#[cfg(test)]
+mod removal;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod wiped;
