@@ -63,6 +63,34 @@ pub struct Grant {
     pub enabled: bool,
 }
 
+/// How much of a grant at once. They are state, not policy: the transaction that issues looks at them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Intents within an hour; one or more.
+    pub issuances_per_hour: Option<u32>,
+    /// Credentials that are usable at one time; one or more. Static ones do not count.
+    pub live: Option<u32>,
+    /// Over what both are counted.
+    pub per: LimitScope,
+    /// How often one token is good for one credential, 1 to 8.
+    pub uses_per_token: u8,
+}
+
+/// Over what a limit is counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LimitScope {
+    /// Over the whole grant.
+    Grant,
+    /// Over each project: the issuer and the project's immutable id.
+    Project,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { issuances_per_hour: None, live: None, per: LimitScope::Grant, uses_per_token: 1 }
+    }
+}
+
 /// One entry of `allow`.
 pub struct Rule {
     /// Its name.
