@@ -148,6 +148,10 @@ pub trait Store: Send + Sync {
     /// not `issued` any more are left alone, and their entries are dropped. Answers the ids that moved.
     fn release(&self, releases: Vec<(IssuanceId, Entry)>) -> Answer<'_, Result<Vec<IssuanceId>, StoreFault>>;
 
+    /// Makes a policy set the newest accepted one, with its entry in the same transaction, unless it lacks a name of
+    /// the one before and nobody lets it in.
+    fn load_policy(&self, load: PolicyLoad) -> Answer<'_, Result<PolicyVerdict, StoreFault>>;
+
     /// One issuance row.
     fn issuance(&self, id: IssuanceId) -> Answer<'_, Result<Option<IssuanceRow>, StoreFault>>;
 
@@ -326,6 +330,34 @@ pub enum IssueVerdict {
     Recorded(Vec<Receipt>),
     /// No free use: 409.
     Replayed,
+}
+
+/// A policy set that is about to decide.
+pub struct PolicyLoad {
+    /// Its digest.
+    pub digest: Digest,
+    /// What later sets must not lose, such as `guardrail/base`; sorted.
+    pub names: Vec<String>,
+    /// What it lacks of the set before, as an earlier [`PolicyVerdict::Lacking`] said; the entry tells of it.
+    pub lost: Vec<String>,
+    /// POLICY_LOADED.
+    pub entry: Entry,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// What became of it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum PolicyVerdict {
+    /// It lacks what the newest accepted set has, or something else than was said; nothing is recorded.
+    Lacking {
+        /// What.
+        lost: Vec<String>,
+        /// Whether an operator lets it in all the same.
+        is_let_in: bool,
+    },
+    /// Durable: it may decide.
+    Loaded,
 }
 
 /// A row as stored.

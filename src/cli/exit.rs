@@ -29,6 +29,8 @@ pub(crate) enum Exit {
     PolicyInvalid,
     /// 21: policy tests failed, or notice too little.
     PolicyTestsFailed,
+    /// 23: a guardrail refuses what a grant offers.
+    GuardrailRefuses,
     /// 30: an integrity check failed.
     Integrity,
     /// 31: consistent, but not anchored.
@@ -62,6 +64,7 @@ impl Exit {
             Self::RateLimited => 15,
             Self::PolicyInvalid => 20,
             Self::PolicyTestsFailed => 21,
+            Self::GuardrailRefuses => 23,
             Self::Integrity => 30,
             Self::NotAnchored => 31,
         }

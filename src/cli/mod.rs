@@ -9,6 +9,7 @@ mod client;
 mod config;
 mod demo;
 mod exit;
+mod findings;
 mod get;
 mod healthcheck;
 mod init;
@@ -58,7 +59,7 @@ enum Command {
     /// Verifies, exports and shows the ledger.
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
-    /// Tests policies, for those who write them.
+    /// Checks, tests and lets in policies.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
     /// Sets, lists and removes sealed secrets; works while `serve` runs.

@@ -2,6 +2,8 @@
 //! tokens, real signals. The promises of the exchange (P1 to P5) have their named tests here.
 
 #[cfg(test)]
+mod attacks;
+#[cfg(test)]
 mod commands;
 #[cfg(test)]
 mod exchange;

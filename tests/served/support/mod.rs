@@ -4,6 +4,7 @@
 pub(crate) mod client;
 pub(crate) mod installation;
 pub(crate) mod issuer;
+pub(crate) mod key;
 pub(crate) mod npm;
 
 use std::{

@@ -224,5 +224,6 @@ pub(super) fn drop_expired(conn: &Connection, now: i64) -> rusqlite::Result<()> 
     )?
     .execute([now])?;
     conn.prepare_cached("DELETE FROM idempotency WHERE valid_until <= ?1")?.execute([now])?;
+    conn.prepare_cached("DELETE FROM policy_let_in WHERE until <= ?1")?.execute([now])?;
     Ok(())
 }

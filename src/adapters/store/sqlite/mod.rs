@@ -40,14 +40,15 @@ use self::{
     batch::{Append, Command, Committed, Step, Waiting},
     columns::Prepared,
     issue::{IssueFound, IssueStep, Release},
+    policy::Accept,
     reader::Readers,
     refuse::{Refuse, SetApart, Sweep},
     writer::Shared,
 };
 use crate::{
     broker::ports::{
-        Answer, EntryQuery, IssuanceRow, Issue, IssueVerdict, Receipt, Refusal, Store, StoreFault,
-        StoredEntry, Summary,
+        Answer, EntryQuery, IssuanceRow, Issue, IssueVerdict, PolicyLoad, PolicyVerdict, Receipt, Refusal,
+        Store, StoreFault, StoredEntry, Summary,
     },
     kernel::{
         digest::Digest,
@@ -61,7 +62,7 @@ use crate::{
 pub use self::{
     create::{CreateFault, Genesis},
     open::{OpenFault, Options},
-    policy::AcceptedPolicy,
+    policy::{AcceptedPolicy, LettingIn, PolicyStanding},
     reader::LedgerRow,
     secrets::{Change, SecretFault, SecretListing},
 };
@@ -191,6 +192,13 @@ impl Store for Sqlite {
             let prepared = releases.into_iter().map(|(id, entry)| Ok((id, Prepared::new(entry)?)));
             let (moved, _) = self.submit(Release(prepared.collect::<Result<_, StoreFault>>()?)).await?;
             Ok(moved)
+        })
+    }
+
+    fn load_policy(&self, load: PolicyLoad) -> Answer<'_, Result<PolicyVerdict, StoreFault>> {
+        Box::pin(async move {
+            let (verdict, _) = self.submit(Accept::new(load)?).await?;
+            Ok(verdict)
         })
     }
 

@@ -3,6 +3,7 @@
 mod issue;
 mod ledger;
 mod open;
+mod policy;
 mod refuse;
 mod secrets;
 
