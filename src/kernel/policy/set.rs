@@ -42,6 +42,7 @@ pub struct IssuerPolicy {
 }
 
 /// A grant as loaded.
+#[derive(Clone)]
 pub struct Grant {
     /// Its name.
     pub name: GrantName,
@@ -92,6 +93,7 @@ impl Default for Limits {
 }
 
 /// One entry of `allow`.
+#[derive(Clone)]
 pub struct Rule {
     /// Its name.
     pub name: RuleName,
@@ -104,6 +106,7 @@ pub struct Rule {
 }
 
 /// One credential of a grant.
+#[derive(Clone)]
 pub struct Credential {
     /// Where it comes from; a template is filled from claims at the decision.
     pub target: TargetTemplate,
