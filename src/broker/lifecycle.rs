@@ -13,7 +13,11 @@ use super::{
 use crate::kernel::{
     digest::Digest,
     ledger::entry::{Draft, Entry, EntryCode},
-    policy::{Finding, load, set::Files},
+    policy::{
+        Finding,
+        load::{self, Loaded},
+        set::Files,
+    },
 };
 
 /// Why a policy set was not taken; the one before stays.
@@ -43,7 +47,7 @@ impl Broker {
     pub async fn offer_policy(&self, files: Files, commit: Option<String>) -> Result<Digest, PolicyRefused> {
         let _turn = self.policy_turn.lock().await;
         match load::load(&files, commit, Some(&self.settings.trusted)) {
-            Ok(set) => {
+            Ok(Loaded { set, warnings }) => {
                 let digest = set.digest;
                 let result = json!({
                     "digest": digest.to_string(), "commit": set.commit,
@@ -51,7 +55,7 @@ impl Broker {
                 });
                 self.note(EntryCode::PolicyLoaded, result).await.map_err(PolicyRefused::Unrecorded)?;
                 self.policy.store(Some(Arc::new(set)));
-                tracing::info!(policy.digest = %digest, "policy set accepted");
+                tracing::info!(policy.digest = %digest, policy.warnings = warnings.len(), "policy set accepted");
                 Ok(digest)
             }
             Err(findings) => {
