@@ -83,7 +83,7 @@ impl Test {
             findings.iter_mut().for_each(|finding| finding.file = self.path(&finding.file));
             Failure::findings(Exit::PolicyInvalid, &findings)
         })?;
-        Ok((files, set))
+        Ok((files, set.set))
     }
 
     fn test(&self, mut suites: Suites) -> Report {
