@@ -4,6 +4,8 @@
 
 pub(crate) mod accept;
 mod check;
+mod claims;
+mod init;
 mod set;
 mod test;
 
@@ -16,6 +18,8 @@ pub(crate) enum PolicyCommand {
     Accept(accept::Accept),
     /// Loads a policy set as the broker would, and shows every finding.
     Check(check::Check),
+    /// Drafts a grant and its tests from a job's token, as tight as that allows.
+    Init(init::Init),
     /// Runs the tests beside the grants, and tells how much they would notice.
     Test(test::Test),
 }
@@ -30,6 +34,7 @@ impl PolicyCommand {
         match self {
             Self::Accept(accept) => accept.run(),
             Self::Check(check) => check.run(),
+            Self::Init(init) => init.run(),
             Self::Test(test) => test.run(),
         }
     }
