@@ -67,9 +67,11 @@ impl Check {
         if !findings.is_empty() {
             return Err(Failure::findings(Exit::Usage, &findings));
         }
-        installation::issuer_keys(&config, Arc::new(|| Clock::System.now()))?;
+        let keys = installation::issuer_keys(&config, Arc::new(|| Clock::System.now()))?;
         let set = policies(&config)?;
-        let warnings = warnings(&config, &set);
+        let mut warnings = warnings(&config, &set);
+        let of_keys = keys.forewarnings().into_iter();
+        warnings.extend(of_keys.map(|(issuer, warning)| format!("the issuer `{issuer}`: {warning}")));
         self.tell(&config, &set, &warnings)
     }
 

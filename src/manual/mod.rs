@@ -2,4 +2,5 @@
 
 pub mod entries;
 pub mod exchange;
+pub mod issuers;
 pub mod ledger;
