@@ -16,6 +16,8 @@ mod independent_verifier;
 #[cfg(test)]
 mod issuances;
 #[cfg(test)]
+mod keys;
+#[cfg(test)]
 mod once;
 #[cfg(test)]
 mod order;
