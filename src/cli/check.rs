@@ -70,12 +70,14 @@ impl Check {
         if !findings.is_empty() {
             return Err(Failure::findings(Exit::Usage, &findings));
         }
-        installation::issuer_keys(&config, Arc::new(|| Clock::System.now()))?;
+        let keys = installation::issuer_keys(&config, Arc::new(|| Clock::System.now()))?;
         let Loaded { set, warnings: unmeant } = policies(&config)?;
         let mut warnings = warnings(&config, &set);
         warnings.extend(unmeant.iter().map(|Finding { file, line, column, message, .. }| {
             format!("{}:{line}:{column}: {message}", config.policies.join(file).display())
         }));
+        let of_keys = keys.forewarnings().into_iter();
+        warnings.extend(of_keys.map(|(issuer, warning)| format!("the issuer `{issuer}`: {warning}")));
         self.tell(&config, &set, &warnings)
     }
 
