@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
     net::{TcpListener, TcpStream},
     sync::LazyLock,
 };
@@ -16,7 +16,7 @@ use super::{
     arena::{header, header_with, minted_by, signed_as, signed_text},
 };
 use crate::support::{
-    AUDIENCE, Installation, Issuer,
+    AUDIENCE, Installation, Issuer, PATIENCE,
     issuer::{KID, Key, foreign_key, now, own_key, set, sign},
     key::{compact, encode},
 };
@@ -601,7 +601,9 @@ fn t09_heads_beyond_sixteen_kib_are_not_even_kept() {
         write!(stream, "POST /v1/exchange HTTP/1.1\r\nHost: hallpass\r\nAuthorization: Bearer ").unwrap();
         stream.write_all(token.as_bytes()).and_then(|()| stream.write_all(b"\r\n\r\n")).ok();
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).ok();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let fault = stream.read_to_end(&mut answer).err().map(|fault| fault.kind());
+        assert!(fault.is_none_or(|kind| kind == ErrorKind::ConnectionReset), "{name}: {fault:?}");
         let answer = String::from_utf8(answer).unwrap();
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{name}: {answer}");
     }
