@@ -28,6 +28,10 @@ mod readme;
 #[cfg(test)]
 mod record;
 #[cfg(test)]
+mod reload;
+#[cfg(test)]
+mod removal;
+#[cfg(test)]
 mod requests;
 #[cfg(test)]
 mod support;

@@ -57,6 +57,8 @@ pub struct PermittedGrant {
     pub file: Arc<str>,
     /// Its credentials, in the order of their names.
     pub credentials: Vec<PermittedCredential>,
+    /// How much of it at once.
+    pub limits: super::set::Limits,
 }
 
 /// One credential of a permit.
@@ -188,6 +190,7 @@ fn weigh(
         rule: rule.name.clone(),
         file: Arc::clone(&grant.file),
         credentials: credentials.ok_or("no-such-credential")?,
+        limits: super::set::Limits::default(),
     })
 }
 

@@ -63,6 +63,12 @@ pub fn load(
     Ok(PolicySet { digest: files.digest(), commit, issuers, grants, names, named_tenants })
 }
 
+/// The files with tests of grants, which are the business of [`super::suite`].
+pub fn tests_of(files: &Files) -> impl Iterator<Item = (&str, &[u8])> {
+    let is_test = |(path, _): &(&String, &Vec<u8>)| folder(path) == Folder::Test;
+    files.0.iter().filter(is_test).map(|(path, bytes)| (path.as_str(), bytes.as_slice()))
+}
+
 /// What a path says about its file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Folder {

@@ -6,6 +6,7 @@ pub mod finding;
 pub mod load;
 pub mod matcher;
 pub mod set;
+pub mod suite;
 pub mod target;
 pub mod template;
 pub mod yaml;

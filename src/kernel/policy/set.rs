@@ -42,6 +42,7 @@ pub struct IssuerPolicy {
 }
 
 /// A grant as loaded.
+#[derive(Clone)]
 pub struct Grant {
     /// Its name.
     pub name: GrantName,
@@ -63,7 +64,36 @@ pub struct Grant {
     pub enabled: bool,
 }
 
+/// How much of a grant at once. They are state, not policy: the transaction that issues looks at them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Intents within an hour; one or more.
+    pub issuances_per_hour: Option<u32>,
+    /// Credentials that are usable at one time; one or more. Static ones do not count.
+    pub live: Option<u32>,
+    /// Over what both are counted.
+    pub per: LimitScope,
+    /// How often one token is good for one credential, 1 to 8.
+    pub uses_per_token: u8,
+}
+
+/// Over what a limit is counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LimitScope {
+    /// Over the whole grant.
+    Grant,
+    /// Over each project: the issuer and the project's immutable id.
+    Project,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { issuances_per_hour: None, live: None, per: LimitScope::Grant, uses_per_token: 1 }
+    }
+}
+
 /// One entry of `allow`.
+#[derive(Clone)]
 pub struct Rule {
     /// Its name.
     pub name: RuleName,
@@ -76,6 +106,7 @@ pub struct Rule {
 }
 
 /// One credential of a grant.
+#[derive(Clone)]
 pub struct Credential {
     /// Where it comes from; a template is filled from claims at the decision.
     pub target: TargetTemplate,

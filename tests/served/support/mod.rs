@@ -7,6 +7,7 @@ pub(crate) mod issuer;
 pub(crate) mod key;
 pub(crate) mod npm;
 pub(crate) mod raw;
+pub(crate) mod situations;
 
 use std::{
     sync::OnceLock,
