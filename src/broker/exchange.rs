@@ -5,6 +5,7 @@
 //! one durable step writes INTENT and ISSUED both, after the fetch (design: the exchange, "Cost"). That step stands
 //! in `issue`, what follows it in `delivery`.
 
+mod claims;
 mod delivery;
 mod issue;
 
@@ -247,9 +248,20 @@ impl Broker {
         answer: Refused,
         reason: &'static str,
     ) -> Refused {
-        let weight = if answer.code == Code::TokenReplayed { Weight::Replay } else { Weight::Fault };
         let draft = self.refusal_draft(decision, caller, ask, refusal_result(answer.code, reason));
-        self.record_refusal(draft, caller, reason, weight).await.err().unwrap_or_else(|| answer.of(decision))
+        self.refuse_as(draft, caller, answer.of(decision), reason).await
+    }
+
+    /// The same under an entry that says more.
+    async fn refuse_as(
+        &self,
+        draft: Draft,
+        caller: &Caller,
+        answer: Refused,
+        reason: &'static str,
+    ) -> Refused {
+        let weight = if answer.code == Code::TokenReplayed { Weight::Replay } else { Weight::Fault };
+        self.record_refusal(draft, caller, reason, weight).await.err().unwrap_or(answer)
     }
 
     fn refusal_draft(&self, decision: DecisionId, caller: &Caller, ask: &Ask, result: Value) -> Draft {

@@ -11,7 +11,7 @@ use axum::{
     http::{StatusCode, Uri, header::LOCATION},
     response::{IntoResponse as _, Response},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::*;

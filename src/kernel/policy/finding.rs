@@ -128,6 +128,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("not-yet", "a key, kind or file of a later version, refused so that it is never ignored"),
     ("pointer", "a JSON Pointer that is malformed, or leads to a claim itself or into one value"),
     ("registered-claim", "a condition on a claim that verification alone reads"),
+    ("secret-missing", "a sealed secret that nobody has set"),
     ("requirement", "a word that a guardrail cannot require"),
     ("second-document", "more than one document in a file"),
     ("tab", "a tab where YAML wants spaces"),

@@ -138,6 +138,12 @@ fn warnings(set: &PolicySet, list: &mut Vec<Finding>) {
     }
 }
 
+/// The files with tests of grants, which are the business of [`super::suite`].
+pub fn tests_of(files: &Files) -> impl Iterator<Item = (&str, &[u8])> {
+    let is_test = |(path, _): &(&String, &Vec<u8>)| folder(path) == Folder::Test;
+    files.0.iter().filter(is_test).map(|(path, bytes)| (path.as_str(), bytes.as_slice()))
+}
+
 /// What a path says about its file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Folder {

@@ -10,6 +10,7 @@ pub mod guardrail;
 pub mod load;
 pub mod matcher;
 pub mod set;
+pub mod suite;
 pub mod target;
 pub mod template;
 mod weigh;
