@@ -134,7 +134,8 @@ impl Known {
 
 fn look(stand: &Stand, config: Option<&Config>, known: &Known) -> (Outcome, Vec<Finding>) {
     let digest = stand.files.digest().to_string();
-    let loaded = load::load(&stand.files, stand.commit.clone(), trusted(config).as_ref());
+    let loaded =
+        load::load(&stand.files, stand.commit.clone(), trusted(config).as_ref()).map(|loaded| loaded.set);
     let (set, mut findings) = match loaded {
         Ok(set) => {
             let findings =

@@ -35,7 +35,7 @@ impl Test {
         let (files, commit) = PolicySource::new(&self.dir).read().map_err(|fault| {
             Failure::new(Exit::PolicyInvalid, format!("error[{}]: {}", fault.code(), chain(&fault)))
         })?;
-        let set = load::load(&files, commit, None).map_err(|mut findings| {
+        let set = load::load(&files, commit, None).map(|loaded| loaded.set).map_err(|mut findings| {
             for finding in &mut findings {
                 finding.file = self.dir.join(&finding.file).display().to_string();
             }
