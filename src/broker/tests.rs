@@ -1,5 +1,8 @@
 //! The promises of the exchange, on the real store, the real minters and real signatures.
 
+mod limits;
+mod policy;
+
 use std::{
     net::{IpAddr, Ipv4Addr},
     sync::{Mutex, OnceLock},

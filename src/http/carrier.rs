@@ -250,8 +250,17 @@ impl Drop for Stay {
 
 /// The transport as its connection sees it: counts what it takes and when it was flushed.
 pub(super) struct Counted<T> {
-    pub(super) transport: T,
-    pub(super) carrier: Arc<Carrier>,
+    transport: T,
+    carrier: Arc<Carrier>,
+    /// What was read of it before.
+    opening: Vec<u8>,
+}
+
+impl<T> Counted<T> {
+    /// A transport of which these bytes were read already.
+    pub(super) fn new(transport: T, carrier: Arc<Carrier>, opening: &[u8]) -> Self {
+        Self { transport, carrier, opening: opening.to_vec() }
+    }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
@@ -260,6 +269,12 @@ impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.opening.is_empty() {
+            let taken = self.opening.len().min(buffer.remaining());
+            let rest = self.opening.split_off(taken);
+            buffer.put_slice(&std::mem::replace(&mut self.opening, rest));
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.transport).poll_read(cx, buffer)
     }
 }

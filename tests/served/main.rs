@@ -8,6 +8,8 @@ mod commands;
 #[cfg(test)]
 mod exchange;
 #[cfg(test)]
+mod floods;
+#[cfg(test)]
 mod independent_issuer;
 #[cfg(test)]
 mod independent_ledger;
@@ -15,6 +17,8 @@ mod independent_ledger;
 mod independent_verifier;
 #[cfg(test)]
 mod issuances;
+#[cfg(test)]
+mod limits;
 #[cfg(test)]
 mod once;
 #[cfg(test)]
@@ -25,6 +29,12 @@ mod policy;
 mod readme;
 #[cfg(test)]
 mod record;
+#[cfg(test)]
+mod reload;
+#[cfg(test)]
+mod removal;
+#[cfg(test)]
+mod requests;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

@@ -1,7 +1,12 @@
 //! T: the JOSE layer. Algorithms, keys that a token brings along, headers that change the meaning, shapes that are no
 //! compact JWS, and other spellings of one that is.
 
-use std::{net::TcpListener, sync::LazyLock};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    sync::LazyLock,
+};
 
 use aws_lc_rs::hmac;
 use serde_json::{Value, json};
@@ -574,6 +579,39 @@ fn t09_size_is_looked_at_before_anything_else() {
 }
 
 #[test]
+fn t09_heads_beyond_sixteen_kib_are_not_even_kept() {
+    let mut arena = Arena::new();
+    let claims = arena.claims();
+    let many: String = (0..5000).map(|at| format!(",\"{at:x}\":0")).collect();
+    let many = claims.to_string().replace('}', &format!("{many}}}"));
+    let megabyte = header_with(json!({ "kid": "k".repeat(1 << 20) }));
+    let cases = [
+        Case::new("10 MiB of dots", ".".repeat(10 << 20)),
+        Case::new("10 MiB of a", "a".repeat(10 << 20)),
+        Case::new("a kid of 1 MiB", signed_as(&megabyte, &claims)),
+        Case::new("5,000 claims", signed_text(&header().to_string(), &many)),
+    ];
+    let permitted = [(); 8].map(|()| Case::new("unspoiled", arena.token_with(json!({}))));
+    arena.permitted("deploy", &permitted[..4]);
+    let before = peak_kb(arena.server().pid());
+
+    for Case { name, token } in &cases {
+        let mut stream = TcpStream::connect(arena.server().public.address).unwrap();
+        // It hangs up while we still send: then neither the rest of the token nor all of its answer may arrive.
+        write!(stream, "POST /v1/exchange HTTP/1.1\r\nHost: hallpass\r\nAuthorization: Bearer ").unwrap();
+        stream.write_all(token.as_bytes()).and_then(|()| stream.write_all(b"\r\n\r\n")).ok();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).ok();
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{name}: {answer}");
+    }
+
+    arena.permitted("deploy", &permitted[4..]);
+    let grown = peak_kb(arena.server().pid()) - before;
+    assert!(grown < 1024, "{grown} kB more");
+}
+
+#[test]
 fn t10_base64url_has_one_spelling() {
     let mut arena = Arena::new();
     // Lengths that leave stray bits in the last letter of each segment.
@@ -742,6 +780,13 @@ fn ed25519_other_s(signature: &[u8]) -> Vec<u8> {
     });
     let sum: Vec<u8> = sum.collect();
     [r.to_vec(), sum].concat()
+}
+
+/// The most memory that a process ever had.
+fn peak_kb(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 fn modulus(key: &Key) -> Vec<u8> {
