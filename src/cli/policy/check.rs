@@ -136,7 +136,7 @@ fn look(stand: &Stand, config: Option<&Config>, known: &Known) -> (Outcome, Vec<
     let digest = stand.files.digest().to_string();
     let loaded = load::load(&stand.files, stand.commit.clone(), trusted(config).as_ref());
     let (set, mut findings) = match loaded {
-        Ok(set) => {
+        Ok(load::Loaded { set, .. }) => {
             let findings =
                 known.secrets.as_ref().map(|names| super::set::missing_secrets(stand, &set, names));
             (Some(set), findings.unwrap_or_default())

@@ -90,7 +90,7 @@ pub fn draft(wish: &Wish<'_>, files: &Files) -> Result<Draft, DraftFault> {
     let lines = lines(wish);
     let grant = grant_text(wish, &lines);
     let mut files = apart(files, wish.grant, &grant);
-    let set = load::load(&files, None, None).map_err(DraftFault::Refused)?;
+    let set = load::load(&files, None, None).map_err(DraftFault::Refused)?.set;
     let fixture = fixture(wish, &lines, &set)?;
     let cases = cases(wish, &lines, &fixture, &set)?;
     let test = test_text(wish, &lines, &fixture, &cases);
