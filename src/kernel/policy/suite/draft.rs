@@ -144,7 +144,10 @@ fn lines(wish: &Wish<'_>) -> Vec<Line> {
         add(Some(id), "the project, by its id: names can be taken by others");
         add(name, "a readable name beside the id; both must hold");
     }
-    add(profile.must_name.iter().find(has).copied(), "exactly whom the rule means");
+    add(profile.anchors.iter().find(has).copied(), "exactly whom the rule means");
+    for demand in profile.demands {
+        add(Some(demand.claim), demand.why);
+    }
     let view = &profile.view;
     add(view.git_ref, "this ref and no other");
     let is_whole = view
