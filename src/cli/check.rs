@@ -141,6 +141,12 @@ fn warnings(config: &Config, set: &PolicySet) -> Vec<String> {
             config.public_url
         ));
     }
+    for issuer in set.issuers.values().filter(|issuer| issuer.trusted.profile.fixed_audience.is_some()) {
+        let (name, audience) = (&issuer.trusted.name, &issuer.audience);
+        warnings.push(format!(
+            "the issuer `{name}` signs every token for `{audience}`: whoever else trusts it can use them here, and ours there"
+        ));
+    }
     for name in config.issuers.keys().filter(|name| !set.issuers.contains_key(*name)) {
         warnings.push(format!("the issuer `{name}` has no policy file, so its tokens are refused"));
     }

@@ -242,7 +242,7 @@ fn first_match<'g>(
             failed.extend(missed.map(|condition| condition.claim.clone()));
             if !allows_trigger(rule, identity) {
                 dangerous |= failed.is_empty();
-                let name = identity.profile().view.trigger.unwrap_or("trigger");
+                let name = identity.trigger_claim();
                 if !failed.iter().any(|each| each == name) {
                     failed.push(name.to_owned());
                 }

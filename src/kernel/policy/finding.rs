@@ -56,6 +56,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("audience", "an audience that no token or assertion can have, or not exactly one"),
     ("audience-default", "the vendor's default audience, which every relying party gets"),
     ("audience-federated", "an assertion for a cloud that has a kind of its own"),
+    ("audience-fixed", "an audience that no token of the profile has, since the vendor signs another"),
     ("audience-ourselves", "an assertion for the audience of tokens for this broker"),
     ("byte-order-mark", "the file begins with one"),
     ("class", "not read, write, production or signing"),

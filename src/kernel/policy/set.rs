@@ -120,10 +120,14 @@ impl PolicySet {
         self.grants.get(self.names.get(at)?)
     }
 
-    /// Whether some rule names this identity's tenant as a literal. Where the profile has no tenant in its claims the
-    /// issuer itself is the tenant, and policy names it.
+    /// Whether some rule names this identity's tenant as a literal. Where the issuer is one tenant's, policy names it by
+    /// naming the issuer.
     pub fn names_tenant(&self, identity: &JobIdentity) -> bool {
         let profile = identity.profile();
+        let issuer = self.issuers.get(identity.issuer());
+        if issuer.is_some_and(|issuer| !(profile.is_shared)(&issuer.trusted.url)) {
+            return true;
+        }
         let pins = profile.tenant_pins.iter().filter_map(|pin| identity.claims().get(*pin)?.as_str());
         let named = self.named_tenants.get(identity.issuer());
         profile.tenant_pins.is_empty()
