@@ -7,11 +7,15 @@ use serde_json::{Value, json};
 
 use super::support::{
     AUDIENCE, Installation, Issuer, Server,
+    installation::finish,
     issuer::{fresh_id, now},
 };
 
+/// Changes to a payload; `null` takes a claim away.
+type Changes = fn() -> Vec<Value>;
+
 /// Profile; what makes another job's token of it (403); what makes no job's token of it (401).
-const PROFILES: &[(&str, fn() -> Vec<Value>, fn() -> Vec<Value>)] = &[
+const PROFILES: &[(&str, Changes, Changes)] = &[
     (
         "github-actions",
         || {
@@ -262,4 +266,14 @@ fn jobs_of_an_older_gitlab_are_let_in_by_the_operators_word_alone() {
     let mut merge = older;
     merge["pipeline_source"] = json!("merge_request_event");
     assert_eq!(server.public.exchange(&trusted[0].token(&merge), &ask).status, 403);
+}
+
+#[test]
+fn an_audience_that_everybody_gets_is_told_before_it_serves() {
+    let installation = Installation::new();
+    let trusted = [Trusted::new("azure-devops")];
+    drop(serve(&installation, &trusted));
+    let said = finish(&mut installation.command(&["config", "check"]), "");
+    let said = String::from_utf8([said.stdout, said.stderr].concat()).unwrap();
+    assert!(said.contains("api://AzureADTokenExchange") && said.contains("warning"), "{said}");
 }

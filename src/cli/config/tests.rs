@@ -149,7 +149,7 @@ fn mistakes_about_issuers_are_named_with_their_place() {
         (github, &issuer("profile: github-actions"), "missing-key", "{"),
         (github, &issuer(url), "missing-key", "{"),
         ("profile: github-actions }", "profile: github }", "unknown-profile", "github"),
-        ("profile: github-actions }", "profile: gitlab }", "unknown-profile", "gitlab"),
+        ("profile: github-actions }", "profile: jenkins }", "unknown-profile", "jenkins"),
         (github, &issuer("url: \"http://10.0.0.1\", profile: generic"), "url", "\"http"),
         (github, &issuer("url: \"https://ci.test/?a=b\", profile: generic"), "url", "\"https"),
         (github, &issuer("url: \"http://127.0.0.1:1\", profile: generic"), "url", "\"http"),
