@@ -92,7 +92,8 @@ impl Test {
         let mut cases = suites.run();
         cases.iter_mut().for_each(|case| case.file = self.path(&case.file).into());
         let grants = suites.grants();
-        let mut report = Report { grants, cases, findings, mutation: None, least: usize::from(self.min_score) };
+        let mut report =
+            Report { grants, cases, findings, mutation: None, least: usize::from(self.min_score) };
         // A score of tests that fail says nothing.
         if self.mutate && report.is_good() {
             let mut mutation = suites.mutate();
@@ -155,7 +156,8 @@ impl Report {
     fn json(&self) -> Value {
         let cases = self.cases.iter().map(|case| {
             let Told { file, line, column, grant, name, fault } = case;
-            let fault = fault.as_ref().map(|fault| json!({ "message": fault.message, "remedy": fault.remedy }));
+            let fault =
+                fault.as_ref().map(|fault| json!({ "message": fault.message, "remedy": fault.remedy }));
             json!({
                 "file": &**file, "line": line, "column": column, "grant": grant.as_str(), "name": name,
                 "passed": fault.is_none(), "fault": fault,

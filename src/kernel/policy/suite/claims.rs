@@ -21,7 +21,12 @@ pub(super) fn value(findings: &mut Findings<'_>, node: &Node) -> Option<Value> {
         Content::Plain(text) if text == "true" || text == "false" => Some(Value::Bool(text == "true")),
         Content::Plain(text) if is_null(text) => {
             let message = "a null claim and one that is not there are different things";
-            findings.at(node, "literal-type", message, "write `remove: [CLAIM]` for a claim that is not there");
+            findings.at(
+                node,
+                "literal-type",
+                message,
+                "write `remove: [CLAIM]` for a claim that is not there",
+            );
             None
         }
         Content::Plain(text) => match plain_integer(text) {
@@ -51,7 +56,12 @@ pub(super) fn claim(
     }
     match spec {
         Some(spec) if !spec.kind.fits(&value) => {
-            let message = format!("tokens of the profile `{}` have `{}` as {}", profile.name, key.text, kind(spec.kind));
+            let message = format!(
+                "tokens of the profile `{}` have `{}` as {}",
+                profile.name,
+                key.text,
+                kind(spec.kind)
+            );
             findings.at(node, "literal-type", message, as_it_is(spec.kind));
             None
         }
@@ -88,25 +98,36 @@ pub(super) fn set(
     profile: &'static Profile,
 ) -> Option<()> {
     let path = path(findings, key)?;
-    let value = if path.below.is_empty() {
-        claim(findings, key, node, profile)?
-    } else {
-        value(findings, node)?
-    };
+    let value =
+        if path.below.is_empty() { claim(findings, key, node, profile)? } else { value(findings, node)? };
     if look(claims, &path) == Some(&value) {
-        findings.at(node, "test-change", format!("`{}` is this already", key.text), "set another value, or remove it");
+        findings.at(
+            node,
+            "test-change",
+            format!("`{}` is this already", key.text),
+            "set another value, or remove it",
+        );
         return None;
     }
     if put(claims, &path, value).is_none() {
         let message = format!("there is nothing that `{}` could stand in", key.text);
-        findings.at_key(key, "test-change", message, "point into what the fixture has, or set the whole claim");
+        findings.at_key(
+            key,
+            "test-change",
+            message,
+            "point into what the fixture has, or set the whole claim",
+        );
         return None;
     }
     Some(())
 }
 
 /// Takes a claim away, or what a pointer names inside one.
-pub(super) fn remove(findings: &mut Findings<'_>, claims: &mut Map<String, Value>, node: &Node) -> Option<()> {
+pub(super) fn remove(
+    findings: &mut Findings<'_>,
+    claims: &mut Map<String, Value>,
+    node: &Node,
+) -> Option<()> {
     let text = findings.filled(node)?;
     let key = Key { text: text.to_owned(), line: node.line, column: node.column, width: node.width };
     let path = path(findings, &key)?;

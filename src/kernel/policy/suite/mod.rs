@@ -166,7 +166,9 @@ impl Suites {
         let mut list = Vec::new();
         for grant in self.set.names.iter().filter_map(|name| self.set.grants.get(name)) {
             let mut findings = Findings::new(&grant.file);
-            let cases = || self.suites.iter().filter(|suite| suite.grant == grant.name).flat_map(|suite| &suite.cases);
+            let cases = || {
+                self.suites.iter().filter(|suite| suite.grant == grant.name).flat_map(|suite| &suite.cases)
+            };
             let is_denial = |case: &Case| matches!(case.expect, Expect::Deny { .. });
             let name = &grant.name;
             let (code, message, remedy) = if cases().next().is_none() {
@@ -177,7 +179,8 @@ impl Suites {
                 let remedy = "add a case with `expect: deny`, for what the grant is to keep out".to_owned();
                 ("test-no-deny", format!("no case shows whom the grant `{name}` keeps out"), remedy)
             } else if grant.enabled && !cases().any(|case| !is_denial(case)) {
-                let remedy = "add a case with `expect: permit`; denials alone pass where nothing works".to_owned();
+                let remedy =
+                    "add a case with `expect: permit`; denials alone pass where nothing works".to_owned();
                 ("test-no-permit", format!("no case shows whom the grant `{name}` lets in"), remedy)
             } else {
                 continue;

@@ -10,11 +10,14 @@ use super::{
     run::length,
     write::{other, scalar},
 };
-use crate::kernel::{name::CredentialName, policy::{
-    PolicySet,
-    matcher::{Condition, Glob, Matcher},
-    set::{Grant, Rule},
-}};
+use crate::kernel::{
+    name::CredentialName,
+    policy::{
+        PolicySet,
+        matcher::{Condition, Glob, Matcher},
+        set::{Grant, Rule},
+    },
+};
 
 /// A grant with one thing weakened.
 pub(super) struct Mutant {
@@ -136,7 +139,12 @@ fn of_ttls(grant: &Grant, around: &Around<'_>) -> Vec<Mutant> {
             scalar(around.fixture),
             length(ttl)
         );
-        Some(Mutant { place, what: format!("`{name}` living for longer than {}", length(ttl)), case, grant: weaker })
+        Some(Mutant {
+            place,
+            what: format!("`{name}` living for longer than {}", length(ttl)),
+            case,
+            grant: weaker,
+        })
     };
     let lives = grant.credentials.iter().filter_map(|(name, credential)| Some((name, credential.ttl?)));
     lives.filter_map(mutant).collect()
@@ -173,6 +181,8 @@ fn taken(matcher: &Matcher) -> Value {
 fn value(value: &Value) -> String {
     match value {
         Value::String(text) => scalar(text),
-        Value::Array(_) | Value::Bool(_) | Value::Null | Value::Number(_) | Value::Object(_) => value.to_string(),
+        Value::Array(_) | Value::Bool(_) | Value::Null | Value::Number(_) | Value::Object(_) => {
+            value.to_string()
+        }
     }
 }

@@ -47,7 +47,8 @@ impl Places {
                     items.get(*at).map(|node| ((node.line, node.column, node.width), node))
                 }
                 (
-                    None | Some(Content::Mapping(_) | Content::Plain(_) | Content::Quoted(_) | Content::Sequence(_)),
+                    None
+                    | Some(Content::Mapping(_) | Content::Plain(_) | Content::Quoted(_) | Content::Sequence(_)),
                     _,
                 ) => None,
             };

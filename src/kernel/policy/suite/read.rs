@@ -82,7 +82,12 @@ fn fixtures<'a>(findings: &mut Findings<'_>, node: &'a Node, known: &Known<'a>) 
         }
     }
     if count == 0 {
-        findings.at(node, "empty", "there is no fixture", "add one, such as `main: { issuer: …, claims: … }`");
+        findings.at(
+            node,
+            "empty",
+            "there is no fixture",
+            "add one, such as `main: { issuer: …, claims: … }`",
+        );
     }
     Some(fixtures)
 }
@@ -99,7 +104,12 @@ fn fixture<'a>(findings: &mut Findings<'_>, node: &Node, known: &Known<'a>) -> O
         (None, Some(node)) => (from_file(findings, node, issuer, known.files)?, node),
         (Some(_), Some(_)) | (None, None) => {
             let message = "a fixture has either `claims` or `file`";
-            findings.at(node, "test-fixture", message, "write the claims here, or name a file that holds them");
+            findings.at(
+                node,
+                "test-fixture",
+                message,
+                "write the claims here, or name a file that holds them",
+            );
             return None;
         }
     };
@@ -203,7 +213,8 @@ fn identity(
     match JobIdentity::from_claims(trusted.name.clone(), trusted.profile, claims.clone(), at) {
         Ok(identity) => Some(identity),
         Err(fault) => {
-            let message = format!("no token of the profile `{}` is like this: {}", trusted.profile.name, fault.reason);
+            let message =
+                format!("no token of the profile `{}` is like this: {}", trusted.profile.name, fault.reason);
             let remedy = match fault.reason.split_once(':') {
                 Some(("missing-claim", claim)) => format!("add `{claim}`; every such token has it"),
                 Some((_, claim)) => format!("give `{claim}` a value that a token can have"),
@@ -253,12 +264,7 @@ fn cases(
     Some(cases)
 }
 
-fn case(
-    findings: &mut Findings<'_>,
-    node: &Node,
-    grant: &Grant,
-    fixtures: &Fixtures<'_>,
-) -> Option<Case> {
+fn case(findings: &mut Findings<'_>, node: &Node, grant: &Grant, fixtures: &Fixtures<'_>) -> Option<Case> {
     let before = findings.list.len();
     let mut fields = findings.fields(node)?;
     let name_node = fields.require(findings, "name");
@@ -273,7 +279,8 @@ fn case(
     let fixture = fixture_of(findings, use_node?, fixtures)?;
     let at = at.or(fixture.at);
     if at.is_none() && depends_on_time(grant) {
-        let message = "what this grant permits depends on the time, and neither the case nor its fixture has any";
+        let message =
+            "what this grant permits depends on the time, and neither the case nor its fixture has any";
         let remedy = "add `at: \"2027-01-13T10:00:00Z\"` to the fixture, or to the case";
         findings.at(use_node?, "test-moment", message, remedy);
     }
@@ -308,7 +315,12 @@ fn fixture_of<'f, 'a>(
                 || "name one of `fixtures`".to_owned(),
                 |near| format!("did you mean `{near}`?"),
             );
-            findings.at(node, "test-fixture", format!("there is no fixture `{text}`, or it is at fault"), remedy);
+            findings.at(
+                node,
+                "test-fixture",
+                format!("there is no fixture `{text}`, or it is at fault"),
+                remedy,
+            );
         }
     }
     fixture
@@ -414,10 +426,8 @@ fn rule(findings: &mut Findings<'_>, node: &Node, grant: &Grant) -> Option<RuleN
     let text = findings.filled(node)?;
     let rule = grant.rules.iter().map(|rule| &rule.name).find(|name| name.as_str() == text);
     if rule.is_none() {
-        let remedy = nearest(text, grant.rules.iter().map(|rule| rule.name.as_str())).map_or_else(
-            || "name one of its rules".to_owned(),
-            |near| format!("did you mean `{near}`?"),
-        );
+        let remedy = nearest(text, grant.rules.iter().map(|rule| rule.name.as_str()))
+            .map_or_else(|| "name one of its rules".to_owned(), |near| format!("did you mean `{near}`?"));
         findings.at(node, "test-expect", format!("the grant `{}` has no rule `{text}`", grant.name), remedy);
     }
     rule.cloned()
@@ -452,7 +462,8 @@ fn ttl_limits(
         return Some(limits);
     }
     let limit = findings.duration(node)?;
-    let limits: Vec<_> = grant.credentials.keys().filter(|name| is_asked(name) && lives(name)).cloned().collect();
+    let limits: Vec<_> =
+        grant.credentials.keys().filter(|name| is_asked(name) && lives(name)).cloned().collect();
     if limits.is_empty() {
         let message = "none of the credentials has a TTL, so there is nothing that could be less";
         findings.at(node, "test-credential", message, "remove ttl_max");

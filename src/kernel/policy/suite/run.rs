@@ -35,11 +35,17 @@ pub(super) fn fault(set: &PolicySet, case: &Case) -> Option<Fault> {
         (Decision::Permit(permit), Expect::Deny { .. }) => {
             let rule = permit.grants().first().map_or("a rule", |grant| grant.rule.as_str());
             let message = format!("a denial was expected, and `{rule}` permits it");
-            Some(Fault::new(message, "narrow that rule, or expect permit if this job may have the credentials"))
+            Some(Fault::new(
+                message,
+                "narrow that rule, or expect permit if this job may have the credentials",
+            ))
         }
         (Decision::Deny(denial), Expect::Permit { .. }) => {
             let message = format!("a permit was expected, and it is denied: {}", told(&denial));
-            Some(Fault::new(message, "mend the fixture or the rule, or expect deny if this job must not have them"))
+            Some(Fault::new(
+                message,
+                "mend the fixture or the rule, or expect deny if this job must not have them",
+            ))
         }
         (Decision::Deny(denial), Expect::Deny { failed, reason, rule }) => {
             other_reason(&denial, reason.as_deref())
@@ -51,7 +57,8 @@ pub(super) fn fault(set: &PolicySet, case: &Case) -> Option<Fault> {
 fn other_rule(permit: &Permit, due: Option<&RuleName>) -> Option<Fault> {
     let got = &permit.grants().first()?.rule;
     let due = due.filter(|due| *due != got)?;
-    let remedy = format!("write `rule: {got}`, or narrow that rule; the first rule that matches is the one recorded");
+    let remedy =
+        format!("write `rule: {got}`, or narrow that rule; the first rule that matches is the one recorded");
     Some(Fault::new(format!("`{got}` permits it, and `{due}` was expected to"), remedy))
 }
 
@@ -60,8 +67,11 @@ fn longer(permit: &Permit, limits: &[(CredentialName, Duration)]) -> Option<Faul
     limits.iter().find_map(|(name, limit)| {
         let ttl = credentials().find(|each| each.name == *name)?.ttl?;
         (ttl > *limit).then(|| {
-            let message =
-                format!("`{name}` lives for {}, and {} is the most that was expected", length(ttl), length(*limit));
+            let message = format!(
+                "`{name}` lives for {}, and {} is the most that was expected",
+                length(ttl),
+                length(*limit)
+            );
             Fault::new(message, "lower the ttl in the grant, or raise ttl_max if it is to live that long")
         })
     })
@@ -82,7 +92,8 @@ fn other_failed(denial: &Denial, due: Option<&BTreeSet<String>>, rule: Option<&R
     }
     let due: Vec<&str> = due.iter().map(String::as_str).collect();
     let message = format!("it is denied, and not just for [{}]: {}", due.join(", "), told(denial));
-    let remedy = "change just one thing from a permitted fixture, or write what failed if that is what you mean";
+    let remedy =
+        "change just one thing from a permitted fixture, or write what failed if that is what you mean";
     Some(Fault::new(message, remedy))
 }
 
@@ -93,7 +104,11 @@ fn told(denial: &Denial) -> String {
         Some(format!("{rule} failed [{}]", tried.failed.join(", ")))
     });
     let rules: Vec<String> = rules.collect();
-    if rules.is_empty() { denial.reason.to_owned() } else { format!("{}; {}", denial.reason, rules.join("; ")) }
+    if rules.is_empty() {
+        denial.reason.to_owned()
+    } else {
+        format!("{}; {}", denial.reason, rules.join("; "))
+    }
 }
 
 /// As files write it.
