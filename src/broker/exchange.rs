@@ -31,8 +31,7 @@ use crate::kernel::{
     lifetime::{Lifetime, after},
     name::{CredentialName, GrantName},
     policy::{
-        decide::{self, Decision, Denial, Permit, PermittedCredential, PermittedGrant, Request},
-        set::Grant,
+        decide::{self, Decision, Denial, Permit, PermittedCredential, PermittedGrant, Request, Usable},
         target::Kind,
     },
     secret::Secret,
@@ -365,19 +364,16 @@ fn preview(grant: &PermittedGrant, credential: &PermittedCredential) -> Preview 
     }
 }
 
-fn grant_view(grant: &Grant) -> GrantView {
+fn grant_view(usable: Usable<'_>) -> GrantView {
+    let view = |credential: PermittedCredential| CredentialView {
+        kind: credential.target.kind(),
+        max_ttl_seconds: credential.ttl.map(|ttl| ttl.as_secs()),
+        name: credential.name,
+    };
     GrantView {
-        name: grant.name.clone(),
-        description: grant.description.clone(),
-        credentials: grant
-            .credentials
-            .iter()
-            .map(|(name, credential)| CredentialView {
-                name: name.clone(),
-                kind: credential.target.0.kind(),
-                max_ttl_seconds: credential.ttl.map(|ttl| ttl.as_secs()),
-            })
-            .collect(),
+        name: usable.grant.name.clone(),
+        description: usable.grant.description.clone(),
+        credentials: usable.credentials.into_iter().map(view).collect(),
     }
 }
 

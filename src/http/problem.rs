@@ -18,6 +18,9 @@ use crate::{
     kernel::id::RequestId,
 };
 
+/// The member that tells an owner which claims failed (design: section 3).
+const FAILED_CLAIMS: &str = "failed_claims";
+
 /// A refusal on its way out of a verb.
 #[derive(Debug)]
 pub(super) struct Problem {
@@ -53,7 +56,8 @@ impl Problem {
 impl From<Refused> for Problem {
     fn from(refused: Refused) -> Self {
         let (status, _) = shown_as(refused.code);
-        Self { refused, status, members: Map::new() }
+        let failed = refused.failed_claims.clone().map(|names| (FAILED_CLAIMS.to_owned(), names.into()));
+        Self { refused, status, members: failed.into_iter().collect() }
     }
 }
 

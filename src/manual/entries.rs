@@ -4,10 +4,10 @@
 //!
 //! | code | when | members beside the common ones |
 //! |---|---|---|
-//! | `ALERT_POLICY_REJECTED` | a policy set was refused; the one before stays | `result {digest, findings, first}` |
+//! | `ALERT_POLICY_REJECTED` | a policy set was refused; the one before stays | as `POLICY_REJECTED` |
 //! | `ALERT_ROLLBACK` | the database is behind, or beside, a head that was seen | `result {seen, found}` |
 //! | `CONFIG_LOADED` | a broker read its configuration | `result {digest, url, issuers, admin_tokens}` |
-//! | `DENIED` | a request was refused, once a decision or an authentic token | `decision`, `subject`, `policy {digest, commit}`, `request {id, grants}`, `result {code, reason, tried}`, `token`, `commitments` |
+//! | `DENIED` | a request was refused, once a decision or an authentic token | `decision`, `subject`, `policy {digest, commit}`, `request {id, grants}`, `result {code, reason, tried}`, `token`, `commitments`; over a limit `policy` has `grant, rule, file` too, and `result` has `limit {grant, name, per, allowed, used, asked, room_at}` |
 //! | `DRY_RUN` | a dry run was decided | as `DENIED`, `result {would_issue}` |
 //! | `EXPORTED` | somebody exported the ledger | `result {reader, size}` |
 //! | `FAILED` | a credential could not be made, or was discarded | `decision`, `issuance`, `subject`, `policy {digest, commit, grant}`, `request {id, credential}`, `result {code, reason, minted}`, `token` |

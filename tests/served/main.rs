@@ -18,11 +18,17 @@ mod independent_verifier;
 #[cfg(test)]
 mod issuances;
 #[cfg(test)]
+mod keys;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod once;
 #[cfg(test)]
 mod order;
 #[cfg(test)]
 mod policy;
+#[cfg(test)]
+mod profiles;
 #[cfg(test)]
 mod readme;
 #[cfg(test)]

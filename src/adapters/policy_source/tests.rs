@@ -265,7 +265,7 @@ mod samples {
     fn set() -> PolicySet {
         let root = concat!(env!("CARGO_MANIFEST_DIR"), "/policies");
         let (files, commit) = PolicySource::new(root).read().unwrap();
-        load::load(&files, commit, None).unwrap_or_else(|findings| panic!("{findings:#?}"))
+        load::load(&files, commit, None).unwrap_or_else(|findings| panic!("{findings:#?}")).set
     }
 
     fn usable(spoil: &[(&str, Value)]) -> Vec<String> {
@@ -279,7 +279,10 @@ mod samples {
         let profile = Profile::by_name("github-actions").unwrap();
         let identity =
             JobIdentity::from_claims(IssuerName::parse("github").unwrap(), profile, claims, now).unwrap();
-        decide::usable(&set(), &identity, now).into_iter().map(|grant| grant.name.to_string()).collect()
+        decide::usable(&set(), &identity, now)
+            .into_iter()
+            .map(|usable| usable.grant.name.to_string())
+            .collect()
     }
 
     #[test]

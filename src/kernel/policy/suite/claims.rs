@@ -158,7 +158,7 @@ fn path(findings: &mut Findings<'_>, key: &Key) -> Option<Path> {
     Some(path)
 }
 
-fn look<'c>(claims: &'c Map<String, Value>, path: &Path) -> Option<&'c Value> {
+pub(super) fn look<'c>(claims: &'c Map<String, Value>, path: &Path) -> Option<&'c Value> {
     path.below.iter().try_fold(claims.get(&path.root)?, |value, part| match value {
         Value::Object(members) => members.get(part),
         Value::Array(items) => items.get(part.parse::<usize>().ok()?),
@@ -174,7 +174,7 @@ fn look_mut<'c>(claims: &'c mut Map<String, Value>, root: &str, below: &[String]
     })
 }
 
-fn put(claims: &mut Map<String, Value>, path: &Path, value: Value) -> Option<()> {
+pub(super) fn put(claims: &mut Map<String, Value>, path: &Path, value: Value) -> Option<()> {
     let Some((last, above)) = path.below.split_last() else {
         claims.insert(path.root.clone(), value);
         return Some(());

@@ -30,8 +30,10 @@
 //! `ttl_max` is one duration, or one for each credential; `credentials` asks for some only.
 
 mod claims;
+pub mod draft;
 mod mutants;
 mod mutate;
+mod neighbour;
 mod places;
 mod read;
 mod run;
@@ -159,6 +161,11 @@ impl Suites {
     /// passes and there are no findings; otherwise the score says nothing.
     pub fn mutate(&mut self) -> Mutation {
         mutate::score(self)
+    }
+
+    /// The same for the grants alone: a grant's own tests need not notice what becomes of guardrails.
+    pub fn mutate_grants(&mut self) -> Mutation {
+        mutate::grants(self)
     }
 
     /// Grants that no test would see opened to everybody, or closed to all.

@@ -6,9 +6,10 @@ use std::{collections::BTreeSet, time::Duration};
 use serde_json::Value;
 
 use super::{
+    Case, neighbour,
     places::{Place, Places, Step},
     run::length,
-    write::{other, scalar},
+    write::{changes, scalar},
 };
 use crate::kernel::{
     name::CredentialName,
@@ -33,8 +34,8 @@ pub(super) struct Mutant {
 pub(super) struct Around<'a> {
     pub(super) set: &'a PolicySet,
     pub(super) places: &'a Places,
-    /// A fixture that is permitted, by name.
-    pub(super) fixture: &'a str,
+    /// A case that is permitted, for a beginning.
+    pub(super) from: &'a Case,
     /// Every trigger that some case has.
     pub(super) triggers: &'a BTreeSet<String>,
 }
@@ -76,7 +77,9 @@ fn of_condition(
         Matcher::Present(true) => format!("remove: [{key}]"),
         Matcher::Present(false) => format!("set: {{ {key}: something }}"),
         Matcher::AnyOf(_) | Matcher::Equals(_) | Matcher::Glob(_) | Matcher::Not(_) => {
-            format!("set: {{ {key}: {} }}", value(&refused(&condition.matcher)))
+            let (from, refused) = (&around.from.identity, refused(&condition.matcher));
+            let whose = (from.issuer(), from.profile());
+            changes(&neighbour::changes(whose, from.claims(), claim, &refused))
         }
     };
     push(format!("rule `{rule}` without its condition on `{claim}`"), &change, &|conditions| {
@@ -123,7 +126,8 @@ fn of_time(grant: &Grant, around: &Around<'_>) -> Vec<Mutant> {
         push("valid_until", "the grant without its last day", case, &|grant| grant.lapses_at = None);
     }
     if !grant.enabled {
-        let case = format!("{{ name: …, use: {}, expect: deny, reason: disabled }}", scalar(around.fixture));
+        let case =
+            format!("{{ name: …, use: {}, expect: deny, reason: disabled }}", scalar(&around.from.fixture));
         push("enabled", "the grant switched on", case, &|grant| grant.enabled = true);
     }
     mutants
@@ -136,7 +140,7 @@ fn of_ttls(grant: &Grant, around: &Around<'_>) -> Vec<Mutant> {
         let place = around.places.key(&["credentials".into(), name.as_str().into(), "ttl".into()]);
         let case = format!(
             "{{ name: …, use: {}, expect: permit, ttl_max: {{ {name}: {} }} }}",
-            scalar(around.fixture),
+            scalar(&around.from.fixture),
             length(ttl)
         );
         Some(Mutant {
@@ -151,14 +155,14 @@ fn of_ttls(grant: &Grant, around: &Around<'_>) -> Vec<Mutant> {
 }
 
 fn deny(around: &Around<'_>, change: &str, due: &str) -> String {
-    format!("{{ name: …, use: {}, {change}, expect: deny, {due} }}", scalar(around.fixture))
+    format!("{{ name: …, use: {}, {change}, expect: deny, {due} }}", scalar(&around.from.fixture))
 }
 
 /// A value that the matcher does not take.
 fn refused(matcher: &Matcher) -> Value {
     match matcher {
         Matcher::AnyOf(any) => any.first().map_or_else(|| Value::from("other"), refused),
-        Matcher::Equals(value) => other(value),
+        Matcher::Equals(value) => neighbour::other(value),
         Matcher::Glob(glob) => {
             let text = if glob.matches("other", false) { "other/other" } else { "other" };
             Value::from(text)
@@ -175,14 +179,5 @@ fn taken(matcher: &Matcher) -> Value {
         Matcher::Equals(value) => value.clone(),
         Matcher::Glob(glob) => Value::from(Glob::as_str(glob).replace('*', "x")),
         Matcher::Not(_) | Matcher::Present(_) => Value::from("other"),
-    }
-}
-
-fn value(value: &Value) -> String {
-    match value {
-        Value::String(text) => scalar(text),
-        Value::Array(_) | Value::Bool(_) | Value::Null | Value::Number(_) | Value::Object(_) => {
-            value.to_string()
-        }
     }
 }

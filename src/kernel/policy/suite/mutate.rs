@@ -13,7 +13,7 @@ use crate::kernel::{identity::job::Trigger, name::GrantName, policy::PolicySet};
 /// What came of weakening everything once.
 pub struct Mutation {
     /// How many ways there were.
-    pub mutants: usize,
+    pub weakened: usize,
     /// Those that no case noticed.
     pub survivors: Vec<Survivor>,
 }
@@ -35,8 +35,8 @@ pub struct Survivor {
 impl Mutation {
     /// How many in a hundred were noticed, rounded down, so that 100 means all.
     pub fn score(&self) -> usize {
-        let noticed = self.mutants.saturating_sub(self.survivors.len());
-        noticed.saturating_mul(100).checked_div(self.mutants).unwrap_or(100)
+        let noticed = self.weakened.saturating_sub(self.survivors.len());
+        noticed.saturating_mul(100).checked_div(self.weakened).unwrap_or(100)
     }
 }
 
@@ -47,8 +47,12 @@ pub const OUTSIDE: &[&str] = &[
 ];
 
 pub(super) fn score(suites: &mut Suites) -> Mutation {
+    grants(suites)
+}
+
+pub(super) fn grants(suites: &mut Suites) -> Mutation {
     let Suites { set, files, suites, .. } = suites;
-    let mut mutation = Mutation { mutants: 0, survivors: Vec::new() };
+    let mut mutation = Mutation { weakened: 0, survivors: Vec::new() };
     let mut cases: BTreeMap<&GrantName, Vec<&Case>> = BTreeMap::new();
     for suite in suites.iter() {
         cases.entry(&suite.grant).or_default().extend(&suite.cases);
@@ -58,10 +62,10 @@ pub(super) fn score(suites: &mut Suites) -> Mutation {
         let places = Places::of(files, &original.file);
         let triggers = triggers(&cases);
         let permitted = cases.iter().find(|case| matches!(case.expect, Expect::Permit { .. }));
-        let fixture = permitted.or(cases.first()).map_or("main", |case| case.fixture.as_str());
-        let around = Around { set, places: &places, fixture, triggers: &triggers };
+        let Some(from) = permitted.or(cases.first()) else { continue };
+        let around = Around { set, places: &places, from, triggers: &triggers };
         for mutant in mutants::of_grant(&original, &around) {
-            mutation.mutants += 1;
+            mutation.weakened += 1;
             let Mutant { place, what, case, grant } = mutant;
             set.grants.insert(name.clone(), grant);
             if !is_noticed(set, &cases) {

@@ -13,17 +13,18 @@ pub(super) fn scalar(text: &str) -> String {
     if is_plain { text.to_owned() } else { Value::from(text).to_string() }
 }
 
-/// Another value of the same type, near enough to be told apart by one thing only.
-pub(super) fn other(value: &Value) -> Value {
+/// A value as YAML writes it on one line; JSON is YAML's flow style.
+pub(super) fn value(value: &Value) -> String {
     match value {
-        Value::Bool(truth) => Value::Bool(!truth),
-        Value::Number(number) => Value::from(number.as_i64().map_or(0, |number| number.saturating_add(1))),
-        Value::String(text) if text == "true" => Value::from("false"),
-        Value::String(text) if text == "false" => Value::from("true"),
-        Value::String(text) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => {
-            Value::from(format!("{text}0"))
+        Value::String(text) => scalar(text),
+        Value::Array(_) | Value::Bool(_) | Value::Null | Value::Number(_) | Value::Object(_) => {
+            value.to_string()
         }
-        Value::String(text) => Value::from(format!("{text}-other")),
-        Value::Array(_) | Value::Null | Value::Object(_) => Value::from("other"),
     }
+}
+
+/// What a case sets.
+pub(super) fn changes(changes: &[(String, Value)]) -> String {
+    let each = changes.iter().map(|(claim, each)| format!("{}: {}", scalar(claim), value(each)));
+    format!("set: {{ {} }}", each.collect::<Vec<_>>().join(", "))
 }

@@ -93,6 +93,14 @@ impl<'a> Findings<'a> {
         }
     }
 
+    /// Any scalar's text, where what YAML would read it as does not matter. No finding.
+    pub fn scalar<'n>(&self, node: &'n Node) -> Option<&'n str> {
+        match &node.content {
+            Content::Plain(text) | Content::Quoted(text) => Some(text),
+            Content::Mapping(_) | Content::Sequence(_) => None,
+        }
+    }
+
     /// A text that is not empty.
     pub fn filled<'n>(&mut self, node: &'n Node) -> Option<&'n str> {
         let text = self.text(node)?;
@@ -181,6 +189,11 @@ impl<'n> Fields<'n> {
     /// Takes a key that may be absent.
     pub fn take(&mut self, name: &'static str) -> Option<&'n Node> {
         self.take_entry(name).map(|(_, node)| node)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     /// Takes a key that may be absent, with its place.
