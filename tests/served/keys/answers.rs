@@ -160,6 +160,7 @@ fn an_endless_document_is_left_at_the_cap_and_a_slow_one_at_the_deadline() {
     nothing_is_taken(&rows, &issuer, &[]);
     // What was taken of it: the cap, and what fits into the sockets' buffers on the way.
     assert!((256 << 10..5 << 20).contains(&issuer.written()), "{} bytes", issuer.written());
+    assert_eq!(issuer.cut_off(), 1);
 
     let rows = [
         keys("keys drip", Reply::Drip, "the key set: no answer in time"),
