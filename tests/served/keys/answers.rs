@@ -163,10 +163,10 @@ fn an_endless_document_is_left_at_the_cap_and_a_slow_one_at_the_deadline() {
     assert_eq!(issuer.cut_off(), 1);
 
     let rows = [
-        keys("keys drip", Reply::Drip, "the key set: no answer in time"),
-        discovery("discovery drips", Reply::Drip, "the discovery document: no answer in time"),
-        keys("keys never come", Reply::Silence, "the key set: no answer in time"),
-        discovery("discovery never comes", Reply::Silence, "the discovery document: no answer in time"),
+        keys("keys drip", Reply::Drip, "no answer in time"),
+        discovery("discovery drips", Reply::Drip, "no answer in time"),
+        keys("keys never come", Reply::Silence, "no answer in time"),
+        discovery("discovery never comes", Reply::Silence, "no answer in time"),
     ];
     nothing_is_taken(&rows, &HostileIssuer::start(), &[]);
 }
