@@ -174,7 +174,12 @@ impl Broker {
     ) -> Refused {
         let RefusedToken { fault, authentic } = refused;
         let Some(identity) = authentic else {
-            return self.stranger(fault, Some(terms.issuer.clone()), origin).await;
+            let advice = terms.profile.advice.filter(|_| fault.reason.starts_with("missing-claim:"));
+            let answer = self.stranger(fault, Some(terms.issuer.clone()), origin).await;
+            return match advice {
+                Some(advice) => Refused { detail: format!("{}; {advice}", answer.detail), ..answer },
+                None => answer,
+            };
         };
         let answer = told(&fault);
         let draft = Draft {

@@ -1,5 +1,8 @@
 //! The promises of the exchange, on the real store, the real minters and real signatures.
 
+mod limits;
+mod policy;
+
 use std::{
     net::{IpAddr, Ipv4Addr},
     sync::{Mutex, OnceLock},
@@ -13,7 +16,7 @@ use super::{
     exchange::{Ask, Exchanged, Outcome, RetryKey},
     identify::{Caller, Origin},
     issuances::{GivenBack, Right},
-    lifecycle::PolicyRefused,
+    policy::PolicyRefused,
     ports::{Answer, EntryQuery, KeyFault, KeySource, KeyStanding, MintFault, Minted, Minter, Order, Store},
     *,
 };

@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use serde_json::json;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     sync::{Mutex, watch},
     task::JoinSet,
     time::Instant,
@@ -40,6 +40,9 @@ use crate::{
 
 /// How often counted refusals become entries (contract: section 6).
 const SWEEP: Duration = Duration::from_secs(60);
+/// Connections that may wait to be accepted; the system cuts it to its own limit (4096 since Linux 5.4). Where there is
+/// no room a client's system tries again after a second, so that a burst of jobs would wait for strangers.
+const BACKLOG: u32 = 4_096;
 /// How often certificates are looked at.
 const LOOK_AT_FILES: Duration = Duration::from_secs(1);
 
@@ -79,14 +82,18 @@ impl Listeners {
     ///
     /// [`Exit::Usage`] where an address is taken or not ours.
     pub(crate) async fn bind(config: &Config) -> Result<Self, Failure> {
-        Ok(Self { public: bind(config.public.listen).await?, admin: bind(config.admin.listen).await? })
+        Ok(Self { public: bind(config.public.listen)?, admin: bind(config.admin.listen)? })
     }
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|fault| Failure::usage(format!("cannot listen on {address}: {fault}")))
+fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|fault| Failure::usage(format!("cannot listen on {address}: {fault}")))
 }
 
 impl Replica {

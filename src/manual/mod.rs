@@ -4,3 +4,5 @@ pub mod entries;
 pub mod exchange;
 pub mod issuers;
 pub mod ledger;
+pub mod profiles;
+pub mod requests;

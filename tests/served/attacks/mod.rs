@@ -7,6 +7,7 @@
 
 mod arena;
 mod claims;
+mod everywhere;
 mod federation;
 mod jose;
 mod oracle;

@@ -8,6 +8,7 @@ pub(crate) mod installation;
 pub(crate) mod issuer;
 pub(crate) mod key;
 pub(crate) mod npm;
+pub(crate) mod raw;
 pub(crate) mod situations;
 
 use std::{
