@@ -160,12 +160,13 @@ fn an_endless_document_is_left_at_the_cap_and_a_slow_one_at_the_deadline() {
     nothing_is_taken(&rows, &issuer, &[]);
     // What was taken of it: the cap, and what fits into the sockets' buffers on the way.
     assert!((256 << 10..5 << 20).contains(&issuer.written()), "{} bytes", issuer.written());
+    assert_eq!(issuer.cut_off(), 1);
 
     let rows = [
-        keys("keys drip", Reply::Drip, "the key set: no answer in time"),
-        discovery("discovery drips", Reply::Drip, "the discovery document: no answer in time"),
-        keys("keys never come", Reply::Silence, "the key set: no answer in time"),
-        discovery("discovery never comes", Reply::Silence, "the discovery document: no answer in time"),
+        keys("keys drip", Reply::Drip, "no answer in time"),
+        discovery("discovery drips", Reply::Drip, "no answer in time"),
+        keys("keys never come", Reply::Silence, "no answer in time"),
+        discovery("discovery never comes", Reply::Silence, "no answer in time"),
     ];
     nothing_is_taken(&rows, &HostileIssuer::start(), &[]);
 }
