@@ -8,6 +8,8 @@ mod commands;
 #[cfg(test)]
 mod exchange;
 #[cfg(test)]
+mod floods;
+#[cfg(test)]
 mod independent_issuer;
 #[cfg(test)]
 mod independent_ledger;
@@ -15,6 +17,8 @@ mod independent_ledger;
 mod independent_verifier;
 #[cfg(test)]
 mod issuances;
+#[cfg(test)]
+mod keys;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
@@ -24,6 +28,8 @@ mod order;
 #[cfg(test)]
 mod policy;
 #[cfg(test)]
+mod profiles;
+#[cfg(test)]
 mod readme;
 #[cfg(test)]
 mod record;
@@ -31,6 +37,8 @@ mod record;
 mod reload;
 #[cfg(test)]
 mod removal;
+#[cfg(test)]
+mod requests;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

@@ -91,6 +91,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("audience", "an audience that no token or assertion can have, or not exactly one"),
     ("audience-default", "the vendor's default audience, which every relying party gets"),
     ("audience-federated", "an assertion for a cloud that has a kind of its own"),
+    ("audience-fixed", "an audience that no token of the profile has, since the vendor signs another"),
     ("audience-ourselves", "an assertion for the audience of tokens for this broker"),
     ("backend", "a backend where there is none"),
     ("byte-order-mark", "the file begins with one"),

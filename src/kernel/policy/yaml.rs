@@ -11,8 +11,7 @@ use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, Span};
 use super::finding::{Finding, Place, Severity};
 
 pub use fields::{Fields, Findings, nearest};
-pub use scalar::plain_integer;
-use scalar::reads_as_something_else;
+pub use scalar::{plain_integer, reads_as_something_else};
 
 /// The greatest file in bytes.
 pub const MAX_FILE_BYTES: usize = 256 * 1024;

@@ -46,7 +46,8 @@ impl<'a> Findings<'a> {
         self.place((key.line, key.column, key.width), code, message, remedy);
     }
 
-    fn place(
+    /// Notes a fault at a line, a column and a width.
+    pub fn place(
         &mut self,
         (line, column, width): (usize, usize, usize),
         code: &'static str,
