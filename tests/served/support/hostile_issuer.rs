@@ -43,7 +43,8 @@ impl Reply {
     /// A response of a status, with these lines in its head.
     pub(crate) fn status(status: u16, head: &str, body: &[u8]) -> Self {
         let length = body.len();
-        let head = format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {length}\r\n{head}\r\n");
+        let head =
+            format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {length}\r\n{head}\r\n");
         Self::Bytes([head.as_bytes(), body].concat())
     }
 
