@@ -74,8 +74,9 @@ impl Broker {
         commit: Option<String>,
     ) -> Result<(Digest, Result<PolicySet, Vec<Finding>>), Refused> {
         let trusted = self.settings.trusted.clone();
-        let judging =
-            tokio::task::spawn_blocking(move || (files.digest(), load::load(&files, commit, Some(&trusted)).map(|loaded| loaded.set)));
+        let judging = tokio::task::spawn_blocking(move || {
+            (files.digest(), load::load(&files, commit, Some(&trusted)).map(|loaded| loaded.set))
+        });
         judging.await.map_err(|_| Refused::new(Code::Internal, "the reading of a policy set broke off"))
     }
 

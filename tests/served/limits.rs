@@ -197,10 +197,8 @@ fn living_credentials_count_until_they_end_also_when_given_back_and_static_ones_
     let body = server.public.exchange(&installation.issuer.token(), &only("cloud")).ok();
     let issued = &body["issuances"][0];
 
-    let problem = server
-        .public
-        .exchange(&installation.issuer.token(), &only("cloud"))
-        .problem(429, "quota_exceeded");
+    let problem =
+        server.public.exchange(&installation.issuer.token(), &only("cloud")).problem(429, "quota_exceeded");
 
     assert!((240..=300).contains(&problem["retry_after_seconds"].as_u64().unwrap()), "{problem}");
     for _ in 0..2 {
