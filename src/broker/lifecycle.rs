@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{
     Broker,
     error::{Code, Refused},
-    ports::{Counted, Summary},
+    ports::{Counted, KeyStanding, Summary},
 };
 use crate::kernel::ledger::entry::{Draft, Entry, EntryCode};
 
@@ -56,6 +56,11 @@ impl Broker {
         let policy = self.policy.load().is_none().then(|| NO_POLICY.to_owned());
         let ledger = self.store.health().err().map(|fault| fault.to_string());
         vec![Part { name: "policy", fault: policy }, Part { name: "ledger", fault: ledger }]
+    }
+
+    /// How each issuer's keys stand.
+    pub fn issuers(&self) -> Vec<KeyStanding> {
+        self.keys.standing()
     }
 
     /// Waits for exchanges that are under way and for what they still have to record, up to the deadline. Answers

@@ -33,8 +33,19 @@ pub trait KeySource: Send + Sync {
         token: &'a RawToken,
     ) -> Answer<'a, Result<Arc<VerificationKey>, KeyFault>>;
 
-    /// Issuers whose keys cannot be had now, for `/readyz`; empty is well.
-    fn faults(&self) -> Vec<(IssuerName, String)>;
+    /// How each issuer's keys stand, by name, for `/readyz`.
+    fn standing(&self) -> Vec<KeyStanding>;
+}
+
+/// How one issuer's keys stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyStanding {
+    /// The issuer.
+    pub issuer: IssuerName,
+    /// Why there are none now; its tokens are refused.
+    pub fault: Option<String>,
+    /// What somebody should look at before there are none.
+    pub warnings: Vec<String>,
 }
 
 /// Why there is no key.
@@ -42,7 +53,10 @@ pub trait KeySource: Send + Sync {
 pub enum KeyFault {
     /// The issuer's set could not be had, and none that is fresh enough is held: 503 `issuer_unavailable`.
     #[error("the issuer's keys cannot be had")]
-    Unavailable,
+    Unavailable {
+        /// When it is worth asking again.
+        retry_after_seconds: u32,
+    },
     /// The issuer's set holds no such key for this algorithm: 401 `token_signature`.
     #[error("the issuer has no such key")]
     Unknown,

@@ -17,7 +17,7 @@ use super::{
     identify::{Caller, Origin},
     issuances::{GivenBack, Right},
     policy::PolicyRefused,
-    ports::{Answer, EntryQuery, KeyFault, KeySource, MintFault, Minted, Minter, Order, Store},
+    ports::{Answer, EntryQuery, KeyFault, KeySource, KeyStanding, MintFault, Minted, Minter, Order, Store},
     *,
 };
 use crate::{
@@ -88,7 +88,7 @@ impl KeySource for Keys {
         Box::pin(async move { found.ok_or(KeyFault::Unknown) })
     }
 
-    fn faults(&self) -> Vec<(IssuerName, String)> {
+    fn standing(&self) -> Vec<KeyStanding> {
         Vec::new()
     }
 }

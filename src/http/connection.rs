@@ -21,7 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     carrier::{Carrier, Counted, Step},
-    protocol::{HEAD, Opening, Protocols, Spoken, Transport, drain, tell},
+    protocol::{HEAD, Opening, Protocol, Protocols, Spoken, Transport, drain, tell},
     reply::Replies,
 };
 
@@ -123,6 +123,10 @@ impl Server {
         match met {
             Some(Ok(Ok(_))) if is_silent => {}
             Some(Ok(Ok(protocol))) => {
+                if protocol == Protocol::Http2 {
+                    // HTTP/1.1 knows heads by itself, and has a word for those who are late.
+                    carrier.bound_idleness(HEAD);
+                }
                 let replies = Replies::new(self.router.clone(), Arc::clone(carrier));
                 self.carry(self.protocols.serve(protocol, transport, replies), carrier).await;
             }

@@ -201,7 +201,7 @@ pub(super) async fn drain(transport: &mut (impl AsyncRead + Unpin)) {
 
 /// RFC 9113 section 3.4.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// For the first bytes of a connection, for the head of an HTTP/1.1 request, and between two of them.
+/// For the first bytes of a connection, for the head of a request, and between two of them.
 pub(super) const HEAD: Duration = Duration::from_secs(10);
 /// A job makes a handful of calls.
 const MAX_STREAMS: u32 = 64;
@@ -215,8 +215,8 @@ const CONNECTION_WINDOW: u32 = 256 * 1024;
 /// HPACK lets a short block stand for a long list; hyper keeps none above this, and we refuse half of it with a
 /// problem document.
 const HEADER_LIST: u32 = 32 * 1024;
-/// Finds peers that are gone without a word.
-const PING_EVERY: Duration = Duration::from_secs(20);
+/// Finds peers that are gone without a word while a verb is at work.
+const PING_EVERY: Duration = Duration::from_secs(5);
 const PING_ANSWER: Duration = Duration::from_secs(10);
 /// What is read of a peer that was already told why its connection ends.
 const MAX_DRAINED_BYTES: usize = 256 * 1024;

@@ -18,6 +18,8 @@ mod independent_verifier;
 #[cfg(test)]
 mod issuances;
 #[cfg(test)]
+mod keys;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod once;
@@ -25,6 +27,8 @@ mod once;
 mod order;
 #[cfg(test)]
 mod policy;
+#[cfg(test)]
+mod profiles;
 #[cfg(test)]
 mod readme;
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //! read as two, and good ones go on.
 
 use std::{
+    fs,
+    net::SocketAddr,
     thread,
     time::{Duration, Instant},
 };
@@ -11,7 +13,9 @@ use serde_json::{Value, json};
 
 use super::support::{
     Installation, Server,
-    raw::{DATA, END, Frames, Wire, say},
+    raw::{
+        CONTINUATION, DATA, END, END_HEADERS, Frames, HEADERS, PREFACE, SETTINGS, Wire, block, frame, say,
+    },
 };
 
 /// For a connection's first bytes, and for a head (the server's own bound).
@@ -27,6 +31,9 @@ const BODY_TEXT: &str = r#"{"grants":[{"name":"deploy","credentials":["npm"]}]}"
 fn slow_senders_are_told_and_let_go() {
     let installation = Installation::new();
     let server = installation.serve();
+    let secured = Installation::new();
+    secure(&secured);
+    let secure = secured.serve();
     let (address, token) = (server.public.address, installation.issuer.token());
     let head = |rest: &str| {
         format!(
@@ -66,6 +73,13 @@ fn slow_senders_are_told_and_let_go() {
             assert!(start.elapsed() >= HEAD, "and not before: {:?}", start.elapsed());
             assert_eq!(wire.rest(), b"", "without a word, since nothing was asked");
         });
+        for (opening, dribble) in http2_openings() {
+            scope.spawn(move || lets_go_without_an_answer(address, &opening, dribble));
+        }
+        let secure = secure.public.address;
+        for (opening, dribble) in [(&b""[..], ""), (b"\x16\x03\x01\x02\x00\x01\x00", "\0")] {
+            scope.spawn(move || lets_go_without_an_answer(secure, opening, dribble));
+        }
         scope.spawn(|| {
             let mut wire = Wire::open(address);
             wire.send("GET /livez HTTP/1.1\r\nhost: a\r\n\r\n");
@@ -93,6 +107,41 @@ fn slow_senders_are_told_and_let_go() {
 
     good(&installation, &server);
     assert_eq!(server.entries("DENIED"), [] as [Value; 0], "a request that never came whole is no decision");
+}
+
+/// Beginnings of HTTP/2 that never become a request, each with what is dribbled after it.
+fn http2_openings() -> [(Vec<u8>, &'static str); 4] {
+    let settings = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
+    let head = block(&[(":method", "GET"), (":path", "/livez"), (":scheme", "http"), (":authority", "a")]);
+    let half_a_head = [&settings[..], &frame(HEADERS, 0, 1, &head)].concat();
+    let half_a_frame = [&settings[..], &frame(HEADERS, END, 1, &[0; 100])[..9]].concat();
+    [(PREFACE[..20].to_vec(), ""), (settings, ""), (half_a_head, ""), (half_a_frame, "\0")]
+}
+
+/// Opens a connection and dribbles; it ends within the bound for heads, not before, and nothing was answered but
+/// frames of HTTP/2.
+fn lets_go_without_an_answer(address: SocketAddr, opening: &[u8], dribble: &str) {
+    let start = Instant::now();
+    let mut wire = Wire::open(address);
+    wire.send(opening);
+    while !wire.ends_within(Duration::from_millis(800)) {
+        wire.send(dribble);
+        assert!(start.elapsed() < HEAD + LATE, "{opening:?}: still open");
+    }
+    assert!(start.elapsed() >= HEAD, "{opening:?}: {:?}", start.elapsed());
+    let rest = String::from_utf8_lossy(&wire.rest()).into_owned();
+    assert!(!rest.contains("live"), "{rest:?}");
+}
+
+/// Gives an installation a certificate.
+fn secure(installation: &Installation) {
+    let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    installation.write("tls.crt", &issued.cert.pem());
+    installation.write("tls.key", &issued.signing_key.serialize_pem());
+    let plain = fs::read_to_string(installation.file("hallpass.yaml")).unwrap();
+    let secured = plain.replace("public: { ", "public: { tls: { certificate: tls.crt, key: tls.key }, ");
+    assert_ne!(plain, secured);
+    installation.write("hallpass.yaml", &secured);
 }
 
 #[test]
@@ -182,10 +231,10 @@ fn heads_may_have_16_kib_and_whoever_sends_more_is_told() {
         // Frames have at most 16 KiB too.
         let (first, second) = value.split_at(bytes / 2);
         head.extend([("x", first), ("y", second)]);
-        let block = super::support::raw::block(&head);
-        let (first, second) = block.split_at(9_000);
-        frames.send(super::support::raw::HEADERS, END, 1, first);
-        frames.send(super::support::raw::CONTINUATION, super::support::raw::END_HEADERS, 1, second);
+        let sent = block(&head);
+        let (first, second) = sent.split_at(9_000);
+        frames.send(HEADERS, END, 1, first);
+        frames.send(CONTINUATION, END_HEADERS, 1, second);
         let body = frames.body(1).unwrap();
         assert!(body.contains(status), "{body}");
     }
@@ -688,6 +737,11 @@ fn requests_in_a_row_are_answered_in_order_until_half_a_second_after_a_token() {
     for _ in 0..50 {
         assert_eq!(plain.answer().unwrap().status, 200);
     }
+
+    // A bare LF ends a line of a head, for all that is read of it (RFC 9112 section 2.2).
+    let mut bare = Wire::open(server.public.address);
+    bare.send(live.replace('\r', "").repeat(2));
+    assert_eq!([(); 2].map(|()| bare.answer().unwrap().status), [200; 2]);
 
     // What is pipelined behind a refused head is not looked at.
     let (answer, rest) = say(server.public.address, format!("GET /livez HTTP/1.1\r\n\r\n{live}"));

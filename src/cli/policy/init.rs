@@ -123,11 +123,11 @@ impl Init {
         if files.0.is_empty() {
             return Ok((files, None));
         }
-        let set = load::load(&files, commit, None).map_err(|mut findings: Vec<Finding>| {
+        let loaded = load::load(&files, commit, None).map_err(|mut findings: Vec<Finding>| {
             findings.iter_mut().for_each(|each| each.file = self.dir.join(&each.file).display().to_string());
             Failure::findings(Exit::PolicyInvalid, &findings)
         })?;
-        Ok((files, Some(set)))
+        Ok((files, Some(loaded.set)))
     }
 
     /// The issuer of the set that signs such tokens, or a new one.

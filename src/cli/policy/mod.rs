@@ -5,7 +5,10 @@
 pub(crate) mod accept;
 mod check;
 mod claims;
+mod explain;
 mod init;
+mod recorded;
+mod schema;
 mod set;
 mod test;
 
@@ -20,6 +23,10 @@ pub(crate) enum PolicyCommand {
     Check(check::Check),
     /// Drafts a grant and its tests from a job's token, as tight as that allows.
     Init(init::Init),
+    /// Tells why a job would get a grant, or does not.
+    Explain(explain::Explain),
+    /// Shows or writes the JSON Schemas of policy files, for editors.
+    Schema(schema::Schema),
     /// Runs the tests beside the grants, and tells how much they would notice.
     Test(test::Test),
 }
@@ -35,6 +42,8 @@ impl PolicyCommand {
             Self::Accept(accept) => accept.run(),
             Self::Check(check) => check.run(),
             Self::Init(init) => init.run(),
+            Self::Explain(explain) => explain.run(),
+            Self::Schema(schema) => schema.run(),
             Self::Test(test) => test.run(),
         }
     }

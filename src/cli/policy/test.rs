@@ -65,8 +65,13 @@ impl Test {
         let mut results = Results { grants: 0, cases: Vec::new(), mutations: Vec::new() };
         for stand in &stands {
             match load::load(&stand.files, stand.commit.clone(), trusted.as_ref()) {
-                Ok(set) => {
-                    self.test(stand, Suites::read(stand.files.clone(), set), &mut report, &mut results);
+                Ok(loaded) => {
+                    self.test(
+                        stand,
+                        Suites::read(stand.files.clone(), loaded.set),
+                        &mut report,
+                        &mut results,
+                    );
                 }
                 Err(mut findings) => {
                     findings.iter_mut().for_each(|finding| finding.file = stand.shown(&finding.file));

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{
     finding::{Finding, Place},
-    guardrail::{Demand, Guardrail, can_honour, fits_name, hosted_word},
+    guardrail::{Demand, Guardrail, can_honour, fits_name},
     set::{Credential, Grant, PolicySet, Rule},
 };
 use crate::kernel::identity::profile::Profile;
@@ -114,7 +114,7 @@ impl Offer<'_> {
                 let what = format!("tokens of `{}` do not say whether a ref is protected", rule.issuer);
                 at(rule.place, what, "remove the rule, or have the guardrail changed")
             }),
-            Demand::RunnerHosted => hosted_word(profile).is_none().then(|| {
+            Demand::RunnerHosted => profile.view.hosted.is_none().then(|| {
                 let what = format!("tokens of `{}` do not say who runs the machine", rule.issuer);
                 at(rule.place, what, "remove the rule, or have the guardrail changed")
             }),

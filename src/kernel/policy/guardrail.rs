@@ -265,17 +265,7 @@ fn may_be_set_off_by(identity: &JobIdentity, words: &BTreeSet<String>) -> bool {
 
 /// By profile, since what one CI system writes there itself another lets a job choose.
 fn is_hosted(identity: &JobIdentity) -> bool {
-    hosted_word(identity.profile()).is_some_and(|word| identity.runner() == Some(word))
-}
-
-/// What the runner of a profile's view is called where it is the CI system's own machine; `None` where tokens do not
-/// say.
-pub(super) fn hosted_word(profile: &Profile) -> Option<&'static str> {
-    match profile.name {
-        "github-actions" => Some("github-hosted"),
-        "gitlab" => Some("gitlab-hosted"),
-        _ => None,
-    }
+    identity.profile().view.hosted.is_some_and(|word| identity.runner() == Some(word))
 }
 
 impl Rule {

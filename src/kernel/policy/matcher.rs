@@ -99,6 +99,11 @@ impl Path {
     }
 
     fn look<'c>(&self, claims: &'c Claims, unusable: &[String]) -> Seen<'c> {
+        // Inside an object the profile's types are held by pointer.
+        let is_here = |name: &&String| name.starts_with('/') && Self::parse(name).as_ref() == Some(self);
+        if unusable.iter().any(|name| is_here(&name)) {
+            return Seen::Unusable;
+        }
         let Some(mut value) = claims.get(&self.root) else {
             return if unusable.contains(&self.root) { Seen::Unusable } else { Seen::Absent };
         };

@@ -191,6 +191,15 @@ impl PolicySet {
         self.named_tenants = self.literal_tenants();
     }
 
+    /// Computes what is derived of one grant, as it would be in this set: for asking what if a grant were otherwise.
+    pub(super) fn derive_grant(&self, grant: &mut Grant) {
+        for rule in &mut grant.rules {
+            let Some(issuer) = self.issuers.get(&rule.issuer) else { continue };
+            rule.derive(issuer.trusted.profile);
+        }
+        grant.derive(&self.guardrails);
+    }
+
     fn literal_tenants(&self) -> HashMap<IssuerName, BTreeSet<String>> {
         let mut named: HashMap<IssuerName, BTreeSet<String>> = HashMap::new();
         for rule in self.grants.values().flat_map(|grant| &grant.rules) {
@@ -213,10 +222,14 @@ impl PolicySet {
         self.grants.get(self.names.get(at)?)
     }
 
-    /// Whether some rule names this identity's tenant as a literal. Where the profile has no tenant in its claims the
-    /// issuer itself is the tenant, and policy names it.
+    /// Whether some rule names this identity's tenant as a literal. Where the issuer is one tenant's, policy names it by
+    /// naming the issuer.
     pub fn names_tenant(&self, identity: &JobIdentity) -> bool {
         let profile = identity.profile();
+        let issuer = self.issuers.get(identity.issuer());
+        if issuer.is_some_and(|issuer| !(profile.is_shared)(&issuer.trusted.url)) {
+            return true;
+        }
         let pins = profile.tenant_pins.iter().filter_map(|pin| identity.claims().get(*pin)?.as_str());
         let named = self.named_tenants.get(identity.issuer());
         profile.tenant_pins.is_empty()
@@ -246,11 +259,21 @@ impl Grant {
 
 impl Rule {
     fn derive(&mut self, profile: &Profile) {
-        let trigger = profile.view.trigger;
-        let named = self.conditions.iter().filter(|condition| Some(condition.claim.as_str()) == trigger);
-        self.named_triggers =
-            named.flat_map(|condition| condition.matcher.literals()).filter_map(literal_text).collect();
+        self.named_triggers = self.names_triggers(profile);
         self.pins_project = self.names_project(profile);
+    }
+
+    /// Every literal of the claim with the trigger, and the dangerous ones that other claims name.
+    fn names_triggers(&self, profile: &Profile) -> BTreeSet<String> {
+        let mut named = BTreeSet::new();
+        for condition in &self.conditions {
+            let is_trigger = Some(condition.claim.as_str()) == profile.view.trigger;
+            for literal in condition.matcher.literals() {
+                named.extend(literal_text(literal).filter(|_| is_trigger));
+                named.extend(profile.trigger_named(&condition.claim, literal).map(str::to_owned));
+            }
+        }
+        named
     }
 }
 

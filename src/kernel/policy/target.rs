@@ -47,6 +47,11 @@ impl Kind {
     /// Every kind that this version mints.
     pub const ALL: [Self; 2] = [Self::Oidc, Self::Sealed];
 
+    /// The words of every kind of the language, also of those that this version cannot mint.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        Self::ALL.into_iter().map(Self::as_str).chain(LATER_KINDS)
+    }
+
     /// The word in policy, API and ledger.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -178,7 +178,7 @@ impl<'a> WeighedRule<'a> {
         let mut failed: Vec<&str> =
             conditions.filter(|(_, held)| !**held).map(|(condition, _)| condition.claim.as_str()).collect();
         if !self.allows_trigger {
-            let name = identity.profile().view.trigger.unwrap_or("trigger");
+            let name = identity.trigger_claim();
             if !failed.contains(&name) {
                 failed.push(name);
             }

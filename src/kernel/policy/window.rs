@@ -68,7 +68,7 @@ impl Days {
 
     /// Adds the day that a word such as `mon` names; `None` where it names none, or one that is in it already.
     #[must_use]
-    pub fn add(mut self, word: &str) -> Option<Self> {
+    pub fn with(mut self, word: &str) -> Option<Self> {
         let at = WORDS.iter().position(|each| *each == word)?;
         let day = self.0.get_mut(at).filter(|day| !**day)?;
         *day = true;

@@ -492,6 +492,7 @@ fn every_code_stands_in_the_table_with_its_meaning() {
         include_str!("../breaches.rs"),
         include_str!("grant/credentials.rs"),
         include_str!("grant/rule.rs"),
+        include_str!("grant/rule/pins.rs"),
         include_str!("issuer.rs"),
         include_str!("../yaml.rs"),
         include_str!("../yaml/fields.rs"),

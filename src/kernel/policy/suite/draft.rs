@@ -90,7 +90,7 @@ pub fn draft(wish: &Wish<'_>, files: &Files) -> Result<Draft, DraftFault> {
     let lines = lines(wish);
     let grant = grant_text(wish, &lines);
     let mut files = apart(files, wish.grant, &grant);
-    let set = load::load(&files, None, None).map_err(DraftFault::Refused)?;
+    let set = load::load(&files, None, None).map_err(DraftFault::Refused)?.set;
     let fixture = fixture(wish, &lines, &set)?;
     let cases = cases(wish, &lines, &fixture, &set)?;
     let test = test_text(wish, &lines, &fixture, &cases);
@@ -144,7 +144,10 @@ fn lines(wish: &Wish<'_>) -> Vec<Line> {
         add(Some(id), "the project, by its id: names can be taken by others");
         add(name, "a readable name beside the id; both must hold");
     }
-    add(profile.must_name.iter().find(has).copied(), "exactly whom the rule means");
+    add(profile.anchors.iter().find(has).copied(), "exactly whom the rule means");
+    for demand in profile.demands {
+        add(Some(demand.claim), demand.why);
+    }
     let view = &profile.view;
     add(view.git_ref, "this ref and no other");
     let is_whole = view

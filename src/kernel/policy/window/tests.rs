@@ -3,7 +3,7 @@ use super::*;
 fn window(zone_name: &str, days: &[&str], from: &str, to: &str) -> Window {
     let days = match days {
         [] => Days::ALL,
-        days => days.iter().fold(Days::NONE, |days, day| days.add(day).unwrap()),
+        days => days.iter().fold(Days::NONE, |days, day| days.with(day).unwrap()),
     };
     Window::new(zone(zone_name).unwrap(), days, Minute::parse(from).unwrap(), Minute::parse(to).unwrap())
         .unwrap()
@@ -174,11 +174,11 @@ fn zones_are_names_of_the_database_in_their_own_spelling() {
 
 #[test]
 fn days_are_named_once() {
-    assert!(Days::NONE.add("mon").unwrap().add("mon").is_none());
+    assert!(Days::NONE.with("mon").unwrap().with("mon").is_none());
     for word in ["Mon", "monday", "", "xyz"] {
-        assert!(Days::NONE.add(word).is_none(), "{word}");
+        assert!(Days::NONE.with(word).is_none(), "{word}");
     }
-    assert_eq!(WORDS.iter().fold(Days::NONE, |days, day| days.add(day).unwrap()), Days::ALL);
+    assert_eq!(WORDS.iter().fold(Days::NONE, |days, day| days.with(day).unwrap()), Days::ALL);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Rules and their conditions.
 
+mod pins;
+
 use std::collections::{BTreeSet, HashSet};
 
 use serde_json::Value;
@@ -55,10 +57,11 @@ fn read(findings: &mut Findings<'_>, node: &Node, known: &Known<'_>) -> Option<R
     let window = window_node.map_or(Some(None), |node| window::read(findings, node).map(Some));
     let issuer = issuer(findings, issuer_node?, known.issuers, known.all_issuers_read)?;
     // An issuer whose own file is at fault: the rule cannot be judged, and is not at fault.
-    let profile = known.issuers.get(&issuer)?.trusted.profile;
+    let trusted = &known.issuers.get(&issuer)?.trusted;
+    let profile = trusted.profile;
     let match_node = match_node?;
     let conditions = conditions(findings, match_node, profile)?;
-    pins(findings, match_node, profile, &conditions);
+    pins::judge(findings, match_node, trusted, &conditions);
     stands_on_more_than_an_attackers_word(findings, match_node, profile, &conditions);
     Some(Rule {
         name: name?,
@@ -138,23 +141,25 @@ fn condition(
         findings.at_key(key, "registered-claim", message, remedy);
         return None;
     }
-    let spec = profile.claim(root);
+    let nested = profile.claim(&key.text).filter(|spec| spec.is_nested());
+    let spec = nested.or_else(|| profile.claim(root));
     if spec.is_none() && !profile.open {
         let names = profile.claims.iter().map(|claim| claim.name);
-        let remedy = nearest(root, names).map_or_else(
+        let remedy = nearest(&key.text, names).map_or_else(
             || "see the claims of a real token by `hallpass whoami --token-file FILE`".to_owned(),
             |near| format!("did you mean `{near}`?"),
         );
-        let message = format!("tokens of the profile `{}` have no claim `{root}`", profile.name);
+        let message = format!("tokens of the profile `{}` have no claim `{}`", profile.name, key.text);
         findings.at_key(key, "unknown-claim", message, remedy);
         return None;
     }
-    if let Some(spec) = spec.filter(|spec| !path.below.is_empty() && spec.kind != ClaimKind::TextList) {
+    let is_inside = !path.below.is_empty() && nested.is_none();
+    if let Some(spec) = spec.filter(|spec| is_inside && spec.kind != ClaimKind::TextList) {
         let message = format!("`{}` is one value, so there is nothing inside it to point to", spec.name);
         findings.at_key(key, "pointer", message, format!("write `{root}` and its whole value"));
         return None;
     }
-    let kind = LiteralKind { spec, is_nested: !path.below.is_empty() };
+    let kind = LiteralKind { spec, is_nested: is_inside };
     let matcher = matcher(findings, node, &kind)?;
     let case_insensitive = spec.is_some_and(|spec| spec.case_insensitive);
     Some(Condition { claim: key.text.clone(), path, matcher, case_insensitive, place: key.place() })
@@ -273,6 +278,13 @@ fn glob(findings: &mut Findings<'_>, node: &Node, kind: &LiteralKind) -> Option<
             );
             return None;
         }
+        if spec.file_at_ref && crosses_into_the_ref(pattern) {
+            let message =
+                format!("`**` before the `@` of `{}` also matches other files at other refs", spec.name);
+            let remedy = "write the file's path out, or `*` for one segment; `**` only behind the `@`";
+            findings.at(node, "glob", message, remedy);
+            return None;
+        }
         if spec.kind != ClaimKind::Text && !kind.is_nested {
             let message = format!("`{}` is no text, so no glob fits", spec.name);
             findings.at(node, "literal-type", message, "write a literal");
@@ -285,6 +297,12 @@ fn glob(findings: &mut Findings<'_>, node: &Node, kind: &LiteralKind) -> Option<
         findings.at(node, "glob", "this pattern has no meaning, or is too long", remedy);
     }
     glob.map(Matcher::Glob)
+}
+
+/// Paths and refs may hold an `@`, so a pattern that crosses segments before the one that it writes out could find its
+/// file in the name of a ref (attack class F-09). One without an `@` speaks of no ref.
+fn crosses_into_the_ref(pattern: &str) -> bool {
+    pattern.split_once('@').is_some_and(|(file, _)| file.contains("**"))
 }
 
 fn literal(findings: &mut Findings<'_>, node: &Node, kind: &LiteralKind) -> Option<Value> {
@@ -311,7 +329,15 @@ fn literal(findings: &mut Findings<'_>, node: &Node, kind: &LiteralKind) -> Opti
         (None, Content::Plain(text)) if plain_integer(text).is_some() => {
             plain_integer(text).and_then(|number| exact(findings, node, number))
         }
-        (Some(ClaimKind::Text) | None, _) => text(findings, node).map(Value::String),
+        (Some(ClaimKind::Text) | None, _) => {
+            let text = text(findings, node)?;
+            if kind.spec.is_some_and(|spec| spec.braced) && !text.starts_with('{') {
+                let message = "this claim is a UUID in braces, and compares byte for byte";
+                findings.at(node, "literal-type", message, format!("write \"{{{text}}}\""));
+                return None;
+            }
+            Some(Value::String(text))
+        }
     }
 }
 
@@ -333,24 +359,6 @@ fn exact(findings: &mut Findings<'_>, node: &Node, number: i64) -> Option<Value>
         return None;
     }
     Some(Value::from(number))
-}
-
-/// What each rule must name, so that it speaks of somebody (attack class F-01).
-fn pins(findings: &mut Findings<'_>, node: &Node, profile: &Profile, conditions: &[Condition]) {
-    let named = |names: &[&str]| {
-        conditions
-            .iter()
-            .any(|condition| names.contains(&condition.claim.as_str()) && condition.matcher.is_literal())
-    };
-    if profile.shared && !named(profile.tenant_pins) {
-        let message =
-            "everybody's tokens come from this issuer, so a rule without its tenant would let strangers in";
-        findings.at(node, "tenant-pin", message, format!("add {}: \"…\"", profile.tenant_pins.join(" or ")));
-    }
-    if !profile.must_name.is_empty() && !named(profile.must_name) {
-        let message = format!("a rule of the profile `{}` must say exactly whom it means", profile.name);
-        findings.at(node, "must-name", message, format!("add {}: \"…\"", profile.must_name.join(" or ")));
-    }
 }
 
 /// Beside its pins a rule needs something that a passer-by cannot choose (attack class F-10).

@@ -61,7 +61,7 @@ fn days(findings: &mut Findings<'_>, node: &Node) -> Option<Days> {
     let mut days = Days::NONE;
     for item in items {
         let word = findings.filled(item)?;
-        let Some(more) = days.add(word) else {
+        let Some(more) = days.with(word) else {
             let remedy = format!("write each of {} at most once", window::WORDS.join(", "));
             findings.at(item, "window", format!("`{word}` is no day, or stands here twice"), remedy);
             return None;

@@ -6,7 +6,7 @@ use super::any_of;
 use crate::kernel::policy::{
     guardrail::{Allowed, TargetPattern, Targets},
     matcher::Glob,
-    target::{Kind, LATER_KINDS},
+    target::Kind,
     yaml::{Content, Fields, Findings, Node},
 };
 
@@ -14,7 +14,7 @@ pub(super) fn read(findings: &mut Findings<'_>, node: &Node) -> Option<Targets> 
     let mut fields = findings.fields(node)?;
     let before = findings.list.len();
     let mut by_kind = BTreeMap::new();
-    for kind in kinds() {
+    for kind in Kind::names() {
         if let Some(node) = fields.take(kind)
             && let Some(allowed) = allowed(findings, kind, node)
         {
@@ -35,7 +35,7 @@ pub(super) fn of_one_kind(
     fields: &mut Fields<'_>,
 ) -> Option<Targets> {
     let named: Vec<(&'static str, &Node)> =
-        kinds().filter_map(|kind| fields.take(kind).map(|node| (kind, node))).collect();
+        Kind::names().filter_map(|kind| fields.take(kind).map(|node| (kind, node))).collect();
     let [(kind, pattern)] = named.as_slice() else {
         let remedy = "write one kind with its target, such as { vault: \"kv/data/ci/**\", class: read }";
         findings.at(node, "kind", "exactly one kind is classified by each entry", remedy);
@@ -43,11 +43,6 @@ pub(super) fn of_one_kind(
     };
     let allowed = allowed(findings, kind, pattern)?;
     Some(Targets(BTreeMap::from([(*kind, allowed)])))
-}
-
-/// Every kind of the language, also those that this version cannot mint.
-fn kinds() -> impl Iterator<Item = &'static str> {
-    Kind::ALL.into_iter().map(Kind::as_str).chain(LATER_KINDS)
 }
 
 /// `any`, or patterns.
