@@ -5,6 +5,7 @@
 //! one durable step writes INTENT and ISSUED both, after the fetch (design: the exchange, "Cost"). That step stands
 //! in `issue`, what follows it in `delivery`.
 
+mod claims;
 mod delivery;
 mod issue;
 
@@ -30,8 +31,7 @@ use crate::kernel::{
     lifetime::{Lifetime, after},
     name::{CredentialName, GrantName},
     policy::{
-        decide::{self, Decision, Denial, Permit, PermittedCredential, PermittedGrant, Request},
-        set::Grant,
+        decide::{self, Decision, Denial, Permit, PermittedCredential, PermittedGrant, Request, Usable},
         target::Kind,
     },
     secret::Secret,
@@ -248,9 +248,20 @@ impl Broker {
         answer: Refused,
         reason: &'static str,
     ) -> Refused {
-        let weight = if answer.code == Code::TokenReplayed { Weight::Replay } else { Weight::Fault };
         let draft = self.refusal_draft(decision, caller, ask, refusal_result(answer.code, reason));
-        self.record_refusal(draft, caller, reason, weight).await.err().unwrap_or_else(|| answer.of(decision))
+        self.refuse_as(draft, caller, answer.of(decision), reason).await
+    }
+
+    /// The same under an entry that says more.
+    async fn refuse_as(
+        &self,
+        draft: Draft,
+        caller: &Caller,
+        answer: Refused,
+        reason: &'static str,
+    ) -> Refused {
+        let weight = if answer.code == Code::TokenReplayed { Weight::Replay } else { Weight::Fault };
+        self.record_refusal(draft, caller, reason, weight).await.err().unwrap_or(answer)
     }
 
     fn refusal_draft(&self, decision: DecisionId, caller: &Caller, ask: &Ask, result: Value) -> Draft {
@@ -353,19 +364,16 @@ fn preview(grant: &PermittedGrant, credential: &PermittedCredential) -> Preview 
     }
 }
 
-fn grant_view(grant: &Grant) -> GrantView {
+fn grant_view(usable: Usable<'_>) -> GrantView {
+    let view = |credential: PermittedCredential| CredentialView {
+        kind: credential.target.kind(),
+        max_ttl_seconds: credential.ttl.map(|ttl| ttl.as_secs()),
+        name: credential.name,
+    };
     GrantView {
-        name: grant.name.clone(),
-        description: grant.description.clone(),
-        credentials: grant
-            .credentials
-            .iter()
-            .map(|(name, credential)| CredentialView {
-                name: name.clone(),
-                kind: credential.target.0.kind(),
-                max_ttl_seconds: credential.ttl.map(|ttl| ttl.as_secs()),
-            })
-            .collect(),
+        name: usable.grant.name.clone(),
+        description: usable.grant.description.clone(),
+        credentials: usable.credentials.into_iter().map(view).collect(),
     }
 }
 

@@ -123,9 +123,9 @@ impl Broker {
             Err(KeyRefused::Token(fault)) => {
                 return Err(self.stranger(fault, Some(issuer.trusted.name.clone()), &origin).await);
             }
-            Err(KeyRefused::Issuer) => {
+            Err(KeyRefused::Issuer { retry_after_seconds }) => {
                 let detail = "the issuer's keys cannot be had now; try again shortly";
-                let answer = Refused::new(Code::IssuerUnavailable, detail).retry_after(5);
+                let answer = Refused::new(Code::IssuerUnavailable, detail).retry_after(retry_after_seconds);
                 let reason = "issuer-keys-unavailable".to_owned();
                 self.count_stranger(&answer, reason, Some(issuer.trusted.name.clone()), &origin).await;
                 return Err(answer);
@@ -158,7 +158,7 @@ impl Broker {
         token.check_algorithm(issuer.trusted.profile).map_err(KeyRefused::Token)?;
         token.check_kid().map_err(KeyRefused::Token)?;
         self.keys.key(&issuer.trusted.name, token).await.map_err(|fault| match fault {
-            KeyFault::Unavailable => KeyRefused::Issuer,
+            KeyFault::Unavailable { retry_after_seconds } => KeyRefused::Issuer { retry_after_seconds },
             KeyFault::Unknown => {
                 KeyRefused::Token(TokenFault { kind: FaultKind::Signature, reason: "unknown-key".to_owned() })
             }
@@ -237,7 +237,7 @@ pub(super) fn counted(identity: &JobIdentity, policy: &PolicySet) -> Counted {
 }
 
 enum KeyRefused {
-    Issuer,
+    Issuer { retry_after_seconds: u32 },
     Token(TokenFault),
 }
 

@@ -1,5 +1,8 @@
 //! The promises of the exchange, on the real store, the real minters and real signatures.
 
+mod limits;
+mod policy;
+
 use std::{
     net::{IpAddr, Ipv4Addr},
     sync::{Mutex, OnceLock},
@@ -13,8 +16,8 @@ use super::{
     exchange::{Ask, Exchanged, Outcome, RetryKey},
     identify::{Caller, Origin},
     issuances::{GivenBack, Right},
-    lifecycle::PolicyRefused,
-    ports::{Answer, EntryQuery, KeyFault, KeySource, MintFault, Minted, Minter, Order, Store},
+    policy::PolicyRefused,
+    ports::{Answer, EntryQuery, KeyFault, KeySource, KeyStanding, MintFault, Minted, Minter, Order, Store},
     *,
 };
 use crate::{
@@ -85,7 +88,7 @@ impl KeySource for Keys {
         Box::pin(async move { found.ok_or(KeyFault::Unknown) })
     }
 
-    fn faults(&self) -> Vec<(IssuerName, String)> {
+    fn standing(&self) -> Vec<KeyStanding> {
         Vec::new()
     }
 }
@@ -410,6 +413,39 @@ async fn the_same_token_twice_is_a_replay_also_after_a_restart() {
     assert_eq!(world.refused(&token("j1", &[]), ask("payments-prod")).await, Code::TokenReplayed);
     let denied = world.entries().await.pop().unwrap();
     assert_eq!((&denied["code"], &denied["result"]["code"]), (&json!("DENIED"), &json!("token_replayed")));
+}
+
+/// Attack classes R-03 and C-07: neither the end of its life nor a clock that is set back makes a used token new.
+#[tokio::test]
+async fn a_used_token_is_replayed_until_its_leeway_is_over_whatever_the_clock_does() {
+    let world = World::new().await;
+    let exp = 290;
+    let used = token("j1", &[]);
+    world.exchange(&used, ask("payments-prod")).await.unwrap().delivery.confirm();
+    for (seconds, code) in [
+        (exp, Code::TokenReplayed),
+        (exp + 29, Code::TokenReplayed),
+        (exp + 30, Code::TokenExpired),
+        // Another replica, up to L behind, still takes it; and our own clock may step back.
+        (exp + 29, Code::TokenReplayed),
+        (-39, Code::TokenReplayed),
+        (-41, Code::TokenNotYetValid),
+        (-600, Code::TokenNotYetValid),
+        (0, Code::TokenReplayed),
+    ] {
+        world.set_clock(seconds);
+        world.broker.sweep().await.unwrap();
+        let told = match world.identify(&used).await {
+            Err(refused) => refused.code,
+            Ok(caller) => world.broker.exchange(caller, ask("payments-prod")).await.err().unwrap().code,
+        };
+        assert_eq!(told, code, "{seconds} s later");
+    }
+    assert_eq!(
+        world.codes().await.iter().filter(|code| *code == "ISSUED").count(),
+        2,
+        "two credentials, once"
+    );
 }
 
 #[tokio::test]

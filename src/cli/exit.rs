@@ -27,6 +27,10 @@ pub(crate) enum Exit {
     RateLimited,
     /// 20: the policy is invalid.
     PolicyInvalid,
+    /// 21: policy tests failed, or notice too little.
+    PolicyTestsFailed,
+    /// 23: a guardrail refuses what a grant offers.
+    GuardrailRefuses,
     /// 30: an integrity check failed.
     Integrity,
     /// 31: consistent, but not anchored.
@@ -59,6 +63,8 @@ impl Exit {
             Self::Backend => 14,
             Self::RateLimited => 15,
             Self::PolicyInvalid => 20,
+            Self::PolicyTestsFailed => 21,
+            Self::GuardrailRefuses => 23,
             Self::Integrity => 30,
             Self::NotAnchored => 31,
         }

@@ -9,6 +9,7 @@ mod client;
 mod config;
 mod demo;
 mod exit;
+mod findings;
 mod get;
 mod healthcheck;
 mod init;
@@ -16,6 +17,7 @@ mod installation;
 mod keys;
 mod ledger;
 mod output;
+mod policy;
 mod process;
 mod replica;
 mod secret;
@@ -57,6 +59,9 @@ enum Command {
     /// Verifies, exports and shows the ledger.
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
+    /// Checks, tests and lets in policies.
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// Sets, lists and removes sealed secrets; works while `serve` runs.
     #[command(subcommand)]
     Secret(secret::SecretCommand),
@@ -100,6 +105,7 @@ impl Command {
             Self::Init(init) => init.run(),
             Self::Keys(command) => command.run(),
             Self::Ledger(command) => command.run(),
+            Self::Policy(command) => command.run(),
             Self::Secret(command) => command.run(),
             Self::Serve(serve) => serve.run(),
             Self::Version(version) => version.run(),

@@ -2,5 +2,6 @@
 
 pub mod entries;
 pub mod exchange;
+pub mod issuers;
 pub mod ledger;
 pub mod profiles;

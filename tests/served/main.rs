@@ -2,9 +2,13 @@
 //! tokens, real signals. The promises of the exchange (P1 to P5) have their named tests here.
 
 #[cfg(test)]
+mod attacks;
+#[cfg(test)]
 mod commands;
 #[cfg(test)]
 mod exchange;
+#[cfg(test)]
+mod floods;
 #[cfg(test)]
 mod independent_issuer;
 #[cfg(test)]
@@ -13,6 +17,10 @@ mod independent_ledger;
 mod independent_verifier;
 #[cfg(test)]
 mod issuances;
+#[cfg(test)]
+mod keys;
+#[cfg(test)]
+mod limits;
 #[cfg(test)]
 mod once;
 #[cfg(test)]
@@ -25,6 +33,12 @@ mod profiles;
 mod readme;
 #[cfg(test)]
 mod record;
+#[cfg(test)]
+mod reload;
+#[cfg(test)]
+mod removal;
+#[cfg(test)]
+mod requests;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

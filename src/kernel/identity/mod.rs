@@ -4,6 +4,7 @@
 //! Nothing here fetches a key or reads a clock. `jsonwebtoken` checks signatures; registered claims are checked
 //! by [`verify`] alone, since the crate lets through what we must refuse (wrong types, several audiences, `crit`).
 
+pub mod discovery;
 pub mod job;
 pub mod keys;
 pub mod profile;

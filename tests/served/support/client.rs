@@ -2,7 +2,10 @@
 
 use std::net::SocketAddr;
 
-use reqwest::{Method, header::HeaderMap};
+use reqwest::{
+    Method,
+    header::{HeaderMap, HeaderValue},
+};
 use serde_json::Value;
 
 use super::{PATIENCE, runtime};
@@ -63,7 +66,8 @@ impl Call {
     }
 
     pub(crate) fn header(self, name: &str, value: &str) -> Self {
-        Self(self.0.header(name, value))
+        // From bytes: a text that is no ASCII is sent as it is.
+        Self(self.0.header(name, HeaderValue::from_bytes(value.as_bytes()).unwrap()))
     }
 
     pub(crate) fn json(self, body: &str) -> Self {

@@ -1,5 +1,5 @@
-//! A CI system's OIDC issuer on loopback: discovery and keys over real HTTP, tokens signed by a real RSA key. What it
-//! mints is right unless a test spoils it.
+//! A CI system's OIDC issuer on loopback: discovery and keys over real HTTP, tokens signed by real keys. What it mints
+//! is right unless a test spoils it.
 
 use std::{
     sync::{
@@ -9,21 +9,17 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use aws_lc_rs::{
-    rand::SystemRandom,
-    rsa::{KeyPair, KeySize},
-    signature::{KeyPair as _, RSA_PKCS1_SHA256},
-};
 use axum::{
     Json, Router,
     http::StatusCode,
     response::IntoResponse as _,
     routing::{MethodRouter, get},
 };
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
-use super::{AUDIENCE, runtime};
+use super::{AUDIENCE, key::compact, runtime};
+
+pub(crate) use super::key::Key;
 
 /// The id of the key that the issuer publishes.
 pub(crate) const KID: &str = "ci-2026-11";
@@ -35,8 +31,15 @@ pub(crate) struct Issuer {
 }
 
 impl Issuer {
-    /// Serves discovery and keys until the process ends.
+    /// Serves discovery and its own key until the process ends.
     pub(crate) fn start() -> Self {
+        let mut own = own_key().jwk(KID);
+        set(&mut own, json!({ "use": "sig", "alg": "RS256" }));
+        Self::publishing(vec![own])
+    }
+
+    /// The same with any keys, good ones and bad ones.
+    pub(crate) fn publishing(keys: Vec<Value>) -> Self {
         let listener = runtime().block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let fetches = Arc::new(AtomicU64::new(0));
@@ -50,7 +53,7 @@ impl Issuer {
         });
         let router = Router::new()
             .route("/.well-known/openid-configuration", answer(discovery, &fetches, &is_down))
-            .route("/keys", answer(json!({ "keys": [own_key().public(KID)] }), &fetches, &is_down));
+            .route("/keys", answer(json!({ "keys": keys }), &fetches, &is_down));
         runtime().spawn(async move { axum::serve(listener, router).await });
         Self { url, fetches, is_down }
     }
@@ -91,13 +94,13 @@ impl Issuer {
 /// A key of the issuer that every test shares: making one takes a second.
 pub(crate) fn own_key() -> &'static Key {
     static KEY: OnceLock<Key> = OnceLock::new();
-    KEY.get_or_init(Key::generate)
+    KEY.get_or_init(Key::rsa)
 }
 
 /// A key that no issuer publishes.
 pub(crate) fn foreign_key() -> &'static Key {
     static KEY: OnceLock<Key> = OnceLock::new();
-    KEY.get_or_init(Key::generate)
+    KEY.get_or_init(Key::rsa)
 }
 
 /// Signs any header and payload.
@@ -107,25 +110,7 @@ pub(crate) fn sign(key: &Key, header: &Value, payload: &Value) -> String {
 
 /// The same for texts that need not be JSON.
 pub(crate) fn sign_text(key: &Key, header: &str, payload: &str) -> String {
-    let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
-    let mut signature = vec![0; key.0.public_modulus_len()];
-    key.0.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), signed.as_bytes(), &mut signature).unwrap();
-    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
-}
-
-/// An RSA key.
-pub(crate) struct Key(KeyPair);
-
-impl Key {
-    fn generate() -> Self {
-        Self(KeyPair::generate(KeySize::Rsa2048).unwrap())
-    }
-
-    fn public(&self, kid: &str) -> Value {
-        let [modulus, exponent] = integers(self.0.public_key().as_ref());
-        let [n, e] = [modulus, exponent].map(|each| URL_SAFE_NO_PAD.encode(each));
-        json!({ "kty": "RSA", "use": "sig", "alg": "RS256", "kid": kid, "n": n, "e": e })
-    }
+    compact(header, payload, |signed| key.sign(signed))
 }
 
 /// The payload of a GitHub Actions job (reference: github/docs, `security/oidc`), minted now.
@@ -191,22 +176,4 @@ fn answer(body: Value, fetches: &Arc<AtomicU64>, is_down: &Arc<Mutex<bool>>) -> 
         };
         std::future::ready(answer)
     })
-}
-
-/// The two integers of an `RSAPublicKey` (RFC 8017 appendix A.1.1), which is a sequence of just them.
-fn integers(der: &[u8]) -> [&[u8]; 2] {
-    let (0x30, sequence, []) = element(der) else { panic!("not a sequence") };
-    let (0x02, modulus, rest) = element(sequence) else { panic!("no modulus") };
-    let (0x02, exponent, []) = element(rest) else { panic!("no exponent") };
-    [modulus, exponent].map(|integer| integer.strip_prefix(&[0]).unwrap_or(integer))
-}
-
-fn element(der: &[u8]) -> (u8, &[u8], &[u8]) {
-    let (tag, length, rest) = (der[0], usize::from(der[1]), &der[2..]);
-    if length < 0x80 {
-        return (tag, &rest[..length], &rest[length..]);
-    }
-    let (digits, rest) = rest.split_at(length & 0x7f);
-    let length = digits.iter().fold(0, |sum, digit| (sum << 8) | usize::from(*digit));
-    (tag, &rest[..length], &rest[length..])
 }

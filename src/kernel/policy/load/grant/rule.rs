@@ -2,11 +2,11 @@
 
 mod pins;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use serde_json::Value;
 
-use super::Known;
+use super::{super::Issuers, Known, window};
 use crate::kernel::{
     identity::profile::{ClaimKind, ClaimSpec, Profile, REGISTERED},
     json,
@@ -30,11 +30,12 @@ pub(super) fn read_all(findings: &mut Findings<'_>, node: &Node, known: &Known<'
         return None;
     }
     let mut rules: Vec<Rule> = Vec::new();
+    let mut names = HashSet::new();
     let mut whole = true;
     for item in items {
         match read(findings, item, known) {
             Some(rule) => {
-                if rules.iter().any(|other| other.name == rule.name) {
+                if !names.insert(rule.name.clone()) {
                     let message = format!("the rule `{}` stands here a second time", rule.name);
                     findings.at(item, "duplicate-name", message, "give each rule its own name");
                 }
@@ -51,9 +52,10 @@ fn read(findings: &mut Findings<'_>, node: &Node, known: &Known<'_>) -> Option<R
     let name = fields.require(findings, "name").and_then(|node| name(findings, node));
     let issuer_node = fields.require(findings, "issuer");
     let match_node = fields.require(findings, "match");
-    fields.not_yet(findings, "window");
+    let window_node = fields.take("window");
     fields.finish(findings);
-    let issuer = issuer(findings, issuer_node?, known)?;
+    let window = window_node.map_or(Some(None), |node| window::read(findings, node).map(Some));
+    let issuer = issuer(findings, issuer_node?, known.issuers, known.all_issuers_read)?;
     // An issuer whose own file is at fault: the rule cannot be judged, and is not at fault.
     let trusted = &known.issuers.get(&issuer)?.trusted;
     let profile = trusted.profile;
@@ -61,22 +63,15 @@ fn read(findings: &mut Findings<'_>, node: &Node, known: &Known<'_>) -> Option<R
     let conditions = conditions(findings, match_node, profile)?;
     pins::judge(findings, match_node, trusted, &conditions);
     stands_on_more_than_an_attackers_word(findings, match_node, profile, &conditions);
-    let named_triggers = named_triggers(profile, &conditions);
-    Some(Rule { name: name?, issuer, conditions, named_triggers })
-}
-
-/// The triggers that a rule names: every literal of the claim with the trigger, and the dangerous ones that other claims
-/// name.
-fn named_triggers(profile: &Profile, conditions: &[Condition]) -> BTreeSet<String> {
-    let mut named = BTreeSet::new();
-    for condition in conditions {
-        let is_trigger = Some(condition.claim.as_str()) == profile.view.trigger;
-        for literal in condition.matcher.literals() {
-            named.extend(literal.as_str().filter(|_| is_trigger).map(str::to_owned));
-            named.extend(profile.trigger_named(&condition.claim, literal).map(str::to_owned));
-        }
-    }
-    named
+    Some(Rule {
+        name: name?,
+        place: node.place(),
+        issuer,
+        conditions,
+        window: window?,
+        named_triggers: BTreeSet::new(),
+        pins_project: false,
+    })
 }
 
 fn name(findings: &mut Findings<'_>, node: &Node) -> Option<RuleName> {
@@ -93,12 +88,17 @@ fn name(findings: &mut Findings<'_>, node: &Node) -> Option<RuleName> {
     name
 }
 
-fn issuer(findings: &mut Findings<'_>, node: &Node, known: &Known<'_>) -> Option<IssuerName> {
+/// The name of an issuer that a file names. Where one of those files could not be read, no name is at fault.
+pub(in crate::kernel::policy::load) fn issuer(
+    findings: &mut Findings<'_>,
+    node: &Node,
+    issuers: &Issuers,
+    are_all_read: bool,
+) -> Option<IssuerName> {
     let text = findings.filled(node)?;
-    let name = IssuerName::parse(text).filter(|name| known.issuers.contains_key(name));
-    if name.is_none() && known.all_issuers_read {
-        let names = || known.issuers.keys().map(|name| name.as_str());
-        let remedy = nearest(text, names()).map_or_else(
+    let name = IssuerName::parse(text).filter(|name| issuers.contains_key(name));
+    if name.is_none() && are_all_read {
+        let remedy = nearest(text, issuers.keys().map(|name| name.as_str())).map_or_else(
             || "name one of issuers/*.yaml".to_owned(),
             |near| format!("did you mean `{near}`?"),
         );
@@ -162,7 +162,7 @@ fn condition(
     let kind = LiteralKind { spec, is_nested: is_inside };
     let matcher = matcher(findings, node, &kind)?;
     let case_insensitive = spec.is_some_and(|spec| spec.case_insensitive);
-    Some(Condition { claim: key.text.clone(), path, matcher, case_insensitive, line: key.line })
+    Some(Condition { claim: key.text.clone(), path, matcher, case_insensitive, place: key.place() })
 }
 
 /// Where a condition looks. A pointer to a claim itself is a second spelling of its name: it would not count as a pin,
