@@ -22,7 +22,10 @@ use super::{
     error::{Code, Refused},
     identify::{Caller, counted},
     ports::{Field, Receipt, Refusal},
-    record::{of_decision, policy_member, reason_personal, refusal_result, request_member, tried},
+    record::{
+        breaches, breaches_of, of_decision, policy_member, reason_personal, refusal_result, request_member,
+        tried,
+    },
 };
 use crate::kernel::{
     digest::Digest,
@@ -226,13 +229,19 @@ impl Broker {
     }
 
     async fn deny(&self, decision: DecisionId, caller: &Caller, ask: &Ask, denial: Denial) -> Refused {
-        let answer = Refused::new(Code::AccessDenied, DENIED).of(decision);
+        let answer = Refused {
+            failed_claims: denial.failed_claims,
+            ..Refused::new(Code::AccessDenied, DENIED).of(decision)
+        };
         let mut result = refusal_result(Code::AccessDenied, denial.reason);
         if let Value::Object(members) = &mut result {
             let (told, is_cut) = tried(&denial.trace);
             members.insert("tried".to_owned(), told);
             if is_cut {
                 members.insert("tried_cut".to_owned(), true.into());
+            }
+            if !denial.breaches.is_empty() {
+                members.insert("breaches".to_owned(), breaches(&denial.breaches));
             }
         }
         let draft = self.refusal_draft(decision, caller, ask, result);
@@ -345,11 +354,16 @@ fn names_twice(request: &Request) -> bool {
 
 /// A dry run's counterpart of INTENT: no receipt shows it, so it names rule and file.
 fn would_issue(grant: &PermittedGrant, credential: &PermittedCredential) -> Value {
-    json!({
-        "grant": grant.name.as_str(), "rule": grant.rule.as_str(), "file": *grant.file,
-        "credential": credential.name.as_str(), "kind": credential.target.kind().as_str(),
-        "target": credential.target.as_str(), "ttl_seconds": credential.ttl.map(|ttl| ttl.as_secs()),
-    })
+    let mut told = json!({
+        "grant": grant.name.as_str(), "class": grant.class.as_str(), "rule": grant.rule.as_str(),
+        "file": *grant.file, "credential": credential.name.as_str(),
+        "kind": credential.target.kind().as_str(), "target": credential.target.as_str(),
+        "ttl_seconds": credential.ttl.map(|ttl| ttl.as_secs()),
+    });
+    if let (Some(would_deny), Value::Object(members)) = (breaches_of(grant, credential), &mut told) {
+        members.insert("would_deny".to_owned(), would_deny);
+    }
+    told
 }
 
 fn preview(grant: &PermittedGrant, credential: &PermittedCredential) -> Preview {

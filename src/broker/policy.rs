@@ -14,7 +14,11 @@ use super::{
 use crate::kernel::{
     digest::Digest,
     ledger::entry::{Draft, EntryCode},
-    policy::{Finding, PolicySet, load, set::Files},
+    policy::{
+        Finding, PolicySet,
+        load::{self, Loaded},
+        set::Files,
+    },
 };
 
 /// How often a set is tried again because another replica's set changed what it lacks.
@@ -57,7 +61,12 @@ impl Broker {
         let (digest, loaded) = self.judge(files, commit.clone()).await?;
         let candidate = Candidate { digest, commit };
         match loaded {
-            Ok(set) => self.take(&candidate, set).await,
+            Ok(Loaded { set, warnings }) => {
+                if !warnings.is_empty() {
+                    tracing::info!(policy.digest = %digest, policy.warnings = warnings.len(), "`hallpass policy check` shows what is probably not meant");
+                }
+                self.take(&candidate, set).await
+            }
             Err(findings) => {
                 let shown: Vec<String> = findings.iter().take(SHOWN).map(finding_text).collect();
                 self.reject(&candidate, json!({ "findings": findings.len(), "first": shown })).await?;
@@ -72,11 +81,10 @@ impl Broker {
         &self,
         files: Files,
         commit: Option<String>,
-    ) -> Result<(Digest, Result<PolicySet, Vec<Finding>>), Refused> {
+    ) -> Result<(Digest, Result<Loaded, Vec<Finding>>), Refused> {
         let trusted = self.settings.trusted.clone();
-        let judging = tokio::task::spawn_blocking(move || {
-            (files.digest(), load::load(&files, commit, Some(&trusted)).map(|loaded| loaded.set))
-        });
+        let judging =
+            tokio::task::spawn_blocking(move || (files.digest(), load::load(&files, commit, Some(&trusted))));
         judging.await.map_err(|_| Refused::new(Code::Internal, "the reading of a policy set broke off"))
     }
 
@@ -169,7 +177,9 @@ fn loaded_draft(candidate: &Candidate, set: &PolicySet, lost: &[String]) -> Draf
 
 /// What later sets must not lose, sorted.
 fn protected(set: &PolicySet) -> Vec<String> {
-    let mut names: Vec<String> = set.issuers.keys().map(|name| format!("issuer/{name}")).collect();
+    let issuers = set.issuers.keys().map(|name| format!("issuer/{name}"));
+    let guardrails = set.guardrails.iter().map(|guardrail| format!("guardrail/{}", guardrail.name));
+    let mut names: Vec<String> = guardrails.chain(issuers).collect();
     names.sort();
     names
 }

@@ -5,3 +5,4 @@ pub mod exchange;
 pub mod issuers;
 pub mod ledger;
 pub mod profiles;
+pub mod requests;

@@ -738,6 +738,11 @@ fn requests_in_a_row_are_answered_in_order_until_half_a_second_after_a_token() {
         assert_eq!(plain.answer().unwrap().status, 200);
     }
 
+    // A bare LF ends a line of a head, for all that is read of it (RFC 9112 section 2.2).
+    let mut bare = Wire::open(server.public.address);
+    bare.send(live.replace('\r', "").repeat(2));
+    assert_eq!([(); 2].map(|()| bare.answer().unwrap().status), [200; 2]);
+
     // What is pipelined behind a refused head is not looked at.
     let (answer, rest) = say(server.public.address, format!("GET /livez HTTP/1.1\r\n\r\n{live}"));
     answer.unwrap().problem(400, "request_malformed");

@@ -14,7 +14,7 @@ use crate::{
         error::{Code, Refused},
         identify::Caller,
         ports::{Claims, Issue, IssueVerdict, MintFault, Minted, NewIssuance, Order, Receipt},
-        record::{of_decision, policy_member, reason_personal, request_member},
+        record::{breaches_of, of_decision, policy_member, reason_personal, request_member},
     },
     kernel::{
         digest::Digest,
@@ -264,7 +264,10 @@ impl Broker {
         policy.insert("grant".to_owned(), planned.grant.name.as_str().into());
         policy.insert("rule".to_owned(), planned.grant.rule.as_str().into());
         policy.insert("file".to_owned(), (*planned.grant.file).into());
+        policy.insert("class".to_owned(), planned.grant.class.as_str().into());
         draft.policy = Some(policy.into());
+        draft.result = breaches_of(planned.grant, planned.credential)
+            .map(|would_deny| json!({ "would_deny": would_deny }));
         draft.issuance = Some(planned.id);
         let mut request = request_member(caller, ask);
         if let Value::Object(members) = &mut request {

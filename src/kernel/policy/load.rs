@@ -138,6 +138,13 @@ fn warnings(set: &PolicySet, list: &mut Vec<Finding>) {
     }
 }
 
+/// Reads a grant that stands in no file of its own, such as a test's: what would be if somebody wrote it there. It must
+/// have a name that the set does not have.
+pub(super) fn supposed(findings: &mut Findings<'_>, node: &Node, set: &PolicySet) -> Option<Grant> {
+    let known = grant::Known { issuers: &set.issuers, all_issuers_read: true };
+    grant::read(findings, node, &known, &set.grants)
+}
+
 /// The files with tests of grants, which are the business of [`super::suite`].
 pub fn tests_of(files: &Files) -> impl Iterator<Item = (&str, &[u8])> {
     let is_test = |(path, _): &(&String, &Vec<u8>)| folder(path) == Folder::Test;

@@ -191,6 +191,15 @@ impl PolicySet {
         self.named_tenants = self.literal_tenants();
     }
 
+    /// Computes what is derived of one grant, as it would be in this set: for asking what if a grant were otherwise.
+    pub(super) fn derive_grant(&self, grant: &mut Grant) {
+        for rule in &mut grant.rules {
+            let Some(issuer) = self.issuers.get(&rule.issuer) else { continue };
+            rule.derive(issuer.trusted.profile);
+        }
+        grant.derive(&self.guardrails);
+    }
+
     fn literal_tenants(&self) -> HashMap<IssuerName, BTreeSet<String>> {
         let mut named: HashMap<IssuerName, BTreeSet<String>> = HashMap::new();
         for rule in self.grants.values().flat_map(|grant| &grant.rules) {

@@ -27,10 +27,26 @@
 //! claims, or what a JSON Pointer names inside one; `remove` takes them away; `at` of a case wins over its fixture's.
 //! A `null` is refused, since a claim that is null and one that is not there are different things.
 //! `failed` is the whole list of what failed in some rule (in `rule`, where that is given), in any order.
-//! `ttl_max` is one duration, or one for each credential; `credentials` asks for some only.
+//! `ttl_max` is one duration, or one for each credential; `credentials` asks for some only. A permit can also name its
+//! `class`, its `limits` as the grant has them, and `would_deny`, what guardrails that only report say; a denial its
+//! `reason`, the `guardrails` that refuse, and what is `disclosed` to an owner. `guardrails` and `would_deny` name all
+//! of them: `[base]`, or `{ base: [require.runner] }` with the demands.
+//!
+//! Guardrails hold whatever a team writes, which no well-meant grant shows. So a test file may bring a supposed grant
+//! along, as if it stood in that folder under that name:
+//!
+//! ```yaml
+//! test: hostile
+//! given: { grant: hostile, allow: […], credentials: {…} }
+//! fixtures: …
+//! cases:
+//!   - { name: a runner of their own, use: theirs, expect: deny, guardrails: { base: [require.runner] } }
+//! ```
 
 mod claims;
 pub mod draft;
+mod expect;
+mod fences;
 mod mutants;
 mod mutate;
 mod neighbour;
@@ -39,16 +55,21 @@ mod read;
 mod run;
 mod write;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 
 use super::{
     PolicySet,
+    class::Class,
     decide::Request,
     finding::{Finding, Severity},
     load::tests_of,
-    set::Files,
+    set::{Files, Grant, LimitScope},
     yaml::{self, Findings},
 };
 use crate::kernel::{
@@ -71,6 +92,8 @@ pub struct Suites {
 struct Suite {
     file: Arc<str>,
     grant: GrantName,
+    /// The grant itself where it is a supposed one, of which no file is.
+    given: Option<Grant>,
     cases: Vec<Case>,
 }
 
@@ -88,9 +111,41 @@ struct Case {
 
 /// What is due of a case.
 enum Expect {
-    Deny { failed: Option<BTreeSet<String>>, reason: Option<String>, rule: Option<RuleName> },
-    Permit { rule: Option<RuleName>, ttl_max: Vec<(CredentialName, Duration)> },
+    Deny(Denied),
+    Permit(Permitted),
 }
+
+/// What is due of a denial; what is absent is not looked at.
+#[derive(Default)]
+struct Denied {
+    reason: Option<String>,
+    rule: Option<RuleName>,
+    failed: Option<BTreeSet<String>>,
+    guardrails: Option<Breaches>,
+    disclosed: Option<BTreeSet<String>>,
+}
+
+/// What is due of a permit; what is absent is not looked at.
+#[derive(Default)]
+struct Permitted {
+    rule: Option<RuleName>,
+    ttl_max: Vec<(CredentialName, Duration)>,
+    class: Option<Class>,
+    limits: Option<DueLimits>,
+    would_deny: Option<Breaches>,
+}
+
+/// Limits as a case names them; each that it names must be the grant's.
+#[derive(Default)]
+struct DueLimits {
+    issuances_per_hour: Option<i64>,
+    live: Option<i64>,
+    per: Option<LimitScope>,
+    uses_per_token: Option<i64>,
+}
+
+/// Names of guardrails with the demands that were not met; an empty list stands for any.
+type Breaches = BTreeMap<String, BTreeSet<String>>;
 
 /// A case, and what came of it.
 pub struct Told {
@@ -111,7 +166,7 @@ pub struct Told {
 impl Suites {
     /// Reads every test file of a set. What is wrong with them stands in [`Self::findings`]; a file with an error is
     /// not run.
-    pub fn read(files: Files, set: PolicySet) -> Self {
+    pub fn read(files: Files, mut set: PolicySet) -> Self {
         let mut suites = Vec::new();
         let mut list = Vec::new();
         for (path, bytes) in tests_of(&files) {
@@ -120,7 +175,12 @@ impl Suites {
                 Ok(node) => {
                     let suite = read::suite(&mut findings, &node, &read::Known { set: &set, files: &files });
                     let is_whole = findings.list.iter().all(|finding| finding.severity == Severity::Warning);
-                    suites.extend(suite.filter(|_| is_whole));
+                    if let Some(suite) = suite.filter(|_| is_whole) {
+                        if let Some(given) = &suite.given {
+                            set.grants.insert(given.name.clone(), given.clone());
+                        }
+                        suites.push(suite);
+                    }
                 }
                 Err(finding) => findings.list.push(finding),
             }
@@ -176,7 +236,7 @@ impl Suites {
             let cases = || {
                 self.suites.iter().filter(|suite| suite.grant == grant.name).flat_map(|suite| &suite.cases)
             };
-            let is_denial = |case: &Case| matches!(case.expect, Expect::Deny { .. });
+            let is_denial = |case: &Case| matches!(case.expect, Expect::Deny(_));
             let name = &grant.name;
             let (code, message, remedy) = if cases().next().is_none() {
                 let beside = grant.file.strip_suffix(".yaml").unwrap_or(&grant.file);
@@ -215,3 +275,6 @@ pub const TEST_CODES: &[(&str, &str)] = &[
     ("test-no-permit", "a grant without a case that is permitted"),
     ("test-unused", "a fixture that no case uses"),
 ];
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,9 @@
 //! What can be taken away from a grant: each condition, each bound, one at a time. Every mutant is weaker than the
 //! original or equal to it; those that could only be equal are not made, since no test could notice them.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::{
@@ -16,7 +17,8 @@ use crate::kernel::{
     policy::{
         PolicySet,
         matcher::{Condition, Glob, Matcher},
-        set::{Grant, Rule},
+        set::{Grant, LimitScope, Limits, Rule},
+        window::Window,
     },
 };
 
@@ -28,6 +30,8 @@ pub(super) struct Mutant {
     /// The case that would notice.
     pub(super) case: String,
     pub(super) grant: Grant,
+    /// The rule that is to name every trigger, by its place; what it names is derived, so that comes last.
+    pub(super) named: Option<usize>,
 }
 
 /// What making mutants needs to know beside the grant.
@@ -36,8 +40,15 @@ pub(super) struct Around<'a> {
     pub(super) places: &'a Places,
     /// A case that is permitted, for a beginning.
     pub(super) from: &'a Case,
-    /// Every trigger that some case has.
-    pub(super) triggers: &'a BTreeSet<String>,
+}
+
+impl Around<'_> {
+    /// A moment within a week of the permitted case at which a window is shut.
+    fn shut(&self, window: &Window) -> Option<Timestamp> {
+        let hours =
+            (1..=168).filter_map(|hours| self.from.at.checked_add(SignedDuration::from_hours(hours)).ok());
+        hours.into_iter().find(|at| !window.is_open(*at))
+    }
 }
 
 /// Every mutant of a grant.
@@ -47,10 +58,13 @@ pub(super) fn of_grant(grant: &Grant, around: &Around<'_>) -> Vec<Mutant> {
         for (number, condition) in rule.conditions.iter().enumerate() {
             of_condition(grant, (at, number), condition, around, &mut mutants);
         }
+        mutants.extend(of_window(grant, at, rule, around));
         mutants.extend(of_triggers(grant, at, rule, around));
     }
     mutants.extend(of_time(grant, around));
     mutants.extend(of_ttls(grant, around));
+    mutants.extend(of_class(grant, around));
+    mutants.extend(of_limits(grant, around));
     mutants
 }
 
@@ -70,7 +84,7 @@ fn of_condition(
             weaken(&mut rule.conditions);
         }
         let case = deny(around, change, &format!("failed: [{}]", scalar(claim)));
-        mutants.push(Mutant { place, what, case, grant: weaker });
+        mutants.push(Mutant { place, what, case, grant: weaker, named: None });
     };
     let key = scalar(claim);
     let change = match &condition.matcher {
@@ -103,14 +117,78 @@ fn of_triggers(grant: &Grant, at: usize, rule: &Rule, around: &Around<'_>) -> Op
     if rule.conditions.iter().any(|each| each.claim == claim && each.matcher.is_literal()) {
         return None;
     }
-    let mut weaker = grant.clone();
-    weaker.rules.get_mut(at)?.named_triggers.extend(around.triggers.iter().cloned());
     Some(Mutant {
+        named: Some(at),
         place: around.places.key(&["allow".into(), at.into()]),
         what: format!("rule `{}` with every trigger, the dangerous ones too", rule.name),
         case: deny(around, &format!("set: {{ {}: some-new-trigger }}", scalar(claim)), "reason: trigger"),
-        grant: weaker,
+        grant: grant.clone(),
     })
+}
+
+fn of_window(grant: &Grant, at: usize, rule: &Rule, around: &Around<'_>) -> Option<Mutant> {
+    let window = rule.window.as_ref()?;
+    let mut weaker = grant.clone();
+    weaker.rules.get_mut(at)?.window = None;
+    let shut = around.shut(window).map_or_else(|| "at: …".to_owned(), |at| format!("at: \"{at}\""));
+    Some(Mutant {
+        place: around.places.key(&["allow".into(), at.into(), "window".into()]),
+        what: format!("rule `{}` at any time", rule.name),
+        case: deny(around, &shut, "failed: [window]"),
+        grant: weaker,
+        named: None,
+    })
+}
+
+fn of_class(grant: &Grant, around: &Around<'_>) -> Option<Mutant> {
+    grant.own_class?;
+    let mut weaker = grant.clone();
+    weaker.own_class = None;
+    around.set.derive_grant(&mut weaker);
+    // A class that its targets have anyway says nothing that could go.
+    if weaker.class == grant.class {
+        return None;
+    }
+    let case = permit(around, &format!("class: {}", grant.class.as_str()));
+    let place = around.places.key(&["class".into()]);
+    Some(Mutant {
+        place,
+        what: "the grant without its own class".to_owned(),
+        case,
+        grant: weaker,
+        named: None,
+    })
+}
+
+fn of_limits(grant: &Grant, around: &Around<'_>) -> Vec<Mutant> {
+    let limits = grant.limits;
+    let mut mutants = Vec::new();
+    let mut push = |key: &str, due: String, weaken: &dyn Fn(&mut Limits)| {
+        let mut weaker = grant.clone();
+        weaken(&mut weaker.limits);
+        let place = around.places.key(&["limits".into(), key.into()]);
+        let case = permit(around, &format!("limits: {{ {key}: {due} }}"));
+        let what = format!("the grant without its limit `{key}`");
+        mutants.push(Mutant { place, what, case, grant: weaker, named: None });
+    };
+    if let Some(most) = limits.issuances_per_hour {
+        push("issuances_per_hour", most.to_string(), &|limits| limits.issuances_per_hour = None);
+    }
+    if let Some(most) = limits.live {
+        push("live", most.to_string(), &|limits| limits.live = None);
+    }
+    if limits.uses_per_token > 1 {
+        let uses = limits.uses_per_token;
+        push("uses_per_token", uses.to_string(), &|limits| limits.uses_per_token = uses.saturating_add(1));
+    }
+    if limits.per == LimitScope::Project {
+        push("per", "project".to_owned(), &|limits| limits.per = LimitScope::Grant);
+    }
+    mutants
+}
+
+fn permit(around: &Around<'_>, due: &str) -> String {
+    format!("{{ name: …, use: {}, expect: permit, {due} }}", scalar(&around.from.fixture))
 }
 
 fn of_time(grant: &Grant, around: &Around<'_>) -> Vec<Mutant> {
@@ -119,7 +197,7 @@ fn of_time(grant: &Grant, around: &Around<'_>) -> Vec<Mutant> {
         let mut weaker = grant.clone();
         weaken(&mut weaker);
         let place = around.places.key(&[Step::from(key)]);
-        mutants.push(Mutant { place, what: what.to_owned(), case, grant: weaker });
+        mutants.push(Mutant { place, what: what.to_owned(), case, grant: weaker, named: None });
     };
     if let Some(end) = grant.lapses_at {
         let case = deny(around, &format!("at: \"{end}\""), "reason: lapsed");
@@ -148,6 +226,7 @@ fn of_ttls(grant: &Grant, around: &Around<'_>) -> Vec<Mutant> {
             what: format!("`{name}` living for longer than {}", length(ttl)),
             case,
             grant: weaker,
+            named: None,
         })
     };
     let lives = grant.credentials.iter().filter_map(|(name, credential)| Some((name, credential.ttl?)));

@@ -3,12 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Case, Expect, Suites,
+    Case, Expect, Suites, fences,
     mutants::{self, Around, Mutant},
     places::{Place, Places},
     run,
 };
-use crate::kernel::{identity::job::Trigger, name::GrantName, policy::PolicySet};
+use crate::kernel::{
+    identity::job::Trigger,
+    name::GrantName,
+    policy::{PolicySet, guardrail::Guardrail},
+};
 
 /// What came of weakening everything once.
 pub struct Mutation {
@@ -42,34 +46,42 @@ impl Mutation {
 
 /// What no table of single requests can see, so that nothing here weakens it.
 pub const OUTSIDE: &[&str] = &[
-    "`limits` count over many requests, in the broker's database",
-    "`description`, `owners` and `disclose` decide nothing",
+    "`description` and `owners` decide nothing; `disclose` only tells more",
+    "whether `limits` hold is counted in the broker's database; here is seen that they are what the tests name",
+    "targets in guardrails of kinds that this version does not mint",
 ];
 
 pub(super) fn score(suites: &mut Suites) -> Mutation {
-    grants(suites)
+    let mut mutation = grants(suites);
+    guardrails(suites, &mut mutation);
+    mutation
 }
 
 pub(super) fn grants(suites: &mut Suites) -> Mutation {
     let Suites { set, files, suites, .. } = suites;
     let mut mutation = Mutation { weakened: 0, survivors: Vec::new() };
     let mut cases: BTreeMap<&GrantName, Vec<&Case>> = BTreeMap::new();
-    for suite in suites.iter() {
+    // What a supposed grant says is nobody's demand.
+    for suite in suites.iter().filter(|suite| suite.given.is_none()) {
         cases.entry(&suite.grant).or_default().extend(&suite.cases);
     }
     for (name, cases) in cases {
         let Some(original) = set.grants.get(name).cloned() else { continue };
         let places = Places::of(files, &original.file);
         let triggers = triggers(&cases);
-        let permitted = cases.iter().find(|case| matches!(case.expect, Expect::Permit { .. }));
+        let permitted = cases.iter().find(|case| matches!(case.expect, Expect::Permit(_)));
         let Some(from) = permitted.or(cases.first()) else { continue };
-        let around = Around { set, places: &places, from, triggers: &triggers };
-        for mutant in mutants::of_grant(&original, &around) {
+        for mutant in mutants::of_grant(&original, &Around { set, places: &places, from }) {
             mutation.weakened += 1;
-            let Mutant { place, what, case, grant } = mutant;
+            let Mutant { place, what, case, mut grant, named } = mutant;
+            set.derive_grant(&mut grant);
+            if let Some(rule) = named.and_then(|at| grant.rules.get_mut(at)) {
+                rule.named_triggers.extend(triggers.iter().cloned());
+            }
             set.grants.insert(name.clone(), grant);
-            if !is_noticed(set, &cases) {
-                mutation.survivors.push(survivor(&original.file, place, what, &case));
+            if !is_noticed(set, cases.iter().copied()) {
+                let remedy = format!("add the case {case}");
+                mutation.survivors.push(survivor(&original.file, place, what, remedy));
             }
         }
         set.grants.insert(name.clone(), original);
@@ -77,12 +89,39 @@ pub(super) fn grants(suites: &mut Suites) -> Mutation {
     mutation
 }
 
-fn is_noticed(set: &PolicySet, cases: &[&Case]) -> bool {
-    cases.iter().any(|case| run::fault(set, case).is_some())
+/// A guardrail is above all grants, so any case may notice. Everything is derived anew for each mutant: a class that
+/// falls takes other guardrails with it.
+fn guardrails(suites: &mut Suites, mutation: &mut Mutation) {
+    let Suites { set, files, suites, .. } = suites;
+    for at in 0..set.guardrails.len() {
+        let Some(original) = set.guardrails.get(at).cloned() else { continue };
+        let places = Places::of(files, &original.file);
+        for weaker in fences::of_guardrail(&original, &places) {
+            mutation.weakened += 1;
+            let fences::Weaker { place, what, case, guardrail } = weaker;
+            put(set, at, guardrail);
+            if !is_noticed(set, suites.iter().flat_map(|suite| &suite.cases)) {
+                let remedy = format!("add {case}; a test with a supposed grant (`given`) can show it");
+                mutation.survivors.push(survivor(&original.file, place, what, remedy));
+            }
+        }
+        put(set, at, original);
+    }
 }
 
-fn survivor(file: &str, (line, column, _): Place, what: String, case: &str) -> Survivor {
-    Survivor { file: file.to_owned(), line, column, what, remedy: format!("add the case {case}") }
+fn put(set: &mut PolicySet, at: usize, guardrail: Guardrail) {
+    if let Some(slot) = set.guardrails.get_mut(at) {
+        *slot = guardrail;
+    }
+    set.derive();
+}
+
+fn is_noticed<'c>(set: &PolicySet, mut cases: impl Iterator<Item = &'c Case>) -> bool {
+    cases.any(|case| run::fault(set, case).is_some())
+}
+
+fn survivor(file: &str, (line, column, _): Place, what: String, remedy: String) -> Survivor {
+    Survivor { file: file.to_owned(), line, column, what, remedy }
 }
 
 /// Every word for a trigger that some case has: what a rule that named them all would name.

@@ -1,25 +1,23 @@
 //! `*.test.yaml` into a [`Suite`]. A case that could pass without looking at what it names is a finding here.
 
-use std::{
-    cell::Cell,
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{cell::Cell, collections::BTreeMap};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::{Case, Expect, Suite, claims};
+use super::{Case, Suite, claims, expect};
 use crate::kernel::{
     identity::{JobIdentity, profile::REGISTERED},
     json::{Bounds, read_strict},
-    name::{CredentialName, IssuerName, RuleName},
+    name::{CredentialName, IssuerName},
     policy::{
         PolicySet,
         decide::{GrantRequest, Request},
         finding::Severity,
+        guardrail::{Guardrail, Mode},
+        load::supposed,
         set::{Files, Grant, IssuerPolicy},
-        yaml::{Content, Fields, Findings, Key, Node, nearest},
+        yaml::{Content, Findings, Key, Node, nearest},
     },
 };
 
@@ -41,19 +39,29 @@ type Fixtures<'a> = BTreeMap<&'a str, Fixture<'a>>;
 
 pub(super) fn suite<'a>(findings: &mut Findings<'_>, node: &'a Node, known: &Known<'a>) -> Option<Suite> {
     let mut fields = findings.fields(node)?;
-    let grant = fields.require(findings, "test").and_then(|node| grant(findings, node, known.set));
+    let test_node = fields.require(findings, "test");
+    let given_node = fields.take("given");
     let fixtures_node = fields.require(findings, "fixtures");
     let cases_node = fields.require(findings, "cases");
     fields.finish(findings);
     let before = findings.list.len();
     let fixtures = fixtures(findings, fixtures_node?, known)?;
     let are_whole = findings.list.len() == before;
-    let cases = cases(findings, cases_node?, grant?, &fixtures);
+    let given = match given_node {
+        Some(node) => Some(given(findings, test_node?, node, known.set)?),
+        None => None,
+    };
+    let grant = match &given {
+        Some(given) => given,
+        None => grant(findings, test_node?, known.set)?,
+    };
+    let cases = cases(findings, cases_node?, (known.set, grant), &fixtures);
     // Where a fixture could not be read, it is not its cases' fault.
     if are_whole {
         unused(findings, fixtures_node?, &fixtures);
     }
-    Some(Suite { file: findings.file.into(), grant: grant?.name.clone(), cases: cases? })
+    let grant = grant.name.clone();
+    Some(Suite { file: findings.file.into(), grant, given, cases: cases? })
 }
 
 fn grant<'a>(findings: &mut Findings<'_>, node: &Node, set: &'a PolicySet) -> Option<&'a Grant> {
@@ -67,6 +75,19 @@ fn grant<'a>(findings: &mut Findings<'_>, node: &Node, set: &'a PolicySet) -> Op
         findings.at(node, "test-grant", format!("there is no grant `{text}`"), remedy);
     }
     grant
+}
+
+/// A grant that stands in no file, as if it stood in this folder: what a team could write.
+fn given(findings: &mut Findings<'_>, test: &Node, node: &Node, set: &PolicySet) -> Option<Grant> {
+    let name = findings.filled(test)?;
+    let mut grant = supposed(findings, node, set)?;
+    set.derive_grant(&mut grant);
+    if grant.name.as_str() != name {
+        let message = format!("the supposed grant is called `{}`, and the test is of `{name}`", grant.name);
+        findings.at(test, "test-grant", message, "give both the same name, one that no grant has");
+        return None;
+    }
+    Some(grant)
 }
 
 // ---------------------------------------------------------------------------------------------------------- fixtures
@@ -244,7 +265,7 @@ fn unused(findings: &mut Findings<'_>, node: &Node, fixtures: &Fixtures<'_>) {
 fn cases(
     findings: &mut Findings<'_>,
     node: &Node,
-    grant: &Grant,
+    about: (&PolicySet, &Grant),
     fixtures: &Fixtures<'_>,
 ) -> Option<Vec<Case>> {
     let items = findings.list(node)?;
@@ -254,7 +275,7 @@ fn cases(
     }
     let mut cases: Vec<Case> = Vec::new();
     for item in items {
-        let Some(case) = case(findings, item, grant, fixtures) else { continue };
+        let Some(case) = case(findings, item, about, fixtures) else { continue };
         if cases.iter().any(|other| other.name == case.name) {
             let message = format!("the case `{}` stands here a second time", case.name);
             findings.at(item, "duplicate-name", message, "give each case its own name");
@@ -264,7 +285,12 @@ fn cases(
     Some(cases)
 }
 
-fn case(findings: &mut Findings<'_>, node: &Node, grant: &Grant, fixtures: &Fixtures<'_>) -> Option<Case> {
+fn case(
+    findings: &mut Findings<'_>,
+    node: &Node,
+    (policies, grant): (&PolicySet, &Grant),
+    fixtures: &Fixtures<'_>,
+) -> Option<Case> {
     let before = findings.list.len();
     let mut fields = findings.fields(node)?;
     let name_node = fields.require(findings, "name");
@@ -274,11 +300,11 @@ fn case(findings: &mut Findings<'_>, node: &Node, grant: &Grant, fixtures: &Fixt
     let remove = fields.take("remove");
     let at = fields.take("at").and_then(|node| moment(findings, node));
     let credentials = fields.take("credentials").and_then(|node| credentials(findings, node, grant));
-    let expect = expect(findings, &mut fields, grant, credentials.as_deref());
+    let expect = expect::expect(findings, &mut fields, (policies, grant), credentials.as_deref());
     fields.finish(findings);
     let fixture = fixture_of(findings, use_node?, fixtures)?;
     let at = at.or(fixture.at);
-    if at.is_none() && depends_on_time(grant) {
+    if at.is_none() && depends_on_time(policies, grant) {
         let message =
             "what this grant permits depends on the time, and neither the case nor its fixture has any";
         let remedy = "add `at: \"2027-01-13T10:00:00Z\"` to the fixture, or to the case";
@@ -371,109 +397,13 @@ fn credential(findings: &mut Findings<'_>, node: &Node, grant: &Grant) -> Option
     known
 }
 
-fn expect(
-    findings: &mut Findings<'_>,
-    fields: &mut Fields<'_>,
-    grant: &Grant,
-    asked: Option<&[CredentialName]>,
-) -> Option<Expect> {
-    let node = fields.require(findings, "expect");
-    let failed = fields.take_entry("failed");
-    let reason = fields.take_entry("reason");
-    let ttl_max = fields.take_entry("ttl_max");
-    let rule_node = fields.take("rule");
-    let node = node?;
-    let rule = match rule_node {
-        Some(node) => Some(rule(findings, node, grant)?),
-        None => None,
-    };
-    let strange = |findings: &mut Findings<'_>, entries: &[Option<(&Key, &Node)>], other: &str| {
-        for (key, _) in entries.iter().flatten() {
-            let message = format!("`{}` goes with `expect: {other}`", key.text);
-            findings.at_key(key, "test-expect", message, "remove it, or expect the other");
-        }
-    };
-    match findings.filled(node)? {
-        "permit" => {
-            strange(findings, &[failed, reason], "deny");
-            let ttl_max = match ttl_max {
-                Some((_, node)) => ttl_limits(findings, node, grant, asked)?,
-                None => Vec::new(),
-            };
-            Some(Expect::Permit { rule, ttl_max })
-        }
-        "deny" => {
-            strange(findings, &[ttl_max], "permit");
-            let failed = match failed {
-                Some((_, node)) => Some(names(findings, node)?),
-                None => None,
-            };
-            let reason = match reason {
-                Some((_, node)) => Some(findings.filled(node)?.to_owned()),
-                None => None,
-            };
-            Some(Expect::Deny { failed, reason, rule })
-        }
-        other => {
-            let message = format!("`{other}` is neither permit nor deny");
-            findings.at(node, "test-expect", message, "write permit or deny");
-            None
-        }
-    }
-}
-
-fn rule(findings: &mut Findings<'_>, node: &Node, grant: &Grant) -> Option<RuleName> {
-    let text = findings.filled(node)?;
-    let rule = grant.rules.iter().map(|rule| &rule.name).find(|name| name.as_str() == text);
-    if rule.is_none() {
-        let remedy = nearest(text, grant.rules.iter().map(|rule| rule.name.as_str()))
-            .map_or_else(|| "name one of its rules".to_owned(), |near| format!("did you mean `{near}`?"));
-        findings.at(node, "test-expect", format!("the grant `{}` has no rule `{text}`", grant.name), remedy);
-    }
-    rule.cloned()
-}
-
-fn names(findings: &mut Findings<'_>, node: &Node) -> Option<BTreeSet<String>> {
-    let items = some(findings, node)?;
-    items.iter().map(|item| findings.filled(item).map(str::to_owned)).collect()
-}
-
-/// One duration for all that have a TTL, or one for each by name.
-fn ttl_limits(
-    findings: &mut Findings<'_>,
-    node: &Node,
-    grant: &Grant,
-    asked: Option<&[CredentialName]>,
-) -> Option<Vec<(CredentialName, Duration)>> {
-    let is_asked = |name: &CredentialName| asked.is_none_or(|asked| asked.contains(name));
-    let lives = |name: &CredentialName| grant.credentials.get(name).is_some_and(|each| each.ttl.is_some());
-    if let Content::Mapping(entries) = &node.content {
-        let mut limits = Vec::new();
-        for (key, below) in entries {
-            let limit = findings.duration(below)?;
-            match CredentialName::parse(&key.text).filter(|name| is_asked(name) && lives(name)) {
-                Some(name) => limits.push((name, limit)),
-                None => {
-                    let message = format!("no credential `{}` with a TTL is asked for here", key.text);
-                    findings.at_key(key, "test-credential", message, "name one that is, and that has a TTL");
-                }
-            }
-        }
-        return Some(limits);
-    }
-    let limit = findings.duration(node)?;
-    let limits: Vec<_> =
-        grant.credentials.keys().filter(|name| is_asked(name) && lives(name)).cloned().collect();
-    if limits.is_empty() {
-        let message = "none of the credentials has a TTL, so there is nothing that could be less";
-        findings.at(node, "test-credential", message, "remove ttl_max");
-        return None;
-    }
-    Some(limits.into_iter().map(|name| (name, limit)).collect())
-}
-
-fn depends_on_time(grant: &Grant) -> bool {
+/// Whether a case without a moment would say something else tomorrow.
+fn depends_on_time(set: &PolicySet, grant: &Grant) -> bool {
+    let reports = |guardrail: &Guardrail| matches!(guardrail.mode, Mode::Report { .. });
+    let applying = grant.credentials.values().flat_map(|credential| &credential.guardrails);
     grant.lapses_at.is_some()
+        || grant.rules.iter().any(|rule| rule.window.is_some())
+        || applying.filter_map(|at| set.guardrails.get(*at)).any(reports)
 }
 
 /// When nothing depends on the time, any moment does.

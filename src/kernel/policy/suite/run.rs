@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Case, Expect};
+use super::{Breaches, Case, DueLimits, Expect, Permitted};
 use crate::kernel::{
     name::{CredentialName, RuleName},
     policy::{
         Decision, Denial, Permit, PolicySet,
-        decide::{Tried, decide},
+        decide::{Breach, PermittedGrant, Tried, decide},
+        set::Limits,
     },
 };
 
@@ -29,10 +30,10 @@ impl Fault {
 /// What the evaluator says otherwise than the case.
 pub(super) fn fault(set: &PolicySet, case: &Case) -> Option<Fault> {
     match (decide(set, &case.identity, &case.request, case.at), &case.expect) {
-        (Decision::Permit(permit), Expect::Permit { rule, ttl_max }) => {
-            other_rule(&permit, rule.as_ref()).or_else(|| longer(&permit, ttl_max))
-        }
-        (Decision::Permit(permit), Expect::Deny { .. }) => {
+        (Decision::Permit(permit), Expect::Permit(due)) => other_rule(&permit, due.rule.as_ref())
+            .or_else(|| longer(&permit, &due.ttl_max))
+            .or_else(|| permit.grants().first().and_then(|grant| other_grant(grant, due))),
+        (Decision::Permit(permit), Expect::Deny(_)) => {
             let rule = permit.grants().first().map_or("a rule", |grant| grant.rule.as_str());
             let message = format!("a denial was expected, and `{rule}` permits it");
             Some(Fault::new(
@@ -40,18 +41,81 @@ pub(super) fn fault(set: &PolicySet, case: &Case) -> Option<Fault> {
                 "narrow that rule, or expect permit if this job may have the credentials",
             ))
         }
-        (Decision::Deny(denial), Expect::Permit { .. }) => {
+        (Decision::Deny(denial), Expect::Permit(_)) => {
             let message = format!("a permit was expected, and it is denied: {}", told(&denial));
             Some(Fault::new(
                 message,
                 "mend the fixture or the rule, or expect deny if this job must not have them",
             ))
         }
-        (Decision::Deny(denial), Expect::Deny { failed, reason, rule }) => {
-            other_reason(&denial, reason.as_deref())
-                .or_else(|| other_failed(&denial, failed.as_ref(), rule.as_ref()))
-        }
+        (Decision::Deny(denial), Expect::Deny(due)) => other_reason(&denial, due.reason.as_deref())
+            .or_else(|| other_failed(&denial, due.failed.as_ref(), due.rule.as_ref()))
+            .or_else(|| other_breaches(&denial.breaches, due.guardrails.as_ref(), "guardrails"))
+            .or_else(|| other_disclosed(&denial, due.disclosed.as_ref())),
     }
+}
+
+fn other_grant(grant: &PermittedGrant, due: &Permitted) -> Option<Fault> {
+    let class = due.class.filter(|class| *class != grant.class);
+    if let Some(class) = class {
+        let (is, due) = (grant.class.as_str(), class.as_str());
+        let remedy = format!("write `class: {is}`, or classify the targets otherwise");
+        return Some(Fault::new(format!("its class is {is}, and {due} was expected"), remedy));
+    }
+    let limits = due.limits.as_ref().and_then(|due| other_limits(grant.limits, due));
+    limits.or_else(|| other_breaches(&grant.would_deny, due.would_deny.as_ref(), "would_deny"))
+}
+
+fn other_limits(is: Limits, due: &DueLimits) -> Option<Fault> {
+    let differs = |is: Option<u32>, due: Option<i64>| due.is_some_and(|due| is.map(i64::from) != Some(due));
+    let name = if differs(is.issuances_per_hour, due.issuances_per_hour) {
+        "issuances_per_hour"
+    } else if differs(is.live, due.live) {
+        "live"
+    } else if due.per.is_some_and(|per| per != is.per) {
+        "per"
+    } else if differs(Some(u32::from(is.uses_per_token)), due.uses_per_token) {
+        "uses_per_token"
+    } else {
+        return None;
+    };
+    let message = format!("the grant's limit `{name}` is another, or it has none");
+    Some(Fault::new(message, "write here what the grant says, or mend the grant"))
+}
+
+/// All guardrails that refuse, and of those that are named with demands all of these.
+fn other_breaches(breaches: &[Breach], due: Option<&Breaches>, key: &str) -> Option<Fault> {
+    let due = due?;
+    let mut got = Breaches::new();
+    for breach in breaches {
+        got.entry(breach.guardrail.to_string()).or_default().insert(breach.reason.to_owned());
+    }
+    let fits = |(name, demands): (&String, &BTreeSet<String>)| {
+        got.get(name).is_some_and(|got| demands.is_empty() || got == demands)
+    };
+    if got.len() == due.len() && due.iter().all(fits) {
+        return None;
+    }
+    let message = format!("`{key}` is {}, and {} was expected", shown(&got), shown(due));
+    Some(Fault::new(message, format!("write `{key}: {}` if that is what you mean", shown(&got))))
+}
+
+fn shown(breaches: &Breaches) -> String {
+    let each = breaches.iter().map(|(name, demands)| {
+        format!("{name}: [{}]", demands.iter().map(String::as_str).collect::<Vec<_>>().join(", "))
+    });
+    format!("{{ {} }}", each.collect::<Vec<_>>().join(", "))
+}
+
+fn other_disclosed(denial: &Denial, due: Option<&BTreeSet<String>>) -> Option<Fault> {
+    let due = due?;
+    let got: BTreeSet<String> = denial.failed_claims.iter().flatten().cloned().collect();
+    if got == *due {
+        return None;
+    }
+    let got: Vec<&str> = got.iter().map(String::as_str).collect();
+    let message = format!("the caller is told [{}], and something else was expected", got.join(", "));
+    Some(Fault::new(message, "write here what the caller is told, or mend `disclose`"))
 }
 
 fn other_rule(permit: &Permit, due: Option<&RuleName>) -> Option<Fault> {
@@ -103,12 +167,12 @@ fn told(denial: &Denial) -> String {
         let rule = tried.rule.as_ref()?;
         Some(format!("{rule} failed [{}]", tried.failed.join(", ")))
     });
-    let rules: Vec<String> = rules.collect();
-    if rules.is_empty() {
-        denial.reason.to_owned()
-    } else {
-        format!("{}; {}", denial.reason, rules.join("; "))
-    }
+    let breaches = denial.breaches.iter().map(|each| format!("{} demands {}", each.guardrail, each.reason));
+    let mut all = vec![denial.reason.to_owned()];
+    all.extend(breaches);
+    all.extend(rules);
+    all.dedup();
+    all.join("; ")
 }
 
 /// As files write it.
