@@ -49,7 +49,9 @@ pub(super) fn claim(
 ) -> Option<Value> {
     let value = value(findings, node)?;
     let spec = profile.claim(&key.text);
-    if spec.is_none() && !profile.open {
+    // An object that holds claims; what stands inside is judged when the token is read.
+    let is_object = value.is_object() && profile.inside(&key.text).next().is_some();
+    if spec.is_none() && !profile.open && !is_object {
         let message = format!("tokens of the profile `{}` have no claim `{}`", profile.name, key.text);
         findings.at_key(key, "unknown-claim", message, did_you_mean(&key.text, profile));
         return None;

@@ -228,7 +228,8 @@ fn fixture(wish: &Wish<'_>, lines: &[Line], set: &PolicySet) -> Result<Map<Strin
         return Ok(claims);
     }
     // What sets a job off can be read from several claims: whose project runs it for whom.
-    let names = wish.profile.claims.iter().filter(|spec| spec.identity && !spec.personal);
+    let tells = |spec: &ClaimSpec| wish.profile.dangers.iter().any(|danger| danger.claim == spec.name);
+    let names = wish.profile.claims.iter().filter(|spec| (spec.identity || tells(spec)) && !spec.personal);
     for spec in names.filter(|spec| !REGISTERED.contains(&spec.name)) {
         if let Some(value) = look(wish.claims, spec).filter(|value| spec.kind.fits(value)) {
             insert(&mut claims, spec.name, value.clone());
