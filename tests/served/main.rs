@@ -10,7 +10,13 @@ mod exchange;
 #[cfg(test)]
 mod independent_issuer;
 #[cfg(test)]
+mod independent_kubernetes;
+#[cfg(test)]
 mod independent_ledger;
+#[cfg(test)]
+mod independent_signers;
+#[cfg(test)]
+mod independent_vault;
 #[cfg(test)]
 mod independent_verifier;
 #[cfg(test)]

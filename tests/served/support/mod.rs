@@ -2,10 +2,16 @@
 //! built binary serving it, and a client without pooled connections.
 
 pub(crate) mod client;
+pub(crate) mod component;
+pub(crate) mod forgery;
 pub(crate) mod installation;
 pub(crate) mod issuer;
 pub(crate) mod key;
+pub(crate) mod kubernetes;
 pub(crate) mod npm;
+pub(crate) mod python;
+pub(crate) mod trust;
+pub(crate) mod vault;
 
 use std::{
     sync::OnceLock,
