@@ -1,7 +1,9 @@
 //! What an exchange costs, measured on what a user runs: the release binary, its own installation on disk, a CI issuer
 //! on loopback, distinct RS256 tokens minted beforehand, one sealed credential each. Plain HTTP/1.1 over loopback, and
 //! client, issuer and broker share the machine, so the figures are a floor. `GET /livez` at the same connection counts
-//! shows what the transport alone costs. It ends by itself in about a minute and asserts nothing about speed.
+//! shows what the transport alone costs. Then what strangers cost: the latency of a few good exchanges alone and under a
+//! flood of tokens that are right but for their signature, and the memory of an idle connection. It ends by itself in
+//! about a minute and a half and asserts nothing about speed.
 //!
 //! Run it with `cargo bench --bench exchange`.
 
@@ -71,16 +73,94 @@ fn main() {
             *waste.entry(what).or_insert(0) += count;
         }
     }
+    flood(&installation, &broker, &tokens, &mut waste);
     println!("not counted: {waste:?}");
     println!("resident after: {} kB", broker.resident_kb());
+    idle(&broker);
     broker.stop();
+}
+
+/// Good exchanges at a steady rate, without and with garbage beside them. Latencies count from the moment at which a
+/// request was due, so that one that had to wait for its turn is slow too.
+fn flood(
+    installation: &Installation,
+    broker: &Broker,
+    tokens: &Arc<Tokens>,
+    waste: &mut BTreeMap<String, u64>,
+) {
+    let good = Load::Exchange(Arc::clone(tokens));
+    let garbage = Load::Garbage(Arc::new(garbage(&installation.issuer.token())));
+    for garbage_per_second in [0, GARBAGE_PER_SECOND / 5, GARBAGE_PER_SECOND] {
+        let (address, end) = (broker.address, Instant::now() + LOAD);
+        let [good, garbage] = support::runtime().block_on(async {
+            let good = paced(address, (&good, GOOD_PER_SECOND, 4), end);
+            let garbage = paced(address, (&garbage, garbage_per_second, 32), end);
+            let (good, garbage) = tokio::join!(good, garbage);
+            [good, garbage]
+        });
+        println!(
+            "{garbage_per_second}/s garbage wanted, {:.0}/s refused; {:.0}/s good: p50 {:.2?}, p99 {:.2?}",
+            garbage.per_second(),
+            good.per_second(),
+            good.quantile(50),
+            good.quantile(99),
+        );
+        for (what, count) in good.waste.into_iter().chain(garbage.waste) {
+            *waste.entry(what).or_insert(0) += count;
+        }
+    }
+}
+
+/// Clients that together ask so often.
+async fn paced(address: SocketAddr, (load, per_second, clients): (&Load, u32, u32), end: Instant) -> Outcome {
+    let start = Instant::now();
+    let mut all = JoinSet::new();
+    if per_second > 0 {
+        for client in 0..clients {
+            let pace = Pace {
+                first: start + client * Duration::from_secs(1) / per_second,
+                every: Duration::from_secs(1) * clients / per_second,
+            };
+            all.spawn(ask(address, load.clone(), end, Some(pace)));
+        }
+    }
+    Outcome::of(start, all).await
+}
+
+/// Tokens of the issuer's own key and claims, under signatures that do not hold.
+fn garbage(token: &str) -> Vec<String> {
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let turned = |by: usize| {
+        let (head, tail) = signature.split_at(by);
+        format!("{signed}.{tail}{head}")
+    };
+    // An RSA signature's first character has six bits of a number below the modulus: a low one keeps it below.
+    (8..200).map(turned).collect()
+}
+
+/// What a connection costs that says nothing.
+fn idle(broker: &Broker) {
+    let before = broker.resident_kb();
+    let connections: Vec<_> =
+        (0..IDLE).map(|_| std::net::TcpStream::connect(broker.address).unwrap()).collect();
+    support::eventually("all to be accepted", || (broker.descriptors() > IDLE).then_some(()));
+    let bytes = (broker.resident_kb() - before) * 1024 / u64::try_from(IDLE).unwrap();
+    println!("resident for one of {IDLE} idle connections: {bytes} bytes");
+    drop(connections);
 }
 
 /// What is asked.
 #[derive(Clone)]
 enum Load {
     Exchange(Arc<Tokens>),
+    Garbage(Arc<Vec<String>>),
     Livez,
+}
+
+/// When a client asks.
+struct Pace {
+    first: Instant,
+    every: Duration,
 }
 
 /// Distinct tokens of a permitted job; each is handed out once.
@@ -144,6 +224,10 @@ impl Broker {
         self.start_to_ready
     }
 
+    fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.process.id())).unwrap().count()
+    }
+
     fn resident_kb(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
@@ -160,6 +244,20 @@ struct Outcome {
 }
 
 impl Outcome {
+    /// What several clients did together.
+    async fn of(start: Instant, clients: JoinSet<Self>) -> Self {
+        let mut all = Self::default();
+        for outcome in clients.join_all().await {
+            all.latencies.extend(outcome.latencies);
+            for (what, count) in outcome.waste {
+                *all.waste.entry(what).or_insert(0) += count;
+            }
+        }
+        all.elapsed = start.elapsed();
+        all.latencies.sort_unstable();
+        all
+    }
+
     fn per_second(&self) -> f64 {
         let answers = u32::try_from(self.latencies.len()).unwrap();
         f64::from(answers) / self.elapsed.as_secs_f64()
@@ -179,34 +277,34 @@ fn measure(broker: &Broker, connections: usize, load: &Load) -> Outcome {
         let start = Instant::now();
         let mut clients = JoinSet::new();
         for _ in 0..connections {
-            clients.spawn(ask(address, load.clone(), start + LOAD));
+            clients.spawn(ask(address, load.clone(), start + LOAD, None));
         }
-        let mut all = Outcome::default();
-        for outcome in clients.join_all().await {
-            all.latencies.extend(outcome.latencies);
-            for (what, count) in outcome.waste {
-                *all.waste.entry(what).or_insert(0) += count;
-            }
-        }
-        all.elapsed = start.elapsed();
-        all.latencies.sort_unstable();
-        all
+        Outcome::of(start, clients).await
     })
 }
 
 /// One client. A latency is from the request's first byte to the answer's last, a reconnect included.
-async fn ask(address: SocketAddr, load: Load, end: Instant) -> Outcome {
+async fn ask(address: SocketAddr, load: Load, end: Instant, pace: Option<Pace>) -> Outcome {
     let mut outcome = Outcome::default();
     let mut kept: Option<TcpStream> = None;
-    while Instant::now() < end {
+    for turn in 0.. {
+        let due = pace.as_ref().map(|pace| pace.first + pace.every * turn);
+        if let Some(due) = due {
+            tokio::time::sleep_until(due.into()).await;
+        }
+        if Instant::now() >= end {
+            break;
+        }
         let request = match &load {
             Load::Exchange(tokens) => {
                 let Some(token) = tokens.take() else { break };
                 exchange_request(token)
             }
+            Load::Garbage(tokens) => exchange_request(&tokens[usize::try_from(turn).unwrap() % tokens.len()]),
             Load::Livez => "GET /livez HTTP/1.1\r\nhost: hallpass.test\r\n\r\n".to_owned(),
         };
-        let start = Instant::now();
+        let wanted = if matches!(load, Load::Garbage(_)) { 401 } else { 200 };
+        let start = due.unwrap_or_else(Instant::now);
         let mut is_again = false;
         loop {
             let mut stream = match kept.take() {
@@ -218,7 +316,7 @@ async fn ask(address: SocketAddr, load: Load, end: Instant) -> Outcome {
                 None if !is_again => is_again = true,
                 None => panic!("two connections in a row ended without an answer"),
                 Some(answer) => {
-                    if answer.status == 200 {
+                    if answer.status == wanted {
                         outcome.latencies.push(start.elapsed());
                     } else {
                         *outcome.waste.entry(format!("status {}", answer.status)).or_insert(0) += 1;
@@ -286,6 +384,13 @@ const CONNECTIONS: [usize; 3] = [1, 8, 32];
 
 /// How long each load lasts; six of them and the minting stay under a minute.
 const LOAD: Duration = Duration::from_secs(6);
+
+/// Few enough that a machine of two cores is idle but for them.
+const GOOD_PER_SECOND: u32 = 100;
+
+const GARBAGE_PER_SECOND: u32 = 5_000;
+
+const IDLE: usize = 4_000;
 
 const LATER_STARTS: usize = 5;
 

@@ -2,8 +2,9 @@
 //!
 //! It never follows a redirect, never uses a proxy from the environment, never connects to an address that is not
 //! public unless the configuration allows it, and never reads more than it was told to expect (attack classes K-01,
-//! K-04, K-05, K-08). The address that is checked is the address that is connected to: the check stands in the
-//! resolver, so that a second DNS answer cannot slip in between. Other adapters use it as their one way out.
+//! K-04, K-05, K-08). It asks for no compression and takes none, so that what was read is what was sent. The address
+//! that is checked is the address that is connected to: the check stands in the resolver, so that a second DNS answer
+//! cannot slip in between. Other adapters use it as their one way out.
 
 use std::{
     error::Error,
@@ -15,6 +16,7 @@ use std::{
 use reqwest::{
     Certificate, Client, StatusCode, Url,
     dns::{Addrs, Name, Resolve, Resolving},
+    header::{AGE, CACHE_CONTROL, CONTENT_ENCODING, HeaderMap},
     redirect,
 };
 
@@ -36,6 +38,15 @@ pub struct HttpClient {
     addresses: Addresses,
 }
 
+/// What was fetched.
+#[derive(Debug)]
+pub struct Document {
+    /// Its bytes.
+    pub body: Vec<u8>,
+    /// For how long the answer says that it stays true (RFC 9111 section 4.2); absent where it does not say.
+    pub max_age: Option<Duration>,
+}
+
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientFault {
@@ -53,6 +64,9 @@ pub enum FetchFault {
     /// The host has no address that may be connected to.
     #[error("the address is not a public one, and allow_private_addresses is not set")]
     Address,
+    /// The body is compressed, which nobody asked for.
+    #[error("the answer is compressed, which was not asked for")]
+    Encoded,
     /// No answer within the deadline.
     #[error("no answer in time")]
     Late,
@@ -90,7 +104,7 @@ impl HttpClient {
                 Some(authorities)
             }
         };
-        Self::build(addresses, authorities, reach.deadline)
+        Self::build(addresses, Lookup::System, authorities, reach.deadline)
     }
 
     /// Builds a client for plain `http` to loopback: it trusts no authority, and so needs none on this machine.
@@ -99,11 +113,12 @@ impl HttpClient {
     ///
     /// [`ClientFault::Build`] where the client cannot be set up at all.
     pub fn loopback(deadline: Duration) -> Result<Self, ClientFault> {
-        Self::build(Addresses::Private, Some(Vec::new()), deadline)
+        Self::build(Addresses::Private, Lookup::System, Some(Vec::new()), deadline)
     }
 
     fn build(
         addresses: Addresses,
+        lookup: Lookup,
         authorities: Option<Vec<Certificate>>,
         deadline: Duration,
     ) -> Result<Self, ClientFault> {
@@ -112,7 +127,7 @@ impl HttpClient {
             .no_proxy()
             .referer(false)
             .user_agent(concat!("hallpass/", env!("CARGO_PKG_VERSION")))
-            .dns_resolver(Arc::new(Resolver { addresses }))
+            .dns_resolver(Arc::new(Resolver { addresses, lookup }))
             .timeout(deadline)
             // Fetches are minutes apart: a kept connection would only be found dead.
             .pool_max_idle_per_host(0);
@@ -129,7 +144,7 @@ impl HttpClient {
     /// # Errors
     ///
     /// [`FetchFault`]; nothing but status 200 is an answer.
-    pub async fn fetch(&self, url: &Url, most_bytes: usize) -> Result<Vec<u8>, FetchFault> {
+    pub async fn fetch(&self, url: &Url, most_bytes: usize) -> Result<Document, FetchFault> {
         // Literal addresses do not pass the resolver.
         if literal(url).is_some_and(|address| !self.addresses.include(address)) {
             return Err(FetchFault::Address);
@@ -138,6 +153,10 @@ impl HttpClient {
         if response.status() != StatusCode::OK {
             return Err(FetchFault::Status(response.status().as_u16()));
         }
+        if response.headers().get_all(CONTENT_ENCODING).iter().any(|coding| coding != "identity") {
+            return Err(FetchFault::Encoded);
+        }
+        let max_age = read_max_age(response.headers());
         if response
             .content_length()
             .is_some_and(|bytes| usize::try_from(bytes).is_ok_and(|bytes| bytes > most_bytes))
@@ -151,7 +170,7 @@ impl HttpClient {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(body)
+        Ok(Document { body, max_age })
     }
 }
 
@@ -183,6 +202,26 @@ pub fn read_url(text: &str, allow_private_addresses: bool) -> Result<Url, UrlFau
     }
 }
 
+/// The least that `Cache-Control` says, minus the time that the answer spent in caches. What says not to store or not
+/// to use without asking, or says it wrongly, is good for no time at all (RFC 9111 sections 4.2.1 and 5.2.2).
+fn read_max_age(headers: &HeaderMap) -> Option<Duration> {
+    let mut least: Option<u64> = None;
+    for line in headers.get_all(CACHE_CONTROL) {
+        for directive in line.to_str().unwrap_or("no-cache").split(',') {
+            let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
+            let seconds = match name.trim().to_ascii_lowercase().as_str() {
+                "max-age" => value.trim().trim_matches('"').parse().unwrap_or(0),
+                "no-cache" | "no-store" => 0,
+                _ => continue,
+            };
+            least = Some(least.map_or(seconds, |least| least.min(seconds)));
+        }
+    }
+    let age =
+        headers.get(AGE).map_or(0, |age| age.to_str().ok().and_then(|age| age.parse().ok()).unwrap_or(0));
+    least.map(|seconds| Duration::from_secs(seconds.saturating_sub(age)))
+}
+
 /// The host, where it is a literal address.
 fn literal(url: &Url) -> Option<IpAddr> {
     url.host_str()?.trim_start_matches('[').trim_end_matches(']').parse().ok()
@@ -200,6 +239,9 @@ enum Addresses {
 impl Addresses {
     fn include(self, address: IpAddr) -> bool {
         let address = embedded_v4(address).map_or(address, IpAddr::V4);
+        if METADATA.contains(&address) {
+            return false;
+        }
         match self {
             Self::Private => is_public(address) || is_private(address),
             Self::Public => is_public(address),
@@ -257,9 +299,43 @@ fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// Resolves by the system, and keeps the addresses that may be connected to.
+/// Clouds' metadata services that live where `is_private` or `is_public` would allow them; whoever reaches one gets
+/// the machine's own credentials (vendors' documentation, read in November 2026).
+const METADATA: [IpAddr; 4] = [
+    // Alibaba Cloud.
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    // Azure's "wire server".
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+    // AWS.
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    // Google Cloud.
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
+];
+
+/// Resolves, and keeps the addresses that may be connected to.
 struct Resolver {
     addresses: Addresses,
+    lookup: Lookup,
+}
+
+/// Who knows the addresses of a name.
+#[derive(Clone)]
+enum Lookup {
+    /// A resolver of a test, which answers something else each time.
+    #[cfg(test)]
+    Answers(Arc<std::sync::Mutex<Vec<Vec<SocketAddr>>>>),
+    /// The system.
+    System,
+}
+
+impl Lookup {
+    async fn all(self, name: Name) -> std::io::Result<Vec<SocketAddr>> {
+        match self {
+            #[cfg(test)]
+            Self::Answers(answers) => Ok(answers.lock().unwrap().pop().unwrap()),
+            Self::System => Ok(tokio::net::lookup_host((name.as_str(), 0)).await?.collect()),
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -268,10 +344,10 @@ struct NoAddress;
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let addresses = self.addresses;
+        let (addresses, lookup) = (self.addresses, self.lookup.clone());
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let kept: Vec<SocketAddr> = found.filter(|address| addresses.include(address.ip())).collect();
+            let mut kept = lookup.all(name).await?;
+            kept.retain(|address| addresses.include(address.ip()));
             if kept.is_empty() {
                 return Err(NoAddress.into());
             }
@@ -357,6 +433,23 @@ mod tests {
             "::ffff:169.254.169.254",
             "64:ff9b::a9fe:a9fe",
             "64:ff9b:1::1",
+            "64:ff9b:1::7f00:1",
+            "64:ff9b:1:a9fe:a9:fe00::",
+            "fec0::1",
+            "fe80::a9fe:a9fe",
+            "100.100.100.200",
+            "::ffff:100.100.100.200",
+            "168.63.129.16",
+            "fd00:ec2::254",
+            "fd20:ce::254",
+            "239.255.255.250",
+            "240.0.0.1",
+            "::ffff:0.0.0.0",
+            "::ffff:255.255.255.255",
+            "::a9fe:a9fe",
+            "2001:0:7f00:1::",
+            "100::1",
+            "5f00::1",
             "2002:7f00:1::",
             "2001::1",
             "2001:db8::1",
@@ -407,6 +500,118 @@ mod tests {
             assert!(matches!(fault, FetchFault::Address), "{host}: {fault}");
         }
         assert!(listener.accept().is_err(), "a connection came");
+    }
+
+    /// A client that may reach private addresses, and hears these answers for any name, the last one first.
+    fn with_answers(addresses: Addresses, answers: &[&[&str]]) -> HttpClient {
+        let read = |text: &&str| SocketAddr::new(text.parse().unwrap(), 0);
+        let answers = answers.iter().map(|answer| answer.iter().map(read).collect()).collect();
+        let lookup = Lookup::Answers(Arc::new(std::sync::Mutex::new(answers)));
+        HttpClient::build(addresses, lookup, Some(Vec::new()), Duration::from_secs(5)).unwrap()
+    }
+
+    /// Answers every request, and counts connections.
+    fn counting_server() -> (u16, Arc<std::sync::atomic::AtomicUsize>) {
+        use std::io::{Read as _, Write as _};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let count = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = Arc::clone(&count);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                let mut stream = stream.unwrap();
+                let read = stream.read(&mut [0; 4096]).unwrap();
+                assert!(read > 0);
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok")
+                    .unwrap();
+            }
+        });
+        (port, count)
+    }
+
+    #[tokio::test]
+    async fn of_the_addresses_of_a_name_only_checked_ones_are_connected_to() {
+        let (port, count) = counting_server();
+        let url = Url::parse(&format!("http://issuer.test:{port}/")).unwrap();
+        let connections = || count.load(std::sync::atomic::Ordering::SeqCst);
+
+        // A name with private and forbidden addresses, among them the metadata service under four disguises.
+        let mixed: &[&str] = &[
+            "169.254.169.254",
+            "::ffff:169.254.169.254",
+            "64:ff9b::a9fe:a9fe",
+            "fd00:ec2::254",
+            "127.0.0.1",
+            "::",
+        ];
+        let document = with_answers(Addresses::Private, &[mixed]).fetch(&url, 1024).await.unwrap();
+        assert_eq!((document.body.as_slice(), connections()), (b"ok".as_slice(), 1));
+
+        // The same where only public addresses may be connected to.
+        for answer in [mixed, &["127.0.0.1"], &["::1", "10.0.0.1"], &["::ffff:127.0.0.1", "64:ff9b::7f00:1"]]
+        {
+            let fault = with_answers(Addresses::Public, &[answer]).fetch(&url, 1024).await.err().unwrap();
+            assert!(matches!(fault, FetchFault::Address), "{answer:?}: {fault}");
+        }
+        assert_eq!(connections(), 1, "a connection came");
+    }
+
+    #[tokio::test]
+    async fn a_second_answer_for_a_name_is_checked_like_the_first() {
+        let (port, count) = counting_server();
+        let url = Url::parse(&format!("http://issuer.test:{port}/")).unwrap();
+        let client =
+            with_answers(Addresses::Private, &[&["127.0.0.1"], &["169.254.169.254"], &["127.0.0.1"]]);
+
+        assert!(client.fetch(&url, 1024).await.is_ok());
+        assert!(matches!(client.fetch(&url, 1024).await, Err(FetchFault::Address)));
+        assert!(client.fetch(&url, 1024).await.is_ok());
+
+        assert_eq!(count.load(std::sync::atomic::Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn public_addresses_of_a_name_are_kept_and_private_ones_beside_them_are_not() {
+        let lookup = |answer: &[&str]| {
+            let read = |text: &&str| SocketAddr::new(text.parse().unwrap(), 0);
+            Lookup::Answers(Arc::new(std::sync::Mutex::new(vec![answer.iter().map(read).collect()])))
+        };
+        let resolver = Resolver {
+            addresses: Addresses::Public,
+            lookup: lookup(&["10.0.0.1", "140.82.121.4", "127.0.0.1", "2606:4700::1111", "fd00::1"]),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let kept = runtime.block_on(resolver.resolve("issuer.test".parse().unwrap())).unwrap();
+        let kept: Vec<String> = kept.map(|address| address.ip().to_string()).collect();
+        assert_eq!(kept, ["140.82.121.4", "2606:4700::1111"]);
+    }
+
+    #[test]
+    fn a_document_is_good_for_as_long_as_its_answer_says() {
+        let read = |headers: &[(&'static str, &str)]| {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.append(*name, value.parse().unwrap());
+            }
+            read_max_age(&map).map(|age| age.as_secs())
+        };
+        let said = |value: &str| read(&[("cache-control", value)]);
+        assert_eq!(read(&[]), None);
+        assert_eq!(said("public"), None);
+        assert_eq!(said("max-age=3600"), Some(3600));
+        assert_eq!(said("Public, MAX-AGE=60 , must-revalidate"), Some(60));
+        assert_eq!(said("max-age=\"90\""), Some(90));
+        assert_eq!(said("max-age=0, private"), Some(0));
+        assert_eq!(said("no-store, max-age=600"), Some(0));
+        assert_eq!(said("no-cache"), Some(0));
+        for wrong in ["max-age", "max-age=", "max-age=-1", "max-age=1e3", "max-age=99999999999999999999"] {
+            assert_eq!(said(wrong), Some(0), "{wrong}");
+        }
+        assert_eq!(read(&[("cache-control", "max-age=300"), ("cache-control", "max-age=60")]), Some(60));
+        assert_eq!(read(&[("cache-control", "max-age=300"), ("age", "200")]), Some(100));
+        assert_eq!(read(&[("cache-control", "max-age=300"), ("age", "900")]), Some(0));
     }
 
     #[test]

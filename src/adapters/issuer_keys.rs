@@ -1,16 +1,18 @@
 //! Issuers' keys: fetched by discovery, from a `jwks_uri` or from a file, and kept.
 //!
 //! A fetch is only ever made for an issuer of the operator's configuration. One refresh of an issuer runs at a
-//! time, and none begins within 60 s of the last one's beginning, whether it succeeded or failed, so that a flood
-//! of invented key ids costs one fetch (attack class K-06). A set is replaced only by one that was read whole;
-//! readers who have a usable key never wait for a refresh that others need. Times:
+//! time, and none begins within the cool-down of the last one's beginning, whether it succeeded or failed, so that a
+//! flood of invented key ids costs one fetch (attack class K-06); an operator's hang-up and an edited key file are no
+//! flood and need not wait. A set is replaced only by one that was read whole; readers who have a usable key never
+//! wait for a refresh that others need. Issuers share nothing but a bound on waiters, so that one that hangs holds up
+//! nobody else's jobs (attack class K-10). The times stand in [`times`] and in the manual's page on issuers.
 //!
-//! - from 30 min of age a set is refreshed beside the requests;
-//! - where nobody has asked the issuer for 59 min, the next request waits for the refresh, since a key may have
-//!   been withdrawn (contract, section 12: refused within 1 h);
-//! - while the issuer cannot be reached, what is held stays usable until it is 24 h old.
-//!
-//! Age and cool-down are read from the clock that is handed in; one that was set back makes a refresh due at once.
+//! Signatures are checked by whoever gets the key, on the request's own task, without a pool of its own: the largest
+//! key that is accepted takes well under a millisecond (`cargo test --release verification_costs`), which no issuer
+//! can make longer and the rates of sources bound in number.
+
+mod source;
+mod times;
 
 use std::{
     collections::HashMap,
@@ -20,18 +22,21 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use jiff::{SignedDuration, Timestamp};
-use reqwest::Url;
-use tokio::{io::AsyncReadExt as _, sync::watch};
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
 use tokio_util::task::TaskTracker;
 
-use super::http_client::{FetchFault, HttpClient, Reach, UrlFault, read_url};
+use source::{RefreshFault, Source, Stamp};
+use times::{COOL_DOWN, FOREWARNING, GREATEST_AGE, LOOK, Life, draw, is_within, jittered, retry};
+
 use crate::{
-    broker::ports::{Answer, KeyFault, KeySource},
+    broker::ports::{Answer, KeyFault, KeySource, KeyStanding},
     kernel::{
         identity::{
-            discovery::{DiscoveryFault, read_jwks_uri},
-            keys::{KeySet, KeySetFault, VerificationKey},
+            keys::{KeySet, VerificationKey},
             profile::{Algorithm, Profile},
             token::RawToken,
         },
@@ -63,7 +68,7 @@ pub struct IssuerKeysConfig {
 /// Where an issuer's keys come from.
 pub enum KeysFrom {
     /// `URL/.well-known/openid-configuration` (OpenID Connect Discovery 1.0); the `jwks_uri` in it must be of the
-    /// issuer's own origin.
+    /// issuer's own origin, or the one that is known for this issuer.
     Discovery,
     /// A file.
     File {
@@ -92,6 +97,10 @@ pub struct IssuerKeys {
     now: Now,
     /// Refreshes outlive the request that began them, since others wait for them too.
     refreshes: TaskTracker,
+    /// A place for each request that waits for a refresh.
+    waiting: Semaphore,
+    /// What this replica's jitter is drawn from.
+    seed: u64,
 }
 
 impl IssuerKeys {
@@ -108,11 +117,25 @@ impl IssuerKeys {
                 Issuer::new(config).map_err(|reason| IssuerKeysFault { issuer: name.clone(), reason })?;
             issuers.insert(name, Arc::new(issuer));
         }
-        Ok(Self { issuers, now, refreshes: TaskTracker::new() })
+        let waiting = Semaphore::new(Semaphore::MAX_PERMITS);
+        Ok(Self { issuers, now, refreshes: TaskTracker::new(), waiting, seed: 0 })
     }
 
-    /// Refreshes every issuer that is not in its cool-down, and waits for all. `serve` calls it at start and from
-    /// time to time, so that readiness tells the truth before the first job comes.
+    /// Lets at most so many requests wait for refreshes at once; more are answered that the keys cannot be had.
+    #[must_use]
+    pub fn with_most_waiting(mut self, most: usize) -> Self {
+        self.waiting = Semaphore::new(most.min(Semaphore::MAX_PERMITS));
+        self
+    }
+
+    /// Draws its jitter from this number, which should be another in each replica.
+    #[must_use]
+    pub fn with_jitter(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Refreshes every issuer that is not in its cool-down, and waits for all.
     pub async fn refresh(&self) {
         let now = (self.now)();
         let running: Vec<_> = self.issuers.values().filter_map(|issuer| self.begin(issuer, now)).collect();
@@ -121,45 +144,109 @@ impl IssuerKeys {
         }
     }
 
+    /// Begins to refresh every issuer, cool-down or not: somebody with rights on this machine asked for it.
+    pub fn refresh_at_once(&self) {
+        let now = (self.now)();
+        self.issuers.values().for_each(|issuer| drop(self.force(issuer, now)));
+    }
+
+    /// Keeps every issuer's keys fresh, tries again where one did not answer, and looks at key files; `serve` runs it
+    /// beside the requests, so that an issuer comes back without waiting for a job. It never ends by itself.
+    pub async fn keep_fresh(self: Arc<Self>) {
+        let mut issuers = JoinSet::new();
+        for issuer in self.issuers.values() {
+            issuers.spawn(Arc::clone(&self).keep_one_fresh(Arc::clone(issuer)));
+        }
+        if issuers.join_next().await.is_none() {
+            std::future::pending().await
+        }
+    }
+
+    /// What an operator should know of each issuer before it serves: keys in a file that end soon, or that anybody
+    /// may write.
+    pub fn forewarnings(&self) -> Vec<(IssuerName, String)> {
+        let now = (self.now)();
+        let of = |issuer: &Arc<Issuer>| {
+            let warnings = issuer.file_warnings(now, issuer.source.stamp_now());
+            warnings.into_iter().map(|warning| (issuer.name.clone(), warning)).collect::<Vec<_>>()
+        };
+        let mut warnings: Vec<_> = self.issuers.values().flat_map(of).collect();
+        warnings.sort();
+        warnings
+    }
+
+    async fn keep_one_fresh(self: Arc<Self>, issuer: Arc<Issuer>) {
+        loop {
+            self.look(&issuer).await;
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Begins what is due.
+    async fn look(&self, issuer: &Arc<Issuer>) {
+        let now = (self.now)();
+        if issuer.is_due(now, self.seed) {
+            drop(self.begin(issuer, now));
+        } else if issuer.was_edited().await {
+            drop(self.force(issuer, now));
+        }
+    }
+
     async fn find(&self, issuer: &Arc<Issuer>, token: &RawToken) -> Result<Arc<VerificationKey>, KeyFault> {
         // An algorithm that is not of the profile has no key: no fetch for it.
         let algorithm = token.check_algorithm(issuer.profile).map_err(|_| KeyFault::Unknown)?;
         let now = (self.now)();
         if issuer.is_past(now) {
-            return Err(KeyFault::Unavailable);
+            return Err(issuer.unavailable(now));
         }
-        if let Some(key) = issuer.held_key(token, algorithm, now)
-            && issuer.was_asked_within(ASKED_WITHIN, now)
-        {
-            if issuer.is_older_than(REFRESH_AGE, now) {
-                drop(self.begin(issuer, now));
+        let held = issuer.held_key(token, algorithm, now);
+        if let Some(key) = &held {
+            match issuer.owed(now) {
+                Owed::Nothing => return Ok(Arc::clone(key)),
+                Owed::Beside => {
+                    drop(self.begin(issuer, now));
+                    return Ok(Arc::clone(key));
+                }
+                Owed::First => {}
             }
-            return Ok(key);
         }
         if let Some(refresh) = self.begin(issuer, now) {
+            let Ok(place) = self.waiting.try_acquire() else {
+                return held.ok_or(issuer.unavailable(now));
+            };
             refresh.ended().await;
+            drop(place);
         }
         let now = (self.now)();
         if issuer.is_older_than(GREATEST_AGE, now) {
-            return Err(KeyFault::Unavailable);
+            return Err(issuer.unavailable(now));
         }
         issuer.held_key(token, algorithm, now).ok_or(KeyFault::Unknown)
     }
 
     /// Joins the refresh that runs, or begins one; `None` in the cool-down.
     fn begin(&self, issuer: &Arc<Issuer>, now: Timestamp) -> Option<Refresh> {
-        let mut attempts = issuer.attempts();
-        if attempts.running {
-            return Some(Refresh(issuer.ended.subscribe()));
-        }
-        if attempts.last.is_some_and(|last| is_within(last, COOL_DOWN, now)) {
+        let attempts = issuer.attempts();
+        if !attempts.running && attempts.last.is_some_and(|last| is_within(last, COOL_DOWN, now)) {
             return None;
         }
-        attempts.running = true;
-        attempts.last = Some(now);
+        Some(self.join(issuer, attempts, now))
+    }
+
+    /// Joins the refresh that runs, or begins one.
+    fn force(&self, issuer: &Arc<Issuer>, now: Timestamp) -> Refresh {
+        self.join(issuer, issuer.attempts(), now)
+    }
+
+    fn join(&self, issuer: &Arc<Issuer>, mut attempts: MutexGuard<'_, Attempts>, now: Timestamp) -> Refresh {
         let refresh = Refresh(issuer.ended.subscribe());
-        self.refreshes.spawn(Arc::clone(issuer).attempt(now));
-        Some(refresh)
+        if !attempts.running {
+            attempts.running = true;
+            attempts.last = Some(now);
+            attempts.begun = attempts.begun.wrapping_add(1);
+            self.refreshes.spawn(Arc::clone(issuer).attempt(now));
+        }
+        refresh
     }
 }
 
@@ -177,15 +264,11 @@ impl KeySource for IssuerKeys {
         })
     }
 
-    fn faults(&self) -> Vec<(IssuerName, String)> {
+    fn standing(&self) -> Vec<KeyStanding> {
         let now = (self.now)();
-        let mut faults: Vec<_> = self
-            .issuers
-            .values()
-            .filter_map(|issuer| Some((issuer.name.clone(), issuer.fault(now)?)))
-            .collect();
-        faults.sort();
-        faults
+        let mut standing: Vec<_> = self.issuers.values().map(|issuer| issuer.standing(now)).collect();
+        standing.sort_by(|one, other| one.issuer.cmp(&other.issuer));
+        standing
     }
 }
 
@@ -203,17 +286,11 @@ struct Issuer {
     ended: watch::Sender<u64>,
 }
 
-/// A source whose addresses were checked.
-enum Source {
-    Discovery { document: Url, client: HttpClient },
-    File { path: PathBuf, valid_until: Option<Timestamp> },
-    Uri { url: Url, client: HttpClient },
-}
-
-/// A set, and when the refresh that brought it began.
+/// A set, when the refresh that brought it began, and how long it is taken for true.
 struct Held {
     set: KeySet,
     asked_at: Timestamp,
+    life: Life,
 }
 
 #[derive(Default)]
@@ -221,8 +298,23 @@ struct Attempts {
     /// When the last refresh began.
     last: Option<Timestamp>,
     running: bool,
+    /// How many began.
+    begun: u64,
+    /// How many failed since one did not.
+    failures: u32,
     /// Why the last refresh brought nothing.
     failure: Option<String>,
+    /// What the key file looked like when it was read last.
+    read: Option<Stamp>,
+}
+
+/// What a request with a usable key owes to the issuer's having withdrawn it.
+enum Owed {
+    Nothing,
+    /// A refresh, which need not be waited for.
+    Beside,
+    /// A refresh before anything else.
+    First,
 }
 
 /// A refresh that runs.
@@ -235,58 +327,9 @@ impl Refresh {
     }
 }
 
-/// Why a refresh brought nothing.
-#[derive(Debug, thiserror::Error)]
-enum RefreshFault {
-    #[error("the discovery document {0}")]
-    Discovery(#[from] DiscoveryFault),
-    #[error("the discovery document: {0}")]
-    Document(FetchFault),
-    #[error("the key file cannot be read: {0}")]
-    File(std::io::Error),
-    #[error("the jwks_uri of the discovery document: {0}")]
-    JwksUri(UrlFault),
-    #[error("the key set: {0}")]
-    Keys(FetchFault),
-    #[error("no answer in time")]
-    Late,
-    #[error("{0}")]
-    Set(KeySetFault),
-    #[error("the key file is larger than {DOCUMENT_BYTES} bytes")]
-    TooLarge,
-}
-
 impl Issuer {
     fn new(config: IssuerKeysConfig) -> Result<Self, String> {
-        let private = config.allow_private_addresses;
-        let url = read_url(&config.url, private).map_err(|fault| fault.to_string())?;
-        if url.query().is_some() {
-            return Err("the address holds a query".to_owned());
-        }
-        let client = |url: &Url| match url.scheme() {
-            "http" => HttpClient::loopback(config.deadline),
-            _ => HttpClient::new(Reach {
-                ca_pem: config.ca_pem.as_deref(),
-                allow_private_addresses: private,
-                deadline: config.deadline,
-            }),
-        };
-        let source = match config.source {
-            KeysFrom::Discovery => {
-                // OpenID Connect Discovery 1.0, section 4: a terminating slash is removed first.
-                let document =
-                    format!("{}/.well-known/openid-configuration", config.url.trim_end_matches('/'));
-                let document = read_url(&document, private).map_err(|fault| fault.to_string())?;
-                let client = client(&document).map_err(|fault| fault.to_string())?;
-                Source::Discovery { document, client }
-            }
-            KeysFrom::File { path, valid_until } => Source::File { path, valid_until },
-            KeysFrom::Uri(text) => {
-                let url = read_url(&text, private).map_err(|fault| format!("jwks_uri: {fault}"))?;
-                let client = client(&url).map_err(|fault| fault.to_string())?;
-                Source::Uri { url, client }
-            }
-        };
+        let source = Source::new(&config)?;
         Ok(Self {
             name: config.name,
             url: config.url,
@@ -305,10 +348,7 @@ impl Issuer {
 
     /// Whether the key file's date is over.
     fn is_past(&self, now: Timestamp) -> bool {
-        match self.source {
-            Source::File { valid_until: Some(end), .. } => now >= end,
-            Source::Discovery { .. } | Source::File { valid_until: None, .. } | Source::Uri { .. } => false,
-        }
+        self.source.valid_until().is_some_and(|end| now >= end)
     }
 
     /// Whether the set is older than that, or absent.
@@ -316,8 +356,43 @@ impl Issuer {
         self.held.load().as_ref().is_none_or(|held| now.duration_since(held.asked_at) >= age)
     }
 
-    fn was_asked_within(&self, time: SignedDuration, now: Timestamp) -> bool {
-        self.attempts().last.is_some_and(|last| is_within(last, time, now))
+    fn life(&self) -> Life {
+        self.held.load().as_ref().map_or(Life::said(None), |held| held.life)
+    }
+
+    fn owed(&self, now: Timestamp) -> Owed {
+        let life = self.life();
+        let (last, failed) = {
+            let attempts = self.attempts();
+            (attempts.last, attempts.failure.is_some())
+        };
+        if last.is_some_and(|last| is_within(last, life.greatest(), now)) {
+            if self.is_older_than(life.refresh(), now) { Owed::Beside } else { Owed::Nothing }
+        } else if failed {
+            // It is known to be away, so waiting for it again would only slow down those who have a usable key.
+            Owed::Beside
+        } else {
+            Owed::First
+        }
+    }
+
+    /// Whether it is time to ask again, though no request needs it.
+    fn is_due(&self, now: Timestamp, seed: u64) -> bool {
+        let refresh = self.life().refresh();
+        let attempts = self.attempts();
+        let Some(last) = attempts.last else { return true };
+        let wait = if attempts.failures > 0 { retry(attempts.failures) } else { refresh };
+        !attempts.running && !is_within(last, jittered(wait, draw(seed, &self.name, attempts.begun)), now)
+    }
+
+    /// Whether the key file is another than the one that was read.
+    async fn was_edited(&self) -> bool {
+        if !self.source.is_file() {
+            return false;
+        }
+        let found = self.source.stamp().await;
+        let attempts = self.attempts();
+        !attempts.running && found != attempts.read
     }
 
     fn held_key(
@@ -332,66 +407,101 @@ impl Issuer {
         self.held.load().as_ref()?.set.find(token.unverified_kid(), algorithm)
     }
 
-    /// Why there are no usable keys now; `None` where there are, or where nobody has asked yet.
-    fn fault(&self, now: Timestamp) -> Option<String> {
+    /// There are no keys, and when it is worth asking for them again.
+    fn unavailable(&self, now: Timestamp) -> KeyFault {
+        let last = self.attempts().last.filter(|last| is_within(*last, COOL_DOWN, now));
+        let left =
+            last.map_or(SignedDuration::ZERO, |last| COOL_DOWN.saturating_sub(now.duration_since(last)));
+        let left = u32::try_from(left.as_secs()).unwrap_or_default().saturating_add(1);
+        KeyFault::Unavailable { retry_after_seconds: left.min(60) }
+    }
+
+    fn standing(&self, now: Timestamp) -> KeyStanding {
+        let (failure, read) = {
+            let attempts = self.attempts();
+            (attempts.failure.clone(), attempts.read)
+        };
+        let issuer = self.name.clone();
+        let mut warnings = self.file_warnings(now, read);
         if self.is_past(now) {
-            return Some("the date of the key file is over".to_owned());
+            return KeyStanding {
+                issuer,
+                fault: Some("the date of the key file is over".to_owned()),
+                warnings,
+            };
         }
-        if !self.is_older_than(GREATEST_AGE, now) {
-            return None;
+        if self.is_older_than(GREATEST_AGE, now) {
+            let fault = failure.unwrap_or_else(|| "its keys were not fetched yet".to_owned());
+            return KeyStanding { issuer, fault: Some(fault), warnings };
         }
-        self.attempts().failure.clone()
+        let until = self.held.load().as_ref().and_then(|held| held.asked_at.checked_add(GREATEST_AGE).ok());
+        if let (Some(failure), Some(until)) = (failure, until) {
+            warnings.push(format!("{failure}; the keys held stay usable until {until:.0}"));
+        }
+        KeyStanding { issuer, fault: None, warnings }
+    }
+
+    /// Attack class K-09: keys in a file change by nobody's hand but the operator's.
+    fn file_warnings(&self, now: Timestamp, stamp: Option<Stamp>) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some(end) = self.source.valid_until()
+            && end.duration_since(now) <= FOREWARNING
+        {
+            // The end is the midnight after the last day.
+            let last =
+                end.checked_sub(SignedDuration::from_secs(1)).unwrap_or(end).to_zoned(TimeZone::UTC).date();
+            warnings.push(format!(
+                "the keys in the file are good until {last}; see whether they are still the issuer's, then set a \
+                 later jwks_valid_until"
+            ));
+        }
+        if stamp.is_some_and(|stamp| stamp.is_writable_by_all()) {
+            warnings.push("anybody on this machine may write the key file; chmod o-w".to_owned());
+        }
+        warnings
     }
 
     /// One refresh. It ends within the deadline, and whoever waits is told, whatever happens in between.
     async fn attempt(self: Arc<Self>, asked_at: Timestamp) {
         let running = Running(&self);
-        let outcome =
-            tokio::time::timeout(self.deadline, self.fetch()).await.unwrap_or(Err(RefreshFault::Late));
-        let failure = match outcome {
-            Ok(set) => {
+        let outcome = tokio::time::timeout(self.deadline, self.fetch(asked_at))
+            .await
+            .unwrap_or(Err(RefreshFault::Late));
+        match outcome {
+            Ok(held) => {
                 tracing::info!(
                     issuer.name = %self.name,
-                    keys.usable = set.usable(),
-                    keys.left_out = set.left_out(),
+                    keys.usable = held.set.usable(),
+                    keys.left_out = held.set.left_out(),
                     "issuer's keys refreshed"
                 );
-                self.held.store(Some(Arc::new(Held { set, asked_at })));
-                None
+                self.held.store(Some(Arc::new(held)));
+                let read = {
+                    let mut attempts = self.attempts();
+                    (attempts.failure, attempts.failures) = (None, 0);
+                    attempts.read
+                };
+                for warning in self.file_warnings(asked_at, read) {
+                    tracing::warn!(issuer.name = %self.name, "{warning}");
+                }
             }
             Err(fault) => {
                 tracing::warn!(issuer.name = %self.name, error = %fault, "issuer's keys could not be refreshed");
-                Some(fault.to_string())
+                let mut attempts = self.attempts();
+                attempts.failure = Some(fault.to_string());
+                attempts.failures = attempts.failures.saturating_add(1);
             }
-        };
-        self.attempts().failure = failure;
+        }
         drop(running);
     }
 
-    async fn fetch(&self) -> Result<KeySet, RefreshFault> {
-        let bytes = match &self.source {
-            Source::Discovery { document, client } => {
-                let text = client.fetch(document, DOCUMENT_BYTES).await.map_err(RefreshFault::Document)?;
-                let jwks_uri = self.read_discovery(document, &text)?;
-                client.fetch(&jwks_uri, DOCUMENT_BYTES).await.map_err(RefreshFault::Keys)?
-            }
-            Source::File { path, .. } => read_file(path).await?,
-            Source::Uri { url, client } => {
-                client.fetch(url, DOCUMENT_BYTES).await.map_err(RefreshFault::Keys)?
-            }
-        };
-        KeySet::parse(&bytes, self.profile.algorithms).map_err(RefreshFault::Set)
-    }
-
-    /// Attack class K-05: the document must speak of this issuer, byte for byte, and may send us nowhere else.
-    fn read_discovery(&self, document: &Url, text: &[u8]) -> Result<Url, RefreshFault> {
-        let jwks_uri = read_jwks_uri(text, &self.url)?;
-        // The document itself was allowed, so its scheme is; the same origin means the same scheme.
-        let jwks_uri = read_url(&jwks_uri, true).map_err(RefreshFault::JwksUri)?;
-        if jwks_uri.origin() != document.origin() {
-            return Err(DiscoveryFault("names a jwks_uri of another origin; set jwks_uri to trust it").into());
-        }
-        Ok(jwks_uri)
+    async fn fetch(&self, asked_at: Timestamp) -> Result<Held, RefreshFault> {
+        // Looked at first: an edit during the reading is seen as one afterwards.
+        let stamp = self.source.stamp().await;
+        self.attempts().read = stamp;
+        let fetched = self.source.fetch(&self.url).await?;
+        let set = KeySet::parse(&fetched.bytes, self.profile.algorithms).map_err(RefreshFault::Set)?;
+        Ok(Held { set, asked_at, life: Life::said(fetched.max_age) })
     }
 }
 
@@ -404,39 +514,6 @@ impl Drop for Running<'_> {
         self.0.ended.send_modify(|count| *count = count.wrapping_add(1));
     }
 }
-
-async fn read_file(path: &std::path::Path) -> Result<Vec<u8>, RefreshFault> {
-    let file = tokio::fs::File::open(path).await.map_err(RefreshFault::File)?;
-    let mut bytes = Vec::new();
-    let most = u64::try_from(DOCUMENT_BYTES).unwrap_or(u64::MAX).saturating_add(1);
-    file.take(most).read_to_end(&mut bytes).await.map_err(RefreshFault::File)?;
-    if bytes.len() > DOCUMENT_BYTES { Err(RefreshFault::TooLarge) } else { Ok(bytes) }
-}
-
-/// Whether a moment lies within that time before now. One that lies ahead by more than the clock's usual
-/// corrections does not: the clock was set back.
-fn is_within(moment: Timestamp, time: SignedDuration, now: Timestamp) -> bool {
-    let elapsed = now.duration_since(moment);
-    elapsed < time && elapsed > -CLOCK_STEP
-}
-
-/// Contract, section 12: counted from the beginning of an attempt, whether it succeeded or failed.
-const COOL_DOWN: SignedDuration = SignedDuration::from_secs(60);
-
-/// Half of what a withdrawn key may live, so that busy issuers never make a request wait.
-const REFRESH_AGE: SignedDuration = SignedDuration::from_mins(30);
-
-/// Contract, section 12: a withdrawn key is refused within 1 h; a minute of it is for the refresh itself.
-const ASKED_WITHIN: SignedDuration = SignedDuration::from_mins(59);
-
-/// Contract, section 12: the keys of an issuer that cannot be reached stay usable for 24 h.
-const GREATEST_AGE: SignedDuration = SignedDuration::from_hours(24);
-
-/// Attack class C-07: corrections by NTP are far smaller.
-const CLOCK_STEP: SignedDuration = SignedDuration::from_secs(60);
-
-/// Attack class K-05; the largest documents seen are about 20 KiB.
-const DOCUMENT_BYTES: usize = 256 * 1024;
 
 #[cfg(test)]
 mod tests;

@@ -65,6 +65,17 @@ impl Default for Pace {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fingerprint(Digest);
 
+/// A set that stood still.
+#[derive(Clone)]
+pub struct Settled {
+    /// Its files.
+    pub files: Files,
+    /// What names them.
+    pub digest: Digest,
+    /// The git commit, where there is one.
+    pub commit: Option<String>,
+}
+
 /// Why the directory cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceFault {
@@ -151,15 +162,15 @@ impl PolicySource {
     /// # Errors
     ///
     /// [`SourceFault`]; `Restless` where the directory did not stand still within [`Pace::patience`].
-    pub async fn settle(&self, accepted: Option<Digest>) -> Result<(Files, Option<String>), SourceFault> {
+    pub async fn settle(&self, accepted: Option<Digest>) -> Result<Settled, SourceFault> {
         let give_up = Instant::now() + self.pace.patience;
         let mut agreement = Agreement { accepted, before: None };
         loop {
             let source = self.clone();
             let restless = match blocking(move || source.read_unlocked()).await {
-                Ok((files, commit, is_locked)) => {
-                    if agreement.reached(files.digest(), commit.as_deref(), is_locked) {
-                        return Ok((files, commit));
+                Ok((settled, is_locked)) => {
+                    if agreement.reached(settled.digest, settled.commit.as_deref(), is_locked) {
+                        return Ok(settled);
                     }
                     SourceFault::Restless(if is_locked {
                         "git holds .git/index.lock"
@@ -207,11 +218,12 @@ impl PolicySource {
     }
 
     /// Reads, and says whether git is at work.
-    fn read_unlocked(&self) -> Result<(Files, Option<String>, bool), SourceFault> {
+    fn read_unlocked(&self) -> Result<(Settled, bool), SourceFault> {
         let is_locked = || Ok(Repository::around(&self.real_root()?).is_some_and(|each| each.is_locked()));
         let before = is_locked()?;
         let (files, commit) = self.read()?;
-        Ok((files, commit, before || is_locked()?))
+        let digest = files.digest();
+        Ok((Settled { files, digest, commit }, before || is_locked()?))
     }
 
     /// The root with its own symlinks resolved, afresh at each read: `current -> revision` is how sets are swapped.

@@ -88,12 +88,14 @@ pub struct Refused {
     pub detail: String,
     /// When to come back, in seconds.
     pub retry_after_seconds: Option<u32>,
+    /// Names of claims that failed, for a grant's own project where the grant says `disclose: owner`.
+    pub failed_claims: Option<Vec<String>>,
 }
 
 impl Refused {
     /// A refusal without a decision.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, decision: None, detail: detail.into(), retry_after_seconds: None }
+        Self { code, decision: None, detail: detail.into(), retry_after_seconds: None, failed_claims: None }
     }
 
     /// The same, of a decision.

@@ -5,6 +5,7 @@
 //! one durable step writes INTENT and ISSUED both, after the fetch (design: the exchange, "Cost"). That step stands
 //! in `issue`, what follows it in `delivery`.
 
+mod claims;
 mod delivery;
 mod issue;
 
@@ -21,7 +22,10 @@ use super::{
     error::{Code, Refused},
     identify::{Caller, counted},
     ports::{Field, Receipt, Refusal},
-    record::{of_decision, policy_member, reason_personal, refusal_result, request_member, tried},
+    record::{
+        breaches, breaches_of, of_decision, policy_member, reason_personal, refusal_result, request_member,
+        tried,
+    },
 };
 use crate::kernel::{
     digest::Digest,
@@ -30,8 +34,7 @@ use crate::kernel::{
     lifetime::{Lifetime, after},
     name::{CredentialName, GrantName},
     policy::{
-        decide::{self, Decision, Denial, Permit, PermittedCredential, PermittedGrant, Request},
-        set::Grant,
+        decide::{self, Decision, Denial, Permit, PermittedCredential, PermittedGrant, Request, Usable},
         target::Kind,
     },
     secret::Secret,
@@ -226,13 +229,19 @@ impl Broker {
     }
 
     async fn deny(&self, decision: DecisionId, caller: &Caller, ask: &Ask, denial: Denial) -> Refused {
-        let answer = Refused::new(Code::AccessDenied, DENIED).of(decision);
+        let answer = Refused {
+            failed_claims: denial.failed_claims,
+            ..Refused::new(Code::AccessDenied, DENIED).of(decision)
+        };
         let mut result = refusal_result(Code::AccessDenied, denial.reason);
         if let Value::Object(members) = &mut result {
             let (told, is_cut) = tried(&denial.trace);
             members.insert("tried".to_owned(), told);
             if is_cut {
                 members.insert("tried_cut".to_owned(), true.into());
+            }
+            if !denial.breaches.is_empty() {
+                members.insert("breaches".to_owned(), breaches(&denial.breaches));
             }
         }
         let draft = self.refusal_draft(decision, caller, ask, result);
@@ -248,9 +257,20 @@ impl Broker {
         answer: Refused,
         reason: &'static str,
     ) -> Refused {
-        let weight = if answer.code == Code::TokenReplayed { Weight::Replay } else { Weight::Fault };
         let draft = self.refusal_draft(decision, caller, ask, refusal_result(answer.code, reason));
-        self.record_refusal(draft, caller, reason, weight).await.err().unwrap_or_else(|| answer.of(decision))
+        self.refuse_as(draft, caller, answer.of(decision), reason).await
+    }
+
+    /// The same under an entry that says more.
+    async fn refuse_as(
+        &self,
+        draft: Draft,
+        caller: &Caller,
+        answer: Refused,
+        reason: &'static str,
+    ) -> Refused {
+        let weight = if answer.code == Code::TokenReplayed { Weight::Replay } else { Weight::Fault };
+        self.record_refusal(draft, caller, reason, weight).await.err().unwrap_or(answer)
     }
 
     fn refusal_draft(&self, decision: DecisionId, caller: &Caller, ask: &Ask, result: Value) -> Draft {
@@ -334,11 +354,16 @@ fn names_twice(request: &Request) -> bool {
 
 /// A dry run's counterpart of INTENT: no receipt shows it, so it names rule and file.
 fn would_issue(grant: &PermittedGrant, credential: &PermittedCredential) -> Value {
-    json!({
-        "grant": grant.name.as_str(), "rule": grant.rule.as_str(), "file": *grant.file,
-        "credential": credential.name.as_str(), "kind": credential.target.kind().as_str(),
-        "target": credential.target.as_str(), "ttl_seconds": credential.ttl.map(|ttl| ttl.as_secs()),
-    })
+    let mut told = json!({
+        "grant": grant.name.as_str(), "class": grant.class.as_str(), "rule": grant.rule.as_str(),
+        "file": *grant.file, "credential": credential.name.as_str(),
+        "kind": credential.target.kind().as_str(), "target": credential.target.as_str(),
+        "ttl_seconds": credential.ttl.map(|ttl| ttl.as_secs()),
+    });
+    if let (Some(would_deny), Value::Object(members)) = (breaches_of(grant, credential), &mut told) {
+        members.insert("would_deny".to_owned(), would_deny);
+    }
+    told
 }
 
 fn preview(grant: &PermittedGrant, credential: &PermittedCredential) -> Preview {
@@ -353,19 +378,16 @@ fn preview(grant: &PermittedGrant, credential: &PermittedCredential) -> Preview 
     }
 }
 
-fn grant_view(grant: &Grant) -> GrantView {
+fn grant_view(usable: Usable<'_>) -> GrantView {
+    let view = |credential: PermittedCredential| CredentialView {
+        kind: credential.target.kind(),
+        max_ttl_seconds: credential.ttl.map(|ttl| ttl.as_secs()),
+        name: credential.name,
+    };
     GrantView {
-        name: grant.name.clone(),
-        description: grant.description.clone(),
-        credentials: grant
-            .credentials
-            .iter()
-            .map(|(name, credential)| CredentialView {
-                name: name.clone(),
-                kind: credential.target.0.kind(),
-                max_ttl_seconds: credential.ttl.map(|ttl| ttl.as_secs()),
-            })
-            .collect(),
+        name: usable.grant.name.clone(),
+        description: usable.grant.description.clone(),
+        credentials: usable.credentials.into_iter().map(view).collect(),
     }
 }
 

@@ -123,9 +123,9 @@ impl Broker {
             Err(KeyRefused::Token(fault)) => {
                 return Err(self.stranger(fault, Some(issuer.trusted.name.clone()), &origin).await);
             }
-            Err(KeyRefused::Issuer) => {
+            Err(KeyRefused::Issuer { retry_after_seconds }) => {
                 let detail = "the issuer's keys cannot be had now; try again shortly";
-                let answer = Refused::new(Code::IssuerUnavailable, detail).retry_after(5);
+                let answer = Refused::new(Code::IssuerUnavailable, detail).retry_after(retry_after_seconds);
                 let reason = "issuer-keys-unavailable".to_owned();
                 self.count_stranger(&answer, reason, Some(issuer.trusted.name.clone()), &origin).await;
                 return Err(answer);
@@ -158,7 +158,7 @@ impl Broker {
         token.check_algorithm(issuer.trusted.profile).map_err(KeyRefused::Token)?;
         token.check_kid().map_err(KeyRefused::Token)?;
         self.keys.key(&issuer.trusted.name, token).await.map_err(|fault| match fault {
-            KeyFault::Unavailable => KeyRefused::Issuer,
+            KeyFault::Unavailable { retry_after_seconds } => KeyRefused::Issuer { retry_after_seconds },
             KeyFault::Unknown => {
                 KeyRefused::Token(TokenFault { kind: FaultKind::Signature, reason: "unknown-key".to_owned() })
             }
@@ -174,7 +174,12 @@ impl Broker {
     ) -> Refused {
         let RefusedToken { fault, authentic } = refused;
         let Some(identity) = authentic else {
-            return self.stranger(fault, Some(terms.issuer.clone()), origin).await;
+            let advice = terms.profile.advice.filter(|_| fault.reason.starts_with("missing-claim:"));
+            let answer = self.stranger(fault, Some(terms.issuer.clone()), origin).await;
+            return match advice {
+                Some(advice) => Refused { detail: format!("{}; {advice}", answer.detail), ..answer },
+                None => answer,
+            };
         };
         let answer = told(&fault);
         let draft = Draft {
@@ -232,7 +237,7 @@ pub(super) fn counted(identity: &JobIdentity, policy: &PolicySet) -> Counted {
 }
 
 enum KeyRefused {
-    Issuer,
+    Issuer { retry_after_seconds: u32 },
     Token(TokenFault),
 }
 

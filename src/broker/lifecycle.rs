@@ -1,29 +1,15 @@
-//! What a broker does beside requests: accepting policy, the minute's work, being ready, ending in order.
+//! What a broker does beside requests: the minute's work, being ready, ending in order.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::{
     Broker,
     error::{Code, Refused},
-    ports::{Counted, Summary},
-    record::finding_text,
+    ports::{Counted, KeyStanding, Summary},
 };
-use crate::kernel::{
-    digest::Digest,
-    ledger::entry::{Draft, Entry, EntryCode},
-    policy::{Finding, load, set::Files},
-};
-
-/// Why a policy set was not taken; the one before stays.
-#[derive(Debug)]
-pub enum PolicyRefused {
-    /// It has mistakes.
-    Findings(Vec<Finding>),
-    /// Its acceptance could not be recorded.
-    Unrecorded(Refused),
-}
+use crate::kernel::ledger::entry::{Draft, Entry, EntryCode};
 
 /// One part of readiness.
 pub struct Part {
@@ -34,40 +20,6 @@ pub struct Part {
 }
 
 impl Broker {
-    /// Takes a candidate set: all of it, or none. The acceptance is durable before the set decides anything; every
-    /// load and every refusal is an entry.
-    ///
-    /// # Errors
-    ///
-    /// [`PolicyRefused`]; the set before stays.
-    pub async fn offer_policy(&self, files: Files, commit: Option<String>) -> Result<Digest, PolicyRefused> {
-        let _turn = self.policy_turn.lock().await;
-        match load::load(&files, commit, Some(&self.settings.trusted)) {
-            Ok(set) => {
-                let digest = set.digest;
-                let result = json!({
-                    "digest": digest.to_string(), "commit": set.commit,
-                    "issuers": set.issuers.len(), "grants": set.grants.len(),
-                });
-                self.note(EntryCode::PolicyLoaded, result).await.map_err(PolicyRefused::Unrecorded)?;
-                self.policy.store(Some(Arc::new(set)));
-                tracing::info!(policy.digest = %digest, "policy set accepted");
-                Ok(digest)
-            }
-            Err(findings) => {
-                let digest = files.digest();
-                let shown: Vec<String> = findings.iter().take(20).map(finding_text).collect();
-                let result =
-                    json!({ "digest": digest.to_string(), "findings": findings.len(), "first": shown });
-                self.note_all(&[EntryCode::PolicyRejected, EntryCode::AlertPolicyRejected], &result)
-                    .await
-                    .map_err(PolicyRefused::Unrecorded)?;
-                tracing::warn!(policy.digest = %digest, findings = findings.len(), "policy set refused; the one before stays");
-                Err(PolicyRefused::Findings(findings))
-            }
-        }
-    }
-
     /// Records something that happened to this replica or that somebody did on its command line.
     ///
     /// # Errors
@@ -78,7 +30,7 @@ impl Broker {
     }
 
     /// The same under several codes, all or none.
-    async fn note_all(&self, codes: &[EntryCode], result: &Value) -> Result<(), Refused> {
+    pub(super) async fn note_all(&self, codes: &[EntryCode], result: &Value) -> Result<(), Refused> {
         let draft = |code| Draft { result: Some(result.clone()), ..Draft::of(code) };
         let entries = codes.iter().map(|code| self.seal(draft(*code))).collect::<Result<_, _>>()?;
         self.store.append(entries).await?;
@@ -101,9 +53,14 @@ impl Broker {
 
     /// What is ready and what is not. A dead issuer or backend fails its own grants, not readiness.
     pub fn readiness(&self) -> Vec<Part> {
-        let policy = self.policy.load().is_none().then(|| "no policy set was accepted yet".to_owned());
+        let policy = self.policy.load().is_none().then(|| NO_POLICY.to_owned());
         let ledger = self.store.health().err().map(|fault| fault.to_string());
         vec![Part { name: "policy", fault: policy }, Part { name: "ledger", fault: ledger }]
+    }
+
+    /// How each issuer's keys stand.
+    pub fn issuers(&self) -> Vec<KeyStanding> {
+        self.keys.standing()
     }
 
     /// Waits for exchanges that are under way and for what they still have to record, up to the deadline. Answers
@@ -139,3 +96,6 @@ fn summary_draft(summary: &Summary) -> Draft {
     });
     Draft { code: Some(EntryCode::Summary), result: Some(result), ..Draft::default() }
 }
+
+/// What it is about stands in the ledger and in the log: whoever asks this needs no token.
+const NO_POLICY: &str = "no policy set was accepted yet; where one was refused, POLICY_REJECTED says why";

@@ -7,6 +7,7 @@ pub mod exchange;
 pub mod identify;
 pub mod issuances;
 pub mod lifecycle;
+pub mod policy;
 pub mod ports;
 pub mod query;
 mod record;

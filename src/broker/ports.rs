@@ -33,8 +33,19 @@ pub trait KeySource: Send + Sync {
         token: &'a RawToken,
     ) -> Answer<'a, Result<Arc<VerificationKey>, KeyFault>>;
 
-    /// Issuers whose keys cannot be had now, for `/readyz`; empty is well.
-    fn faults(&self) -> Vec<(IssuerName, String)>;
+    /// How each issuer's keys stand, by name, for `/readyz`.
+    fn standing(&self) -> Vec<KeyStanding>;
+}
+
+/// How one issuer's keys stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyStanding {
+    /// The issuer.
+    pub issuer: IssuerName,
+    /// Why there are none now; its tokens are refused.
+    pub fault: Option<String>,
+    /// What somebody should look at before there are none.
+    pub warnings: Vec<String>,
 }
 
 /// Why there is no key.
@@ -42,7 +53,10 @@ pub trait KeySource: Send + Sync {
 pub enum KeyFault {
     /// The issuer's set could not be had, and none that is fresh enough is held: 503 `issuer_unavailable`.
     #[error("the issuer's keys cannot be had")]
-    Unavailable,
+    Unavailable {
+        /// When it is worth asking again.
+        retry_after_seconds: u32,
+    },
     /// The issuer's set holds no such key for this algorithm: 401 `token_signature`.
     #[error("the issuer has no such key")]
     Unknown,
@@ -58,6 +72,12 @@ pub trait Minter: Send + Sync {
     /// Fetches or makes the credential. For `sealed` and `oidc` nothing leaves the process and nothing changes
     /// elsewhere, so it may run before the durable step.
     fn fetch<'a>(&'a self, order: &'a Order) -> Answer<'a, Result<Minted, MintFault>>;
+
+    /// Whether a fetch goes to somewhere else: then claims and limits are looked at before it (design: section 2,
+    /// "Cost").
+    fn leaves_process(&self) -> bool {
+        false
+    }
 }
 
 /// What a minter is asked for.
@@ -141,12 +161,24 @@ pub trait Store: Send + Sync {
     /// project, a tenant that no rule names). Waits for a real commit either way.
     fn refuse(&self, refusal: Refusal) -> Answer<'_, Result<(), StoreFault>>;
 
-    /// The one durable step of an exchange: idempotency, once-claims, rows and entries in one transaction.
+    /// Whether an exchange's claims could be had now; claims nothing, and [`Store::issue`] decides again. For fetches
+    /// that leave the process.
+    fn foresee(
+        &self,
+        claims: Claims,
+        now: Timestamp,
+    ) -> Answer<'_, Result<Result<(), ClaimRefused>, StoreFault>>;
+
+    /// The one durable step of an exchange: idempotency, once-claims, limits, rows and entries in one transaction.
     fn issue(&self, issue: Issue) -> Answer<'_, Result<IssueVerdict, StoreFault>>;
 
     /// Moves issued rows to `released`, each by compare-and-swap in one transaction with its entry. Rows that are
     /// not `issued` any more are left alone, and their entries are dropped. Answers the ids that moved.
     fn release(&self, releases: Vec<(IssuanceId, Entry)>) -> Answer<'_, Result<Vec<IssuanceId>, StoreFault>>;
+
+    /// Makes a policy set the newest accepted one, with its entry in the same transaction, unless it lacks a name of
+    /// the one before and nobody lets it in.
+    fn load_policy(&self, load: PolicyLoad) -> Answer<'_, Result<PolicyVerdict, StoreFault>>;
 
     /// One issuance row.
     fn issuance(&self, id: IssuanceId) -> Answer<'_, Result<Option<IssuanceRow>, StoreFault>>;
@@ -257,22 +289,98 @@ pub struct Summary {
 pub struct Issue {
     /// The decision.
     pub decision: DecisionId,
-    /// The once-keys of all its credentials; kept or released together.
-    pub once: Vec<Digest>,
+    /// What it takes.
+    pub claims: Claims,
     /// Until when once-rows live: `exp` + 2L + 60 s.
     pub once_until: Timestamp,
-    /// The idempotency key, where one was given.
-    pub key: Option<KeyClaim>,
     /// The rows; empty where `failed`.
     pub rows: Vec<NewIssuance>,
     /// INTENT and ISSUED (or FAILED) of every credential.
     pub entries: Vec<Entry>,
-    /// Whether the fetch failed: the verdict on claims still wins, but nothing is claimed.
+    /// Whether the fetch failed: the verdict on claims still wins, but nothing is claimed or counted.
     pub failed: bool,
     /// The generation of the sealed store that fetches looked at, if any did.
     pub sealed_generation: Option<u64>,
     /// The time.
     pub now: Timestamp,
+}
+
+/// What an exchange takes of what there is only so much of: all of it, or nothing.
+#[derive(Clone)]
+pub struct Claims {
+    /// The idempotency key, where one was given.
+    pub key: Option<KeyClaim>,
+    /// For each credential the once-keys of its uses, in their order; the lowest free one is taken.
+    pub once: Vec<Vec<Digest>>,
+    /// The limits of its grants, one a grant that has some.
+    pub quotas: Vec<Quota>,
+}
+
+/// A grant's limits, and what a call adds to what they count.
+#[derive(Clone, Debug)]
+pub struct Quota {
+    /// The grant.
+    pub grant: GrantName,
+    /// Over what it is counted.
+    pub over: QuotaScope,
+    /// Intents within 60 minutes, this one's included.
+    pub issuances_per_hour: Option<u32>,
+    /// Credentials that are usable at one time.
+    pub live: Option<u32>,
+    /// Credentials that the call asks for.
+    pub asked: u32,
+    /// Those of them that are not static.
+    pub asked_live: u32,
+}
+
+/// Over what a limit is counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum QuotaScope {
+    /// The grant.
+    Grant,
+    /// The grant, for one project.
+    Project {
+        /// The issuer.
+        issuer: IssuerName,
+        /// The immutable project id; empty where the issuer's profile knows no projects.
+        project: String,
+    },
+}
+
+/// A limit that a call would pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exceeded {
+    /// The grant.
+    pub grant: GrantName,
+    /// Which of its limits.
+    pub limit: Limit,
+    /// How much it allows.
+    pub allowed: u32,
+    /// How much of that is taken.
+    pub used: u32,
+    /// How much more the call asks for.
+    pub asked: u32,
+    /// When there will be room for it, if nobody else takes that; `None` where it asks for more than is allowed at all.
+    pub room_at: Option<Timestamp>,
+}
+
+/// A grant's limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// `issuances_per_hour`
+    IssuancesPerHour,
+    /// `live`
+    Live,
+}
+
+impl Limit {
+    /// The word in policy files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::IssuancesPerHour => "issuances_per_hour",
+            Self::Live => "live",
+        }
+    }
 }
 
 /// A claimed idempotency key.
@@ -300,6 +408,8 @@ pub struct NewIssuance {
     pub issuer: IssuerName,
     /// The token's id.
     pub token: Digest,
+    /// The immutable id of the job's project, where the profile knows projects.
+    pub project: Option<String>,
     /// The job key's digest, where the profile gives one.
     pub job: Option<Digest>,
     /// What bounds its life.
@@ -308,6 +418,8 @@ pub struct NewIssuance {
     pub issued_at: Timestamp,
     /// Ends at.
     pub expires_at: Option<Timestamp>,
+    /// Until when it counts as live, unless it is revoked before; `None` where static.
+    pub live_until: Option<Timestamp>,
     /// Whether it can be revoked.
     pub revocable: bool,
     /// The replica that made it.
@@ -318,14 +430,51 @@ pub struct NewIssuance {
 
 /// What the durable step found.
 pub enum IssueVerdict {
-    /// Another body under the same key: 422.
-    Mismatch,
     /// The sealed store changed since the fetch: fetch again.
     Moved,
     /// Durable; one receipt an entry, in order.
     Recorded(Vec<Receipt>),
+    /// Its claims cannot be had; nothing is recorded or claimed.
+    Refused(ClaimRefused),
+}
+
+/// Why claims cannot be had.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ClaimRefused {
+    /// A limit of a grant is reached: 429.
+    Exceeded(Exceeded),
+    /// Another body under the same key: 422.
+    Mismatch,
     /// No free use: 409.
     Replayed,
+}
+
+/// A policy set that is about to decide.
+pub struct PolicyLoad {
+    /// Its digest.
+    pub digest: Digest,
+    /// What later sets must not lose, such as `guardrail/base`; sorted.
+    pub names: Vec<String>,
+    /// What it lacks of the set before, as an earlier [`PolicyVerdict::Lacking`] said; the entry tells of it.
+    pub lost: Vec<String>,
+    /// POLICY_LOADED.
+    pub entry: Entry,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// What became of it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum PolicyVerdict {
+    /// It lacks what the newest accepted set has, or something else than was said; nothing is recorded.
+    Lacking {
+        /// What.
+        lost: Vec<String>,
+        /// Whether an operator lets it in all the same.
+        is_let_in: bool,
+    },
+    /// Durable: it may decide.
+    Loaded,
 }
 
 /// A row as stored.

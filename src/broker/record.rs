@@ -13,7 +13,10 @@ use crate::kernel::{
     id::DecisionId,
     identity::{JobIdentity, job::TokenMark},
     ledger::entry::{Draft, Entry, EntryCode, Personal},
-    policy::{Finding, PolicySet, decide::Tried},
+    policy::{
+        Finding, PolicySet,
+        decide::{Breach, PermittedCredential, PermittedGrant, Tried},
+    },
 };
 
 impl Broker {
@@ -122,12 +125,37 @@ pub(super) fn tried(trace: &[Tried]) -> (Value, bool) {
     (told.into(), is_cut)
 }
 
+/// What guardrails refused, as far as it fits; the rest is its count.
+pub(super) fn breaches(list: &[Breach]) -> Value {
+    let told = |breach: &Breach| {
+        json!({
+            "grant": breach.grant.as_str(), "credential": breach.credential.as_str(),
+            "guardrail": breach.guardrail.as_str(), "requirement": breach.reason,
+        })
+    };
+    let mut shown: Vec<Value> = list.iter().take(MOST_BREACHES).map(told).collect();
+    if let Some(more) = list.len().checked_sub(MOST_BREACHES).filter(|more| *more > 0) {
+        shown.push(json!({ "more": more }));
+    }
+    shown.into()
+}
+
+/// What guardrails that only report would have refused of one credential; `None` where nothing.
+pub(super) fn breaches_of(grant: &PermittedGrant, credential: &PermittedCredential) -> Option<Value> {
+    let own: Vec<Breach> =
+        grant.would_deny.iter().filter(|breach| breach.credential == credential.name).cloned().collect();
+    (!own.is_empty()).then(|| breaches(&own))
+}
+
 /// What a policy's finding may take of an entry: its text quotes the file.
 pub(super) fn finding_text(finding: &Finding) -> String {
     let plain = |letter: char| letter == ' ' || (letter.is_ascii_graphic() && !matches!(letter, '"' | '\\'));
     let text = finding.to_string();
     text.chars().take(400).map(|letter| if plain(letter) { letter } else { '?' }).collect()
 }
+
+/// Each is at most some 300 bytes: with what was tried, half of an entry.
+const MOST_BREACHES: usize = 12;
 
 /// A quarter of an entry, so that the job's own words fit beside it.
 const TRIED_BYTES: usize = 4096;

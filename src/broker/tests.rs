@@ -1,5 +1,8 @@
 //! The promises of the exchange, on the real store, the real minters and real signatures.
 
+mod limits;
+mod policy;
+
 use std::{
     net::{IpAddr, Ipv4Addr},
     sync::{Mutex, OnceLock},
@@ -13,8 +16,8 @@ use super::{
     exchange::{Ask, Exchanged, Outcome, RetryKey},
     identify::{Caller, Origin},
     issuances::{GivenBack, Right},
-    lifecycle::PolicyRefused,
-    ports::{Answer, EntryQuery, KeyFault, KeySource, MintFault, Minted, Minter, Order, Store},
+    policy::PolicyRefused,
+    ports::{Answer, EntryQuery, KeyFault, KeySource, KeyStanding, MintFault, Minted, Minter, Order, Store},
     *,
 };
 use crate::{
@@ -85,7 +88,7 @@ impl KeySource for Keys {
         Box::pin(async move { found.ok_or(KeyFault::Unknown) })
     }
 
-    fn faults(&self) -> Vec<(IssuerName, String)> {
+    fn standing(&self) -> Vec<KeyStanding> {
         Vec::new()
     }
 }

@@ -15,7 +15,10 @@ use super::{
 use crate::{
     adapters::policy_source::PolicySource,
     broker::Clock,
-    kernel::policy::{Finding, PolicySet, load},
+    kernel::policy::{
+        Finding, PolicySet,
+        load::{self, Loaded},
+    },
 };
 
 /// `config …`
@@ -67,9 +70,14 @@ impl Check {
         if !findings.is_empty() {
             return Err(Failure::findings(Exit::Usage, &findings));
         }
-        installation::issuer_keys(&config, Arc::new(|| Clock::System.now()))?;
-        let set = policies(&config)?;
-        let warnings = warnings(&config, &set);
+        let keys = installation::issuer_keys(&config, Arc::new(|| Clock::System.now()))?;
+        let Loaded { set, warnings: unmeant } = policies(&config)?;
+        let mut warnings = warnings(&config, &set);
+        warnings.extend(unmeant.iter().map(|Finding { file, line, column, message, .. }| {
+            format!("{}:{line}:{column}: {message}", config.policies.join(file).display())
+        }));
+        let of_keys = keys.forewarnings().into_iter();
+        warnings.extend(of_keys.map(|(issuer, warning)| format!("the issuer `{issuer}`: {warning}")));
         self.tell(&config, &set, &warnings)
     }
 
@@ -119,7 +127,7 @@ fn listeners(config: &Config) -> impl Iterator<Item = Finding> {
     files.filter_map(|files| Certificate::load(files).err())
 }
 
-fn policies(config: &Config) -> Result<PolicySet, Failure> {
+fn policies(config: &Config) -> Result<Loaded, Failure> {
     let (files, commit) = PolicySource::new(&config.policies).read().map_err(|fault| {
         Failure::new(Exit::PolicyInvalid, format!("error[{}]: {}", fault.code(), chain(&fault)))
     })?;
@@ -139,6 +147,12 @@ fn warnings(config: &Config, set: &PolicySet) -> Vec<String> {
         warnings.push(format!(
             "no issuer's audience is {}, which clients ask for; set `audience` in issuers/*.yaml, or public.url",
             config.public_url
+        ));
+    }
+    for issuer in set.issuers.values().filter(|issuer| issuer.trusted.profile.fixed_audience.is_some()) {
+        let (name, audience) = (&issuer.trusted.name, &issuer.audience);
+        warnings.push(format!(
+            "the issuer `{name}` signs every token for `{audience}`: whoever else trusts it can use them here, and ours there"
         ));
     }
     for name in config.issuers.keys().filter(|name| !set.issuers.contains_key(*name)) {

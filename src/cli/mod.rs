@@ -59,7 +59,7 @@ enum Command {
     /// Verifies, exports and shows the ledger.
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
-    /// Checks and tests policies, for those who write them.
+    /// Checks, tests and lets in policies.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
     /// Sets, lists and removes sealed secrets; works while `serve` runs.

@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use serde_json::json;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     sync::{Mutex, watch},
     task::JoinSet,
     time::Instant,
@@ -32,7 +32,7 @@ use crate::{
     },
     broker::{
         Ambient, Broker, Clock, Entropy, Parts, Settings,
-        ports::{KeySource as _, Minter, Minters},
+        ports::{Minter, Minters},
     },
     http,
     kernel::{digest::Digest, ledger::entry::EntryCode, policy::target::Kind},
@@ -40,8 +40,9 @@ use crate::{
 
 /// How often counted refusals become entries (contract: section 6).
 const SWEEP: Duration = Duration::from_secs(60);
-/// How often a held set of keys is refreshed, in sweeps: half of what a withdrawn key may stay usable.
-const REFRESH_SWEEPS: u32 = 30;
+/// Connections that may wait to be accepted; the system cuts it to its own limit (4096 since Linux 5.4). Where there is
+/// no room a client's system tries again after a second, so that a burst of jobs would wait for strangers.
+const BACKLOG: u32 = 4_096;
 /// How often certificates are looked at.
 const LOOK_AT_FILES: Duration = Duration::from_secs(1);
 
@@ -60,6 +61,7 @@ pub(crate) struct Listeners {
 pub(crate) struct Replica {
     broker: Arc<Broker>,
     store: Arc<Sqlite>,
+    keys: Arc<IssuerKeys>,
     stop: CancellationToken,
     listeners: JoinSet<()>,
     chores: JoinSet<()>,
@@ -80,14 +82,18 @@ impl Listeners {
     ///
     /// [`Exit::Usage`] where an address is taken or not ours.
     pub(crate) async fn bind(config: &Config) -> Result<Self, Failure> {
-        Ok(Self { public: bind(config.public.listen).await?, admin: bind(config.admin.listen).await? })
+        Ok(Self { public: bind(config.public.listen)?, admin: bind(config.admin.listen)? })
     }
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|fault| Failure::usage(format!("cannot listen on {address}: {fault}")))
+fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|fault| Failure::usage(format!("cannot listen on {address}: {fault}")))
 }
 
 impl Replica {
@@ -105,7 +111,7 @@ impl Replica {
             .map_err(|findings| Failure::findings(Exit::Usage, &findings))?;
         let certificate = |listener: &Listener| listener.tls.as_ref().map(Certificate::load).transpose();
         let (public_tls, admin_tls) = (certificate(&config.public)?, certificate(&config.admin)?);
-        let keys = Arc::new(installation::issuer_keys(config, Arc::new(|| Clock::System.now()))?);
+        let keys = Arc::new(issuer_keys(config)?);
         let options = Options { single_writer_lock: true, ..Options::default() };
         let store = installation::open_store(config, options)?;
         let (broker, assertions) = wire(config, &store, &keys)?;
@@ -141,7 +147,8 @@ impl Replica {
         let certificates: Vec<_> = [public_tls, admin_tls].into_iter().flatten().collect();
         let mut chores = JoinSet::new();
         chores.spawn(follower.follow());
-        chores.spawn(sweep(Arc::clone(&broker), keys));
+        chores.spawn(sweep(Arc::clone(&broker)));
+        chores.spawn(Arc::clone(&keys).keep_fresh());
         chores.spawn(look_at_certificates(certificates.clone()));
         if let Some(seen) = &seen {
             chores.spawn(keep_head(Arc::clone(seen), Arc::clone(&store)));
@@ -150,6 +157,7 @@ impl Replica {
         Ok(Self {
             broker,
             store,
+            keys,
             stop,
             listeners,
             chores,
@@ -194,9 +202,10 @@ impl Replica {
         Failure::new(Exit::Internal, format!("{} ended: {why}", what.0))
     }
 
-    /// Looks at policy and certificates now.
+    /// Looks at policy, issuers' keys and certificates now.
     pub(crate) fn reload(&self) {
         self.reload.ask();
+        self.keys.refresh_at_once();
         self.certificates.iter().for_each(|certificate| certificate.refresh(true));
     }
 
@@ -237,6 +246,15 @@ fn address(listener: &TcpListener) -> Result<SocketAddr, Failure> {
 
 fn sealed_keys_missing() -> Failure {
     Failure::new(Exit::Internal, "the store was opened without its keys")
+}
+
+fn issuer_keys(config: &Config) -> Result<IssuerKeys, Failure> {
+    let in_flight = config.limits.in_flight;
+    // Whoever has a usable key takes milliseconds, so a few places that nobody can wait in are enough for all of them.
+    let most_waiting = in_flight.saturating_sub((in_flight / 64).max(1)).max(1);
+    let seed = u64::from_be_bytes(Entropy::Os.bytes()?);
+    let keys = installation::issuer_keys(config, Arc::new(|| Clock::System.now()))?;
+    Ok(keys.with_most_waiting(most_waiting).with_jitter(seed))
 }
 
 /// The broker with its minters, and the signer that others check us by.
@@ -333,16 +351,12 @@ async fn record_start(config: &Config, broker: &Broker) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The minute's work. Issuers whose keys cannot be had are asked again each minute, all of them each half hour.
-async fn sweep(broker: Arc<Broker>, keys: Arc<IssuerKeys>) {
-    keys.refresh().await;
-    for turn in 1_u32.. {
+/// The minute's work.
+async fn sweep(broker: Arc<Broker>) {
+    loop {
         tokio::time::sleep(SWEEP).await;
         if let Err(refused) = broker.sweep().await {
             tracing::warn!(reason = refused.detail, "counted refusals were not recorded yet");
-        }
-        if turn % REFRESH_SWEEPS == 0 || !keys.faults().is_empty() {
-            keys.refresh().await;
         }
     }
 }

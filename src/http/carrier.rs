@@ -42,6 +42,8 @@ struct Load {
     moved: Instant,
     /// The first answer to a request that carried a token.
     first_carrying: Option<Instant>,
+    /// The longest that it may be open without a request.
+    idle: Duration,
     /// Since when it takes no new request.
     closing: Option<Instant>,
     is_evicted: bool,
@@ -76,6 +78,7 @@ impl Carrier {
             open: 0,
             moved: now,
             first_carrying: None,
+            idle: IDLE,
             closing: None,
             is_evicted: false,
             written: 0,
@@ -122,13 +125,18 @@ impl Carrier {
             (Some(since), _) => reach(now, since.max(load.moved) + GRACE, Step::End),
             (None, Some(first)) => reach(now, first + CARRYING, Step::Close),
             (None, None) if is_sending => Step::Wait(untaken),
-            (None, None) => reach(now, load.moved + IDLE, Step::Close),
+            (None, None) => reach(now, load.moved + load.idle, Step::Close),
         }
     }
 
     /// No new request from now on.
     pub(super) fn close(&self, now: Instant) {
         self.load().closing.get_or_insert(now);
+    }
+
+    /// Sets how long it may be open without a request.
+    pub(super) fn bound_idleness(&self, bound: Duration) {
+        self.load().idle = bound;
     }
 
     /// Whether no request is under way.
@@ -250,8 +258,17 @@ impl Drop for Stay {
 
 /// The transport as its connection sees it: counts what it takes and when it was flushed.
 pub(super) struct Counted<T> {
-    pub(super) transport: T,
-    pub(super) carrier: Arc<Carrier>,
+    transport: T,
+    carrier: Arc<Carrier>,
+    /// What was read of it before.
+    opening: Vec<u8>,
+}
+
+impl<T> Counted<T> {
+    /// A transport of which these bytes were read already.
+    pub(super) fn new(transport: T, carrier: Arc<Carrier>, opening: &[u8]) -> Self {
+        Self { transport, carrier, opening: opening.to_vec() }
+    }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
@@ -260,6 +277,12 @@ impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.opening.is_empty() {
+            let taken = self.opening.len().min(buffer.remaining());
+            let rest = self.opening.split_off(taken);
+            buffer.put_slice(&std::mem::replace(&mut self.opening, rest));
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.transport).poll_read(cx, buffer)
     }
 }
@@ -303,7 +326,7 @@ const CARRYING: Duration = Duration::from_millis(500);
 const GRACE: Duration = Duration::from_millis(200);
 /// The longest that an answer may lie in our buffers because the client does not read it.
 const TAKEN_WITHIN: Duration = Duration::from_secs(5);
-/// The longest that a connection may be open without a request (B-07).
+/// The longest that a connection may be open without a request (B-07), unless its protocol says less.
 const IDLE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]

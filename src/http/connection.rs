@@ -4,37 +4,25 @@
 
 use std::{
     collections::BTreeMap,
-    convert::Infallible,
     io,
     net::IpAddr,
-    pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
     time::Duration,
 };
 
-use axum::{Router, body::Body, response::Response};
-use bytes::Bytes;
-use http::{Request, header};
-use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::{body::Incoming, rt::Executor, service::service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::conn::auto,
-};
+use axum::Router;
 use rustix::process::{Resource, getrlimit};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, error::Elapsed, sleep, sleep_until, timeout},
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::ServiceExt;
 
 use super::{
-    carrier::{Carrier, Counted, Stay, Step},
-    layers::TooLate,
+    carrier::{Carrier, Counted, Step},
+    protocol::{HEAD, Opening, Protocol, Protocols, Spoken, Transport, drain, tell},
+    reply::Replies,
 };
 
 /// Serves a router on a listener until `stop`; then takes nothing new, lets what is under way be answered, and
@@ -49,7 +37,7 @@ pub async fn serve(
     let gone = CancellationToken::new();
     let _gone_with_us = gone.clone().drop_guard();
     let server = Arc::new(Server {
-        builder: builder(&tasks),
+        protocols: Protocols::new(&tasks),
         router,
         tls: tls.map(TlsAcceptor::from),
         register: Register::new(most_connections()),
@@ -81,7 +69,7 @@ pub async fn serve(
 }
 
 struct Server {
-    builder: auto::Builder<Tracked>,
+    protocols: Protocols,
     router: Router,
     tls: Option<TlsAcceptor>,
     register: Arc<Register>,
@@ -96,41 +84,66 @@ impl Server {
         if let Err(fault) = socket.set_nodelay(true) {
             tracing::debug!(%fault, "TCP_NODELAY could not be set");
         }
+        // Boxed phases: most connections that are open are in none but the last.
         match &self.tls {
-            None => self.carry(socket, &carrier).await,
-            Some(acceptor) => {
-                let handshake = timeout(HANDSHAKE, acceptor.accept(socket));
-                let shaken = tokio::select! {
-                    shaken = handshake => shaken,
-                    () = self.stop.cancelled() => return,
-                    () = evicted(&carrier) => return,
-                };
-                match shaken {
-                    Ok(Ok(transport)) => self.carry(transport, &carrier).await,
-                    Ok(Err(fault)) => tracing::debug!(%fault, "a TLS handshake failed"),
-                    Err(_) => tracing::debug!("a TLS handshake took too long"),
-                }
-            }
+            None => Box::pin(self.meet(socket, &carrier)).await,
+            Some(acceptor) => match Box::pin(self.within(HANDSHAKE, &carrier, acceptor.accept(socket))).await
+            {
+                Some(Ok(Ok(transport))) => Box::pin(self.meet(transport, &carrier)).await,
+                Some(Ok(Err(fault))) => tracing::debug!(%fault, "a TLS handshake failed"),
+                Some(Err(_)) => tracing::debug!("a TLS handshake took too long"),
+                None => {}
+            },
         }
         carrier.abandon();
         drop(place);
     }
 
+    /// Waits for the peer's part of a beginning; nothing where the connection must go meanwhile.
+    async fn within<F: Future>(
+        &self,
+        bound: Duration,
+        carrier: &Carrier,
+        part: F,
+    ) -> Option<Result<F::Output, Elapsed>> {
+        tokio::select! {
+            done = timeout(bound, part) => Some(done),
+            () = self.stop.cancelled() => None,
+            () = self.gone.cancelled() => None,
+            () = evicted(carrier) => None,
+        }
+    }
+
+    /// Finds out what the peer speaks, and speaks it with the peer to the end.
+    async fn meet<T: Transport>(&self, mut transport: T, carrier: &Arc<Carrier>) {
+        let mut opening = Opening::default();
+        let met = self.within(HEAD, carrier, opening.read(&mut transport)).await;
+        let is_silent = opening.seen().is_empty();
+        let transport = Counted::new(transport, Arc::clone(carrier), opening.seen());
+        match met {
+            Some(Ok(Ok(_))) if is_silent => {}
+            Some(Ok(Ok(protocol))) => {
+                if protocol == Protocol::Http2 {
+                    // HTTP/1.1 knows heads by itself, and has a word for those who are late.
+                    carrier.bound_idleness(HEAD);
+                }
+                let replies = Replies::new(self.router.clone(), Arc::clone(carrier));
+                self.carry(self.protocols.serve(protocol, transport, replies), carrier).await;
+            }
+            Some(Err(_)) if !is_silent => Box::pin(self.tell_late(transport, carrier)).await,
+            Some(Ok(Err(_)) | Err(_)) | None => {}
+        }
+    }
+
     /// Carries one connection to its end. When this returns, everything that the connection held is dropped.
-    async fn carry<T>(&self, transport: T, carrier: &Arc<Carrier>)
-    where
-        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let io = TokioIo::new(Counted { transport, carrier: Arc::clone(carrier) });
-        let service = service_fn(|request| answer(self.router.clone(), Arc::clone(carrier), request));
-        let mut connection = pin!(self.builder.serve_connection(io, service));
+    async fn carry<T: Transport>(&self, mut connection: Spoken<T>, carrier: &Arc<Carrier>) {
         let mut is_closing = false;
-        loop {
+        let ended = loop {
             let due = match carrier.step(Instant::now()) {
                 Step::End => return,
                 Step::Close => {
                     carrier.close(Instant::now());
-                    connection.as_mut().graceful_shutdown();
+                    connection.close();
                     is_closing = true;
                     continue;
                 }
@@ -141,19 +154,37 @@ impl Server {
                 () = self.gone.cancelled() => return,
                 () = self.stop.cancelled(), if !is_closing => {
                     carrier.close(Instant::now());
-                    connection.as_mut().graceful_shutdown();
+                    connection.close();
                     is_closing = true;
                 }
-                ended = connection.as_mut() => {
-                    if let Err(fault) = ended {
-                        tracing::debug!(fault = %fault, "a connection ended with a fault");
-                    }
-                    return;
-                }
+                ended = &mut connection => break ended,
                 () = carrier.changed() => {}
                 () = sleep_until(due) => {}
             }
+        };
+        let Err(fault) = ended else { return };
+        tracing::debug!(%fault, "a connection ended with a fault");
+        match connection.into_transport() {
+            Some((transport, true)) if fault.is_timeout() => {
+                Box::pin(self.tell_late(transport, carrier)).await;
+            }
+            Some((transport, _)) if fault.is_parse() => Box::pin(self.part(transport, carrier)).await,
+            Some(_) | None => {}
         }
+    }
+
+    /// Tells a peer that the head of its request came too slowly.
+    async fn tell_late<T: Transport>(&self, mut transport: Counted<T>, carrier: &Arc<Carrier>) {
+        let Ok(response) = Replies::new(self.router.clone(), Arc::clone(carrier)).to_broken_head().await;
+        if let Some(Ok(Ok(()))) = self.within(PARTING, carrier, tell(&mut transport, response)).await {
+            self.part(transport, carrier).await;
+        }
+    }
+
+    /// Leaves a peer that was told why time to read it.
+    async fn part<T: Transport>(&self, mut transport: Counted<T>, carrier: &Carrier) {
+        // Whatever comes of it, the connection ends next.
+        self.within(PARTING, carrier, drain(&mut transport)).await;
     }
 }
 
@@ -161,86 +192,6 @@ async fn evicted(carrier: &Carrier) {
     while carrier.step(Instant::now()) != Step::End {
         carrier.changed().await;
     }
-}
-
-/// Answers one request, marking its connection where it carries a token.
-async fn answer(
-    router: Router,
-    carrier: Arc<Carrier>,
-    mut request: Request<Incoming>,
-) -> Result<Response<Watched>, Infallible> {
-    // A token in a query string is refused, and was in our buffers all the same.
-    let carries_token =
-        request.headers().contains_key(header::AUTHORIZATION) || request.uri().query().is_some();
-    let stay = carrier.begin(carries_token, Instant::now());
-    match &stay {
-        Some(stay) => drop(request.extensions_mut().insert(Arc::clone(stay))),
-        None => drop(request.extensions_mut().insert(TooLate)),
-    }
-    let response = router.oneshot(request.map(Body::new)).await?;
-    if let Some(stay) = &stay {
-        stay.answered(Instant::now());
-    }
-    Ok(response.map(|body| Watched { body, _stay: stay }))
-}
-
-/// A body that keeps its request's stay open until it is dropped.
-struct Watched {
-    body: Body,
-    _stay: Option<Arc<Stay>>,
-}
-
-impl HttpBody for Watched {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// Runs HTTP/2 streams as tracked tasks, so that the end of [`serve`] waits for them.
-#[derive(Clone)]
-struct Tracked(TaskTracker);
-
-impl<F> Executor<F> for Tracked
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, stream: F) {
-        self.0.spawn(stream);
-    }
-}
-
-fn builder(tasks: &TaskTracker) -> auto::Builder<Tracked> {
-    let mut builder = auto::Builder::new(Tracked(tasks.clone()));
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .max_buf_size(MAX_HEAD_BYTES as usize)
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PING_ANSWER)
-        .max_header_list_size(MAX_HEAD_BYTES)
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_pending_accept_reset_streams(MAX_RESETS)
-        .max_local_error_reset_streams(MAX_RESETS)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW);
-    builder
 }
 
 /// The open connections. When there is no room, the oldest of the idle ones makes way: they cost an attacker
@@ -312,22 +263,10 @@ fn is_of_one_connection(fault: &io::Error) -> bool {
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// For a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// For the head of an HTTP/1.1 request, and between two of them.
-const HEAD: Duration = Duration::from_secs(10);
-/// The contract's cap on headers (design: section 3); 431 beyond it.
-const MAX_HEAD_BYTES: u32 = 16 * 1024;
+/// For a last word, and for the peer to read it. What it sent may hold a token, so it is short (P5).
+const PARTING: Duration = Duration::from_millis(500);
 /// An idle connection costs some kilobytes.
 const MAX_CONNECTIONS: usize = 8_192;
-/// A job makes a handful of calls.
-const MAX_STREAMS: u32 = 64;
-/// Rapid reset (RUSTSEC-2024-0003): few streams may be reset before the connection is ended.
-const MAX_RESETS: usize = 20;
-/// One body, and what one connection may have sent ahead of us.
-const STREAM_WINDOW: u32 = 64 * 1024;
-const CONNECTION_WINDOW: u32 = 256 * 1024;
-/// Finds peers that are gone without a word.
-const PING_EVERY: Duration = Duration::from_secs(20);
-const PING_ANSWER: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {

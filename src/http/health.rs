@@ -1,4 +1,5 @@
-//! `/livez` depends on nothing; `/readyz` says by part what is wrong. Neither needs a token.
+//! `/livez` depends on nothing; `/readyz` says by part what is wrong. Neither needs a token. An issuer without keys
+//! stands there too, but fails its own jobs only, not readiness.
 
 use std::sync::Arc;
 
@@ -8,7 +9,10 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{Floor, answer, problem::Problem};
-use crate::broker::error::{Code, Refused};
+use crate::broker::{
+    error::{Code, Refused},
+    ports::KeyStanding,
+};
 
 pub(super) async fn live() -> Result<Response, Problem> {
     answer::json(StatusCode::OK, &json!({ "status": "live" }))
@@ -21,12 +25,23 @@ pub(super) async fn ready(State(floor): State<Arc<Floor>>) -> Result<Response, P
         .iter()
         .map(|part| Part { name: part.name, ready: part.fault.is_none(), fault: part.fault.as_deref() })
         .collect();
+    let standing = floor.broker.issuers();
+    let issuers: Vec<Issuer<'_>> = standing
+        .iter()
+        .map(|KeyStanding { issuer, fault, warnings }| Issuer {
+            name: issuer.as_str(),
+            ready: fault.is_none(),
+            fault: fault.as_deref(),
+            warnings,
+        })
+        .collect();
     if is_ready {
-        return answer::json(StatusCode::OK, &json!({ "status": "ready", "parts": shown }));
+        let body = json!({ "status": "ready", "parts": shown, "issuers": issuers });
+        return answer::json(StatusCode::OK, &body);
     }
     let refused =
         Refused::new(Code::NotReady, "a part is not ready; `parts` says which and why").retry_after(5);
-    Err(Problem::from(refused).with("parts", json!(shown)))
+    Err(Problem::from(refused).with("parts", json!(shown)).with("issuers", json!(issuers)))
 }
 
 #[derive(Serialize)]
@@ -35,4 +50,14 @@ struct Part<'a> {
     ready: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     fault: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Issuer<'a> {
+    name: &'a str,
+    ready: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fault: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    warnings: &'a [String],
 }

@@ -25,7 +25,7 @@ pub(super) async fn read_body(body: Body) -> Result<Bytes, Problem> {
     refuse_declared_size(&body)?;
     let limited = Limited::new(body, MAX_BODY_BYTES);
     match tokio::time::timeout(BODY_DEADLINE, limited.collect()).await {
-        Err(_) => Err(Problem::late()),
+        Err(_) => Err(Problem::late("the body did not arrive in time")),
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(fault)) if fault.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(Problem::new(Code::RequestMalformed, "the body broke off")),
@@ -60,14 +60,21 @@ pub(super) fn lend(body: Body) -> (Body, Lender) {
 }
 
 impl Lender {
-    /// Reads what the verb left, within bounds.
-    pub(super) async fn settle(self) {
+    /// Reads what the verb left, within bounds; says whether that was all.
+    pub(super) async fn settle(self) -> bool {
         let left = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(body) = left.filter(|body| !body.is_end_stream()) else { return };
-        if body.size_hint().lower() <= MAX_LEFT_BYTES as u64 {
-            // Whatever comes of it, the answer goes next.
-            tokio::time::timeout(LEFT_DEADLINE, Limited::new(body, MAX_LEFT_BYTES).collect()).await.ok();
+        let Some(body) = left.filter(|body| !body.is_end_stream()) else { return true };
+        if body.size_hint().lower() > MAX_LEFT_BYTES as u64 {
+            return false;
         }
+        let read = tokio::time::timeout(LEFT_DEADLINE, Limited::new(body, MAX_LEFT_BYTES).collect()).await;
+        matches!(read, Ok(Ok(_)))
+    }
+
+    /// Whether the verb left nothing.
+    pub(super) fn is_settled(&self) -> bool {
+        let left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        left.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 }
 
@@ -105,12 +112,17 @@ impl Drop for Lent {
 ///
 /// # Errors
 ///
-/// 415 `unsupported_media_type`.
+/// 415 `unsupported_media_type`; 400 `request_malformed` for several headers, of which two readers could take two
+/// (attack class B-05).
 pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
     let is_json = match (values.next(), values.next()) {
         (Some(value), None) => value.to_str().is_ok_and(is_json),
-        (None, _) | (Some(_), Some(_)) => false,
+        (None, _) => false,
+        (Some(_), Some(_)) => {
+            let detail = "there must be one Content-Type header, and there are several";
+            return Err(Problem::new(Code::RequestMalformed, detail));
+        }
     };
     if headers.contains_key(header::CONTENT_ENCODING) {
         return Err(Problem::new(Code::UnsupportedMediaType, "send the body without `Content-Encoding`"));

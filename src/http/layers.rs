@@ -24,7 +24,7 @@ use axum::{
     routing::MethodRouter,
 };
 use governor::{DefaultKeyedRateLimiter, Quota};
-use http::{HeaderMap, HeaderValue, Method, Version, header};
+use http::{HeaderMap, HeaderValue, Version, header};
 use http_body::Body as _;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -34,7 +34,7 @@ use tokio::{
 use super::{
     Floor, Limits,
     carrier::Stay,
-    intake,
+    head, intake,
     problem::{self, Problem, Told},
 };
 use crate::{
@@ -52,6 +52,10 @@ pub(super) struct Decided(pub(super) DecisionId);
 /// On a request: its connection takes none any more.
 #[derive(Clone, Copy)]
 pub(super) struct TooLate;
+
+/// On what is no request, but a head that did not arrive whole in time.
+#[derive(Clone, Copy)]
+pub(super) struct Broken;
 
 /// Wires the state into the routes, answers unknown paths, and puts around all what every answer needs.
 pub(super) fn around(floor: Arc<Floor>, router: Router<Arc<Floor>>) -> Router {
@@ -148,29 +152,29 @@ fn address_of(request: &Request) -> IpAddr {
 
 async fn attend(State(floor): State<Arc<Floor>>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let method = word(request.method());
+    let method = word(&request);
+    let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
     let route = request.extensions().get::<MatchedPath>().cloned();
     let named = floor.broker.new_request_id();
     let id = named.as_ref().ok().copied();
     let response = match named {
         Err(refused) => Problem::from(refused).into_response(),
-        Ok(_) if request.extensions().get::<TooLate>().is_some() => {
-            Problem::new(Code::Overloaded, "this connection is closing; open another").into_response()
-        }
-        Ok(_) if is_ambiguous(&request) => {
-            let detail = "send one Host header, and no Transfer-Encoding but `chunked`";
-            let mut response = Problem::new(Code::RequestMalformed, detail).into_response();
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            response
-        }
-        Ok(named) => {
-            let origin = Origin { address: address_of(&request), request: named };
-            request.extensions_mut().insert(origin);
-            serve_body(request, next, named).await
-        }
+        Ok(named) => match head_fault(&request) {
+            Some(response) => response,
+            None => {
+                let origin = Origin { address: address_of(&request), request: named };
+                request.extensions_mut().insert(origin);
+                serve_body(request, next, named).await
+            }
+        },
     };
     let mut response = problem::render(response, id);
     harden(response.headers_mut());
+    if is_chunked {
+        // A proxy in front may have framed the body by a Content-Length beside it, which hyper leaves out: then what
+        // follows is no request of ours (RFC 9112 section 6.1).
+        close(response.headers_mut());
+    }
     let told = response.extensions().get::<Told>();
     let decided = response.extensions().get::<Decided>().map(|decided| decided.0);
     let decision = told.and_then(|told| told.decision).or(decided);
@@ -187,16 +191,37 @@ async fn attend(State(floor): State<Arc<Floor>>, mut request: Request, next: Nex
     response
 }
 
+/// Refuses what no verb shall see.
+fn head_fault(request: &Request) -> Option<Response> {
+    if request.extensions().get::<Broken>().is_some() {
+        return Some(Problem::late("the head of the request did not arrive in time").into_response());
+    }
+    if request.extensions().get::<TooLate>().is_some() {
+        let detail = "this connection is closing; open another";
+        return Some(Problem::new(Code::Overloaded, detail).into_response());
+    }
+    let mut response = head::fault(request)?.into_response();
+    if request.version() <= Version::HTTP_11 {
+        close(response.headers_mut());
+    }
+    Some(response)
+}
+
 /// Runs the verb; what it leaves of a body is read before its answer goes. A client that waits for `100 Continue`
-/// sends none.
+/// sends none. Where some stays unread, an HTTP/1 connection cannot go on, and its answer says so.
 async fn serve_body(request: Request, next: Next, named: RequestId) -> Response {
-    if request.body().is_end_stream() || request.headers().contains_key(header::EXPECT) {
+    if request.body().is_end_stream() {
         return contain(next.run(request), named).await;
     }
+    let is_awaiting = request.headers().contains_key(header::EXPECT);
+    let is_http1 = request.version() <= Version::HTTP_11;
     let (parts, body) = request.into_parts();
     let (body, lender) = intake::lend(body);
-    let response = contain(next.run(Request::from_parts(parts, body)), named).await;
-    lender.settle().await;
+    let mut response = contain(next.run(Request::from_parts(parts, body)), named).await;
+    let is_read = if is_awaiting { lender.is_settled() } else { lender.settle().await };
+    if !is_read && is_http1 {
+        close(response.headers_mut());
+    }
     response
 }
 
@@ -225,26 +250,17 @@ fn harden(headers: &mut HeaderMap) {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
-/// Whether a proxy in front may have read the head of an HTTP/1 request in another way than hyper did (attack class
-/// B-07): hosts that are not one, or a body framed by more than `chunked` (RFC 9112 sections 3.2 and 6.1).
-fn is_ambiguous(request: &Request) -> bool {
-    let (headers, version) = (request.headers(), request.version());
-    if version > Version::HTTP_11 {
-        return false;
-    }
-    let hosts = headers.get_all(header::HOST).iter().count();
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let is_framed_once = match (codings.next(), codings.next()) {
-        (None, _) => true,
-        (Some(coding), None) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
-        (Some(_), Some(_)) => false,
-    };
-    hosts > 1 || (hosts == 0 && version == Version::HTTP_11) || !is_framed_once
+/// Ends an HTTP/1 connection with this answer.
+fn close(headers: &mut HeaderMap) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
 }
 
 /// The method for the log; whatever is no method of RFC 9110 was made up by the client.
-fn word(method: &Method) -> &'static str {
-    METHODS.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
+fn word(request: &Request) -> &'static str {
+    if request.extensions().get::<Broken>().is_some() {
+        return "none";
+    }
+    METHODS.into_iter().find(|known| *known == request.method().as_str()).unwrap_or("other")
 }
 
 const METHODS: [&str; 9] = ["GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH", "TRACE", "CONNECT"];

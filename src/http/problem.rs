@@ -18,6 +18,9 @@ use crate::{
     kernel::id::RequestId,
 };
 
+/// The member that tells an owner which claims failed (design: section 3).
+const FAILED_CLAIMS: &str = "failed_claims";
+
 /// A refusal on its way out of a verb.
 #[derive(Debug)]
 pub(super) struct Problem {
@@ -32,11 +35,15 @@ impl Problem {
         Refused::new(code, detail).into()
     }
 
-    /// The body did not arrive in time. The contract has no code of its own for it, attack class B-07 has a status:
-    /// the request is at fault, and HTTP says 408 (RFC 9110 section 15.5.9).
-    pub(super) fn late() -> Self {
-        let refused = Refused::new(Code::RequestMalformed, "the body did not arrive in time");
-        Self { status: StatusCode::REQUEST_TIMEOUT, ..refused.into() }
+    /// A part of the request did not arrive in time. The contract has no code of its own for it, attack class B-07 has
+    /// a status: the request is at fault, and HTTP says 408 (RFC 9110 section 15.5.9).
+    pub(super) fn late(detail: &'static str) -> Self {
+        Self::new(Code::RequestMalformed, detail).shown_as(StatusCode::REQUEST_TIMEOUT)
+    }
+
+    /// The same under a status for which the contract has no code of its own.
+    pub(super) fn shown_as(self, status: StatusCode) -> Self {
+        Self { status, ..self }
     }
 
     /// The same with an extension member (RFC 9457 section 3.2).
@@ -49,7 +56,8 @@ impl Problem {
 impl From<Refused> for Problem {
     fn from(refused: Refused) -> Self {
         let (status, _) = shown_as(refused.code);
-        Self { refused, status, members: Map::new() }
+        let failed = refused.failed_claims.clone().map(|names| (FAILED_CLAIMS.to_owned(), names.into()));
+        Self { refused, status, members: failed.into_iter().collect() }
     }
 }
 
@@ -92,7 +100,7 @@ struct Document<'a> {
 pub(super) fn render(mut response: Response, request: Option<RequestId>) -> Response {
     let Some(Unwritten { refused, members }) = response.extensions_mut().remove() else { return response };
     let status = response.status();
-    let retry_after_seconds = retry_after(status, &refused);
+    let retry_after_seconds = retry_after(status, &refused, request);
     let document = Document {
         r#type: format!("urn:hallpass:problem:{}", refused.code.as_str()),
         title: shown_as(refused.code).1,
@@ -126,10 +134,20 @@ pub(super) struct Told {
     pub(super) decision: Option<crate::kernel::id::DecisionId>,
 }
 
-/// When to come back: always said on 429 and 503, never elsewhere.
-fn retry_after(status: StatusCode, refused: &Refused) -> Option<u32> {
+/// When to come back: always said on 429 and 503, never elsewhere. Up to half as long again, and at least two seconds,
+/// are added by lot, so that those who were refused together do not come back together (attack class O-05). The lot is
+/// the random end of the request's id.
+fn retry_after(status: StatusCode, refused: &Refused, request: Option<RequestId>) -> Option<u32> {
     let is_due = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-    is_due.then(|| refused.retry_after_seconds.unwrap_or(1))
+    let least = refused.retry_after_seconds.unwrap_or(1);
+    let spread = (least / 2).max(2);
+    let lot = request.map_or(0, lot_of) % spread.saturating_add(1);
+    is_due.then(|| least.saturating_add(lot))
+}
+
+fn lot_of(request: RequestId) -> u32 {
+    let [.., a, b, c, d] = request.bytes();
+    u32::from_be_bytes([a, b, c, d])
 }
 
 /// RFC 6750 section 3.1: no error code where no token came.
@@ -297,12 +315,29 @@ mod tests {
         let (_, undecided) = document(Refused::new(Code::Overloaded, "busy").retry_after(3).into()).await;
         let body: Value = serde_json::from_str(&undecided).unwrap();
         assert!(body["request_id"].as_str().unwrap().starts_with("req_"));
-        assert_eq!(body["retry_after_seconds"], 3);
+        assert!((3..=5).contains(&body["retry_after_seconds"].as_u64().unwrap()), "{body}");
+    }
+
+    #[test]
+    fn those_who_were_refused_together_do_not_come_back_together() {
+        let seconds = |least: u32, lot: u8| {
+            let request = RequestId::new(jiff::Timestamp::UNIX_EPOCH, [lot; 10]);
+            let refused = Refused::new(Code::Overloaded, "why").retry_after(least);
+            retry_after(StatusCode::SERVICE_UNAVAILABLE, &refused, Some(request)).unwrap()
+        };
+        for (least, most) in [(1, 3), (5, 7), (60, 90), (u32::MAX, u32::MAX)] {
+            let all: std::collections::BTreeSet<u32> = (0..=255).map(|lot| seconds(least, lot)).collect();
+            assert_eq!((all.first(), all.last()), (Some(&least), Some(&most)));
+            assert!(all.len() > 2 || least == most, "{all:?}");
+        }
+        let without = Refused::new(Code::Overloaded, "why");
+        assert_eq!(retry_after(StatusCode::TOO_MANY_REQUESTS, &without, None), Some(1));
+        assert_eq!(retry_after(StatusCode::FORBIDDEN, &without, None), None);
     }
 
     #[tokio::test]
     async fn a_late_body_is_408_and_the_requests_fault() {
-        let (response, text) = document(Problem::late()).await;
+        let (response, text) = document(Problem::late("why")).await;
         assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
         assert!(text.contains(r#""status":408,"#) && text.contains(r#""code":"request_malformed""#));
     }

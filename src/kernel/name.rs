@@ -57,6 +57,10 @@ name!(
     GrantName
 );
 name!(
+    /// Names a guardrail.
+    GuardrailName
+);
+name!(
     /// Names an issuer, the same in `hallpass.yaml` and in policy.
     IssuerName
 );

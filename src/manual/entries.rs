@@ -4,17 +4,18 @@
 //!
 //! | code | when | members beside the common ones |
 //! |---|---|---|
-//! | `ALERT_POLICY_REJECTED` | a policy set was refused; the one before stays | `result {digest, findings, first}` |
+//! | `ALERT_POLICY_REJECTED` | a policy set was refused; the one before stays | as `POLICY_REJECTED` |
 //! | `ALERT_ROLLBACK` | the database is behind, or beside, a head that was seen | `result {seen, found}` |
 //! | `CONFIG_LOADED` | a broker read its configuration | `result {digest, url, issuers, admin_tokens}` |
-//! | `DENIED` | a request was refused, once a decision or an authentic token | `decision`, `subject`, `policy {digest, commit}`, `request {id, grants}`, `result {code, reason, tried}`, `token`, `commitments` |
+//! | `DENIED` | a request was refused, once a decision or an authentic token | `decision`, `subject`, `policy {digest, commit}`, `request {id, grants}`, `result {code, reason, tried, breaches}`, `token`, `commitments`; over a limit `policy` has `grant, rule, file` too, and `result` has `limit {grant, name, per, allowed, used, asked, room_at}` |
 //! | `DRY_RUN` | a dry run was decided | as `DENIED`, `result {would_issue}` |
 //! | `EXPORTED` | somebody exported the ledger | `result {reader, size}` |
 //! | `FAILED` | a credential could not be made, or was discarded | `decision`, `issuance`, `subject`, `policy {digest, commit, grant}`, `request {id, credential}`, `result {code, reason, minted}`, `token` |
-//! | `INTENT` | a credential is about to be issued | `decision`, `issuance`, `subject`, `policy {digest, commit, grant, rule, file}`, `request {id, grants, credential, kind, target, ttl_seconds}`, `token`, `commitments` |
+//! | `INTENT` | a credential is about to be issued | `decision`, `issuance`, `subject`, `policy {digest, commit, grant, rule, file, class}`, `request {id, grants, credential, kind, target, ttl_seconds}`, `result {would_deny}`, `token`, `commitments` |
 //! | `ISSUED` | its record, durable before a byte of it leaves | `decision`, `issuance`, `subject`, `policy {digest, commit, grant}`, `request {id, credential}`, `result {kind, lifetime, issued_at, expires_at, revocable, told}`, `token`, `commitments` |
-//! | `POLICY_LOADED` | a policy set decides from now on | `result {digest, commit, issuers, grants}` |
-//! | `POLICY_REJECTED` | a policy set was refused | `result {digest, findings, first}` |
+//! | `POLICY_ACCEPTED` | an operator lets a policy set in although it lacks what the one before had | `result {by, digest, until}` |
+//! | `POLICY_LOADED` | a policy set decides from now on | `result {digest, commit, issuers, grants, lost}`, `lost` where it was let in without them |
+//! | `POLICY_REJECTED` | a policy set was refused | `result {digest, commit, findings, first}`, with `lost` and `command` where it lacks guardrails or issuers |
 //! | `READ` | somebody read the ledger: once a query, once a reader and hour for single entries | `result {reader, what}`, `commitments {query}` |
 //! | `RELEASED` | a job gave back what nobody can revoke | `decision`, `issuance`, `policy {grant}`, `request {credential, by}`, `result {usable_until}` |
 //! | `SECRET_REMOVED` | a sealed secret was removed | `result {by, secret, version}` |
@@ -27,6 +28,11 @@
 //! `subject` is `{issuer, profile, tenant, project, project_name, ref, trigger, definition, environment, runner, run,
 //! unusable, claims}`; `claims` holds every claim that the profile marks usable and that has the profile's type.
 //! `token` is `{issuer, id_hmac, iat, exp}`: the id is a pseudonym under a key of this ledger.
+//!
+//! `tried` is a list of `{grant, rule, failed}`, the names of the claims that failed. `breaches` is what guardrails
+//! refused, `would_deny` what guardrails in `mode: report` would have refused of a credential that was issued, and only
+//! stands where there is some: a list of `{grant, credential, guardrail, requirement}`. Of all this a job learns
+//! nothing but the names of claims that failed, and those only where its grant says `disclose: owner`.
 //!
 //! **Personal values** (logins, source addresses, a request's reason, the text of a query) are not in the entry. In
 //! their place stands a commitment; value and blinding bytes stand in a table from which they can be erased.

@@ -36,6 +36,22 @@
 //! digest of the signed bytes; never of the whole text, since a signature can be spelled in two ways. It is no
 //! function of the token's times: two tokens with one `jti` are one token to us.
 //!
+//! A grant may give a token more than one use (`uses_per_token`, for CI systems that mint one token a job). A call takes
+//! the lowest free use of each of its credentials within the transaction, so that no race is ever a false refusal; a
+//! retry under its key keeps the uses that it has.
+//!
+//! ## Limits
+//!
+//! `issuances_per_hour` counts intents in rows of one minute, of which the last 60 count: an intent of 10:00:59 counts
+//! until 11:00:00. A failed fetch and a retry under its key count nothing. `live` counts issuance rows that are not
+//! static, from the moment that they are issued until they are revoked, else until their end: one that was given back,
+//! and that nobody can revoke, is usable and counts. So does a retry's, beside the first. A limit counts what lives
+//! already when it is added; an hour begins with it.
+//!
+//! Both are looked at in the transaction that issues, after idempotency and replay. A call that would pass one gets
+//! nothing and takes nothing, all its grants together: 429 `quota_exceeded`, with the seconds until there is room for
+//! all that it asked for. It is recorded as DENIED with the limit that it met; it is no denial that spends a token.
+//!
 //! ## What a caller learns
 //!
 //! What is wrong with its own token, and nothing about policy. All that policy does not permit is one `access_denied`,

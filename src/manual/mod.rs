@@ -2,4 +2,7 @@
 
 pub mod entries;
 pub mod exchange;
+pub mod issuers;
 pub mod ledger;
+pub mod profiles;
+pub mod requests;

@@ -3,11 +3,11 @@
 
 use std::{fs, path::PathBuf};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 
 use super::support::{
     AUDIENCE, Installation, Server,
+    authority::Authority,
     forgery::{forgeries, refused_beside_good},
     installation::CANARY,
     npm::Script,
@@ -112,10 +112,10 @@ impl Operated {
             installation.write(name, text);
             installation.file(name)
         };
-        let (certificate, key) = authority.certify_loopback();
+        let certified = authority.certify_loopback();
         let [certificate, key, own_ca] = [
-            file("provider.crt", &certificate),
-            file("provider.key", &key),
+            file("provider.crt", &certified.certificate),
+            file("provider.key", &certified.key),
             file("provider-ca.pem", &authority.certificate),
         ];
         let arguments = [certificate.to_str().unwrap(), key.to_str().unwrap()];
@@ -162,27 +162,3 @@ credentials:
   npm:
     sealed: { secret: npm-token }
 "#;
-
-/// A private certificate authority.
-struct Authority {
-    certificate: String,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "A private authority");
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.self_signed(&key).unwrap().pem();
-        Self { certificate, issuer: Issuer::new(params, key) }
-    }
-
-    /// A certificate for the loopback address, and its key.
-    fn certify_loopback(&self) -> (String, String) {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
-    }
-}

@@ -37,7 +37,7 @@ fn ledger_names_the_workload_as_the_cluster_does() {
     ours.broker.server.public.exchange(&token, &release()).ok();
 
     let issued = &ours.broker.server.entries("ISSUED")[0];
-    assert_eq!(issued["subject"]["sub"], "system:serviceaccount:ci:deployer", "{issued}");
+    assert_eq!(issued["subject"]["claims"]["sub"], "system:serviceaccount:ci:deployer", "{issued}");
     let workload = &issued["subject"]["claims"]["kubernetes.io"];
     assert_eq!(workload["namespace"], "ci", "{issued}");
     assert_eq!(workload["serviceaccount"]["uid"], ours.cluster.account, "{issued}");
@@ -96,6 +96,37 @@ fn service_account_made_anew_under_an_old_name_is_denied() {
     ours.broker.server.public.exchange(&good, &release()).ok();
 }
 
+#[test]
+fn tokens_of_one_pod_may_look_after_what_the_other_got() {
+    let ours = Trusted::new();
+    let server = &ours.broker.server;
+    let [first_pod, second_pod] = ["job-3", "job-4"].map(|name| (name, ours.cluster.pod(name)));
+    let of = |(name, uid): &(&str, String)| ours.cluster.token(Some(("Pod", name, uid)));
+    let answer = server.public.exchange(&of(&first_pod), &release()).ok();
+    let path = format!("/v1/issuances/{}", answer["issuances"][0]["id"].as_str().unwrap());
+    let look = |token: &str| server.public.get(&path).bearer(token).send();
+
+    for stranger in [of(&second_pod), ours.cluster.token(None)] {
+        look(&stranger).problem(404, "not_found");
+    }
+    assert_eq!(look(&of(&first_pod)).ok()["state"], "live", "another token of the same pod");
+}
+
+#[test]
+fn whoami_tells_the_workload_of_its_pod() {
+    let ours = Trusted::new();
+    let pod = ours.cluster.pod("job-5");
+    let token = ours.cluster.token(Some(("Pod", "job-5", &pod)));
+
+    let identity = ours.broker.server.public.get("/v1/whoami").bearer(&token).send().ok();
+
+    assert_eq!(identity["profile"], "kubernetes");
+    assert_eq!(identity["run"], "job-5", "{identity}");
+    assert!(identity["job_key"].as_str().is_some_and(|key| key.contains(&pod)), "{identity}");
+    let unbound = ours.broker.server.public.get("/v1/whoami").bearer(&ours.cluster.token(None)).send().ok();
+    assert_eq!(unbound["job_key"], serde_json::Value::Null, "{unbound}");
+}
+
 /// The cluster, and a broker that trusts it.
 struct Trusted {
     broker: Broker,
@@ -112,7 +143,7 @@ impl Trusted {
         ];
         let trust = Trust {
             url: &cluster.url,
-            profile: "generic",
+            profile: "kubernetes",
             authority: Some(&cluster.authority),
             conditions: &conditions,
         };

@@ -8,6 +8,8 @@ mod commands;
 #[cfg(test)]
 mod exchange;
 #[cfg(test)]
+mod floods;
+#[cfg(test)]
 mod independent_issuer;
 #[cfg(test)]
 mod independent_kubernetes;
@@ -22,15 +24,27 @@ mod independent_verifier;
 #[cfg(test)]
 mod issuances;
 #[cfg(test)]
+mod keys;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod once;
 #[cfg(test)]
 mod order;
 #[cfg(test)]
 mod policy;
 #[cfg(test)]
+mod profiles;
+#[cfg(test)]
 mod readme;
 #[cfg(test)]
 mod record;
+#[cfg(test)]
+mod reload;
+#[cfg(test)]
+mod removal;
+#[cfg(test)]
+mod requests;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

@@ -291,12 +291,12 @@ pub(crate) fn only(credential: &str) -> Value {
     json!({ "grants": [{ "name": "deploy", "credentials": [credential] }] })
 }
 
-fn keyed(client: &Client, token: &str, key: &str, body: &Value) -> Answer {
+pub(crate) fn keyed(client: &Client, token: &str, key: &str, body: &Value) -> Answer {
     client.exchanging(token, body).header("idempotency-key", key).send()
 }
 
 /// Sends from so many threads at once and answers the statuses.
-fn at_once(
+pub(crate) fn at_once(
     many: usize,
     client: &Client,
     send: impl Fn(&Client) -> Answer + Send + Sync + 'static,

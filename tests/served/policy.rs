@@ -87,10 +87,24 @@ fn keys_of_later_versions_are_refused_never_ignored() {
     let installation = Installation::new();
     let server = installation.serve();
 
-    installation.write("policies/guardrails/base.yaml", "guardrail: base\nrequire: { max_ttl: 1m }\n");
+    installation.write("policies/guardrails/base.yaml", "guardrail: base\nrequire: { approvals: 2 }\n");
 
     eventually("the refusal", || server.entries("POLICY_REJECTED").pop());
     assert_eq!(loaded(&server).len(), 1);
+}
+
+#[test]
+fn guardrail_denies_what_a_grant_offers() {
+    let installation = Installation::new();
+    let server = installation.serve();
+    server.public.exchange(&installation.issuer.token(), &only("npm")).ok();
+
+    installation.write("policies/guardrails/base.yaml", "guardrail: base\ntargets: { oidc: any }\n");
+    eventually("the guardrail to hold", || (loaded(&server).len() == 2).then_some(()));
+
+    server.public.exchange(&installation.issuer.token(), &only("npm")).problem(403, "access_denied");
+    let denied = server.entries("DENIED").pop().expect("an entry");
+    assert_eq!(denied["result"]["reason"], "guardrail");
 }
 
 #[test]

@@ -8,17 +8,24 @@ use std::{
 
 use axum::{
     Router,
-    http::{StatusCode, Uri, header::LOCATION},
+    http::{
+        StatusCode, Uri,
+        header::{CACHE_CONTROL, LOCATION},
+    },
     response::{IntoResponse as _, Response},
 };
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::*;
+use super::{source::DOCUMENT_BYTES, *};
 use crate::kernel::{
     identity::testing::{TestKey, encode},
     secret::Secret,
 };
+
+mod kept;
+mod profiles;
+mod tls;
 
 const START: i64 = 1_790_000_000;
 const MINUTE: i64 = 60;
@@ -33,6 +40,8 @@ enum Answers {
     Body(StatusCode, String),
     /// Discovery as given, then a key set.
     Discovery(Value, Value),
+    /// Keys with a `Cache-Control` of their own.
+    Kept(Value, &'static str),
     /// A redirect.
     Redirect(String),
 }
@@ -76,8 +85,11 @@ impl Server {
         match answers {
             Answers::Body(status, body) => (status, body).into_response(),
             Answers::Discovery(document, _) if is_discovery => document.to_string().into_response(),
-            Answers::Keys(_) if is_discovery => self.discovery().to_string().into_response(),
+            Answers::Keys(_) | Answers::Kept(..) if is_discovery => {
+                self.discovery().to_string().into_response()
+            }
             Answers::Discovery(_, keys) | Answers::Keys(keys) => keys.to_string().into_response(),
+            Answers::Kept(keys, control) => ([(CACHE_CONTROL, control)], keys.to_string()).into_response(),
             Answers::Redirect(to) => (StatusCode::MOVED_PERMANENTLY, [(LOCATION, to)]).into_response(),
         }
     }
@@ -151,7 +163,7 @@ impl Scene {
         Self { server, keys, clock }
     }
 
-    async fn find(&self, kid: &str) -> Result<(), KeyFault> {
+    async fn find(&self, kid: &str) -> Result<(), Fault> {
         find(&self.keys, kid).await
     }
 
@@ -176,10 +188,32 @@ fn token(kid: &str, alg: &str) -> RawToken {
     RawToken::read(Secret::from_text(text)).unwrap()
 }
 
-async fn find(keys: &IssuerKeys, kid: &str) -> Result<(), KeyFault> {
-    let key = keys.key(&ci(), &token(kid, "ES256")).await?;
-    assert_eq!(key.kid(), kid);
-    Ok(())
+/// What a lookup comes to; how long to wait is looked at where it matters.
+#[derive(Debug, PartialEq, Eq)]
+enum Fault {
+    Unavailable,
+    Unknown,
+}
+
+const UNAVAILABLE: Result<(), Fault> = Err(Fault::Unavailable);
+
+async fn find(keys: &IssuerKeys, kid: &str) -> Result<(), Fault> {
+    match keys.key(&ci(), &token(kid, "ES256")).await {
+        Ok(key) => {
+            assert_eq!(key.kid(), kid);
+            Ok(())
+        }
+        Err(KeyFault::Unknown) => Err(Fault::Unknown),
+        Err(KeyFault::Unavailable { retry_after_seconds }) => {
+            assert!((1..=60).contains(&retry_after_seconds), "{retry_after_seconds}");
+            Err(Fault::Unavailable)
+        }
+    }
+}
+
+/// Why there are no keys now.
+fn faults(keys: &IssuerKeys) -> Vec<String> {
+    keys.standing().into_iter().filter_map(|issuer| issuer.fault).collect()
 }
 
 #[tokio::test]
@@ -189,7 +223,7 @@ async fn finds_a_key_by_discovery_and_keeps_the_set() {
         assert_eq!(scene.find("k1").await, Ok(()));
     }
     assert_eq!(scene.server.requests.load(Ordering::SeqCst), 2, "discovery and keys, once");
-    assert!(scene.keys.faults().is_empty());
+    assert!(faults(&scene.keys).is_empty());
 }
 
 #[tokio::test]
@@ -237,7 +271,7 @@ async fn a_flood_of_invented_key_ids_costs_one_fetch() {
     assert_eq!(scene.find("k1").await, Ok(()));
     scene.clock.set(MINUTE);
     for n in 0..1000 {
-        assert_eq!(scene.find(&format!("invented-{n}")).await, Err(KeyFault::Unknown));
+        assert_eq!(scene.find(&format!("invented-{n}")).await, Err(Fault::Unknown));
     }
     assert_eq!(scene.server.asked(), 2, "one to begin with, one for the flood");
     assert_eq!(scene.find("k1").await, Ok(()));
@@ -249,7 +283,7 @@ async fn a_new_key_is_found_once_the_cool_down_is_over() {
     assert_eq!(scene.find("k1").await, Ok(()));
     scene.server.now_answers(Answers::Keys(keys(&["k1", "k2"])));
     scene.clock.set(MINUTE - 1);
-    assert_eq!(scene.find("k2").await, Err(KeyFault::Unknown));
+    assert_eq!(scene.find("k2").await, Err(Fault::Unknown));
     scene.clock.set(MINUTE);
     assert_eq!(scene.find("k2").await, Ok(()));
 }
@@ -262,7 +296,7 @@ async fn a_withdrawn_key_is_refused_within_the_hour() {
     scene.clock.set(29 * MINUTE);
     assert_eq!(scene.find("k1").await, Ok(()), "nobody asked again yet");
     scene.clock.set(HOUR);
-    assert_eq!(scene.find("k1").await, Err(KeyFault::Unknown));
+    assert_eq!(scene.find("k1").await, Err(Fault::Unknown));
     assert_eq!(scene.server.asked(), 2);
 }
 
@@ -278,7 +312,7 @@ async fn a_busy_issuer_is_asked_again_beside_the_requests() {
     }
     scene.server.held.send_replace(false);
     scene.settle().await;
-    assert_eq!(scene.find("k1").await, Err(KeyFault::Unknown));
+    assert_eq!(scene.find("k1").await, Err(Fault::Unknown));
     assert_eq!(scene.server.asked(), 2);
 }
 
@@ -296,7 +330,7 @@ async fn known_keys_are_served_while_others_wait_for_unknown_ones() {
     assert_eq!(scene.find("k1").await, Ok(()));
     assert!(!unknown.is_finished());
     scene.server.held.send_replace(false);
-    assert_eq!(unknown.await.unwrap(), Err(KeyFault::Unknown));
+    assert_eq!(unknown.await.unwrap(), Err(Fault::Unknown));
 }
 
 #[tokio::test]
@@ -307,19 +341,19 @@ async fn keys_of_an_issuer_that_is_down_are_good_for_a_day_and_it_may_come_back(
     for seconds in [2 * HOUR, 10 * HOUR, 24 * HOUR - 1] {
         scene.clock.set(seconds);
         assert_eq!(scene.find("k1").await, Ok(()), "{seconds}");
-        assert_eq!(scene.find("invented").await, Err(KeyFault::Unknown), "{seconds}");
+        assert_eq!(scene.find("invented").await, Err(Fault::Unknown), "{seconds}");
         scene.settle().await;
-        assert!(scene.keys.faults().is_empty());
+        assert!(faults(&scene.keys).is_empty());
     }
     scene.clock.set(24 * HOUR);
-    assert_eq!(scene.find("k1").await, Err(KeyFault::Unavailable));
+    assert_eq!(scene.find("k1").await, UNAVAILABLE);
     let fault = "the discovery document: the answer has status 502".to_owned();
-    assert_eq!(scene.keys.faults(), [(ci(), fault)]);
+    assert_eq!(faults(&scene.keys), [fault]);
 
     scene.server.now_answers(Answers::Keys(keys(&["k1"])));
     scene.clock.set(24 * HOUR + 2 * MINUTE);
     assert_eq!(scene.find("k1").await, Ok(()));
-    assert!(scene.keys.faults().is_empty());
+    assert!(faults(&scene.keys).is_empty());
 }
 
 #[tokio::test]
@@ -327,7 +361,7 @@ async fn a_failed_fetch_cools_down_like_a_good_one() {
     let scene = Scene::new().await;
     scene.server.now_answers(Answers::Body(StatusCode::BAD_GATEWAY, String::new()));
     for _ in 0..100 {
-        assert_eq!(scene.find("k1").await, Err(KeyFault::Unavailable));
+        assert_eq!(scene.find("k1").await, UNAVAILABLE);
     }
     assert_eq!(scene.server.requests.load(Ordering::SeqCst), 1);
     scene.server.now_answers(Answers::Keys(keys(&["k1"])));
@@ -339,8 +373,8 @@ async fn a_failed_fetch_cools_down_like_a_good_one() {
 async fn an_issuer_that_never_answers_is_given_up_in_time() {
     let scene = Scene::with(|config| config.deadline = Duration::from_millis(100)).await;
     scene.server.held.send_replace(true);
-    assert_eq!(scene.find("k1").await, Err(KeyFault::Unavailable));
-    assert_eq!(scene.keys.faults().len(), 1);
+    assert_eq!(scene.find("k1").await, UNAVAILABLE);
+    assert_eq!(faults(&scene.keys).len(), 1);
 }
 
 #[tokio::test]
@@ -391,6 +425,7 @@ async fn a_bad_answer_replaces_nothing() {
         scene.clock.set(HOUR * (n as i64 + 1));
         let before = scene.server.requests.load(Ordering::SeqCst);
         assert_eq!(scene.find("k1").await, Ok(()), "{what}");
+        scene.settle().await;
         assert!(scene.server.requests.load(Ordering::SeqCst) > before, "{what} was not asked for");
         let failure = scene.keys.issuers.get(&ci()).unwrap().attempts().failure.clone();
         assert!(failure.is_some(), "{what} was taken");
@@ -413,8 +448,8 @@ async fn a_document_without_a_length_is_cut_off_too() {
     });
     let config = config("https://issuer.test".to_owned(), KeysFrom::Uri(url));
     let keys = IssuerKeys::new(vec![config], TestClock::default().now()).unwrap();
-    assert_eq!(find(&keys, "k1").await, Err(KeyFault::Unavailable));
-    assert_eq!(keys.faults()[0].1, "the key set: the answer is larger than 262144 bytes");
+    assert_eq!(find(&keys, "k1").await, UNAVAILABLE);
+    assert_eq!(faults(&keys)[0], "the key set: the answer is larger than 262144 bytes");
 }
 
 #[tokio::test]
@@ -446,7 +481,7 @@ async fn a_clock_that_steps_back_makes_a_refresh_due() {
     assert_eq!(scene.find("k1").await, Ok(()));
     scene.server.now_answers(Answers::Keys(keys(&["k2"])));
     scene.clock.set(0);
-    assert_eq!(scene.find("k1").await, Err(KeyFault::Unknown));
+    assert_eq!(scene.find("k1").await, Err(Fault::Unknown));
 }
 
 #[tokio::test]
@@ -460,9 +495,9 @@ async fn refresh_fetches_before_the_first_job() {
 
     let down = Scene::new().await;
     down.server.now_answers(Answers::Body(StatusCode::NOT_FOUND, String::new()));
-    assert!(down.keys.faults().is_empty(), "nobody has asked yet");
+    assert_eq!(faults(&down.keys), ["its keys were not fetched yet"]);
     down.keys.refresh().await;
-    assert_eq!(down.keys.faults().len(), 1);
+    assert_eq!(faults(&down.keys), ["the discovery document: the answer has status 404"]);
 }
 
 #[tokio::test]
@@ -476,8 +511,8 @@ async fn keys_of_a_file_are_good_until_its_date() {
         || IssuerKeys::new(vec![config("https://issuer.test".to_owned(), source())], clock.now()).unwrap();
 
     let absent = new();
-    assert_eq!(find(&absent, "k1").await, Err(KeyFault::Unavailable));
-    assert!(absent.faults()[0].1.starts_with("the key file cannot be read"));
+    assert_eq!(find(&absent, "k1").await, UNAVAILABLE);
+    assert!(faults(&absent)[0].starts_with("the key file cannot be read"));
 
     std::fs::write(&path, keys(&["k1"]).to_string()).unwrap();
     let present = new();
@@ -485,14 +520,14 @@ async fn keys_of_a_file_are_good_until_its_date() {
     clock.set(2 * HOUR - 1);
     assert_eq!(find(&present, "k1").await, Ok(()));
     clock.set(2 * HOUR);
-    assert_eq!(find(&present, "k1").await, Err(KeyFault::Unavailable));
-    assert_eq!(present.faults(), [(ci(), "the date of the key file is over".to_owned())]);
+    assert_eq!(find(&present, "k1").await, UNAVAILABLE);
+    assert_eq!(faults(&present), ["the date of the key file is over"]);
 
     clock.set(0);
     std::fs::write(&path, " ".repeat(DOCUMENT_BYTES + 1)).unwrap();
     let large = new();
-    assert_eq!(find(&large, "k1").await, Err(KeyFault::Unavailable));
-    assert_eq!(large.faults()[0].1, "the key file is larger than 262144 bytes");
+    assert_eq!(find(&large, "k1").await, UNAVAILABLE);
+    assert_eq!(faults(&large)[0], "the key file is larger than 262144 bytes");
 }
 
 #[test]
@@ -519,66 +554,4 @@ fn addresses_that_may_not_be_fetched_are_refused_at_once() {
         })
         .is_some()
     );
-}
-
-/// A TLS server with a certificate of a private authority.
-async fn tls_issuer(keys: Value) -> (String, String) {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let authority_key = rcgen::KeyPair::generate().unwrap();
-    let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let authority = rcgen::CertifiedIssuer::self_signed(params, authority_key).unwrap();
-    let key = rcgen::KeyPair::generate().unwrap();
-    let leaf = rcgen::CertificateParams::new(vec!["localhost".to_owned()])
-        .unwrap()
-        .signed_by(&key, &authority)
-        .unwrap();
-    let private = rustls_pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let server = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![leaf.der().clone()], private)
-        .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
-    let issuer = url.clone();
-    tokio::spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            // A client that does not trust us ends the handshake.
-            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
-            let mut request = vec![0; 4096];
-            let length = stream.read(&mut request).await.unwrap();
-            let is_discovery = String::from_utf8_lossy(&request[..length]).contains("openid-configuration");
-            let body = if is_discovery {
-                json!({"issuer": issuer, "jwks_uri": format!("{issuer}/jwks")}).to_string()
-            } else {
-                keys.to_string()
-            };
-            let head =
-                format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
-            stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
-            stream.shutdown().await.unwrap();
-        }
-    });
-    (url, authority.pem())
-}
-
-#[tokio::test]
-async fn tls_is_checked_against_the_configured_authority_alone() {
-    let (url, authority) = tls_issuer(keys(&["k1"])).await;
-    let with = |pem: String| {
-        let mut config = config(url.clone(), KeysFrom::Discovery);
-        config.ca_pem = Some(pem.into_bytes());
-        IssuerKeys::new(vec![config], TestClock::default().now()).unwrap()
-    };
-    assert_eq!(find(&with(authority), "k1").await, Ok(()));
-
-    let stranger = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap().cert.pem();
-    let keys = with(stranger);
-    assert_eq!(find(&keys, "k1").await, Err(KeyFault::Unavailable));
-    assert!(keys.faults()[0].1.contains("invalid peer certificate"), "{:?}", keys.faults());
 }

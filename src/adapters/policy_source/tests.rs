@@ -194,8 +194,8 @@ fn head_that_names_no_commit_names_none() {
 #[tokio::test]
 async fn settles_once_two_reads_agree() {
     let fixture = Fixture::new();
-    let (files, _) = fixture.source.settle(None).await.unwrap();
-    assert_eq!(files.0.len(), 2);
+    let settled = fixture.source.settle(None).await.unwrap();
+    assert_eq!(settled.files.0.len(), 2);
 }
 
 #[tokio::test]
@@ -206,8 +206,8 @@ async fn git_at_work_is_waited_for_but_not_for_what_was_accepted() {
     fixture.write(".git/index.lock", "");
     let restless = fixture.source.settle(None).await.map(|_| ()).unwrap_err();
     assert_eq!(restless.to_string(), "the policy directory does not stand still: git holds .git/index.lock");
-    let (_, commit) = fixture.source.settle(Some(accepted)).await.unwrap();
-    assert_eq!(commit.as_deref(), Some(COMMIT));
+    let settled = fixture.source.settle(Some(accepted)).await.unwrap();
+    assert_eq!(settled.commit.as_deref(), Some(COMMIT));
 
     fs::remove_file(fixture.path(".git/index.lock")).unwrap();
     fixture.source.settle(None).await.unwrap();
@@ -265,7 +265,7 @@ mod samples {
     fn set() -> PolicySet {
         let root = concat!(env!("CARGO_MANIFEST_DIR"), "/policies");
         let (files, commit) = PolicySource::new(root).read().unwrap();
-        load::load(&files, commit, None).unwrap_or_else(|findings| panic!("{findings:#?}"))
+        load::load(&files, commit, None).unwrap_or_else(|findings| panic!("{findings:#?}")).set
     }
 
     fn usable(spoil: &[(&str, Value)]) -> Vec<String> {
@@ -279,7 +279,10 @@ mod samples {
         let profile = Profile::by_name("github-actions").unwrap();
         let identity =
             JobIdentity::from_claims(IssuerName::parse("github").unwrap(), profile, claims, now).unwrap();
-        decide::usable(&set(), &identity, now).into_iter().map(|grant| grant.name.to_string()).collect()
+        decide::usable(&set(), &identity, now)
+            .into_iter()
+            .map(|usable| usable.grant.name.to_string())
+            .collect()
     }
 
     #[test]

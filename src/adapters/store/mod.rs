@@ -3,6 +3,6 @@
 pub mod sqlite;
 
 pub use sqlite::{
-    AcceptedPolicy, Change, CreateFault, Genesis, LedgerRow, OpenFault, Options, SecretFault, SecretListing,
-    Sqlite,
+    AcceptedPolicy, Change, CreateFault, Genesis, LedgerRow, LettingIn, OpenFault, Options, PolicyStanding,
+    SecretFault, SecretListing, Sqlite,
 };

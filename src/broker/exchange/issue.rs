@@ -7,23 +7,20 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::{
-    Ask, Delivered, Exchanged, RetryKey,
-    delivery::{Delivery, mismatch},
-};
+use super::{Ask, Delivered, Exchanged, delivery::Delivery};
 use crate::{
     broker::{
         Broker,
         error::{Code, Refused},
         identify::Caller,
-        ports::{Issue, IssueVerdict, KeyClaim, MintFault, Minted, NewIssuance, Order, Receipt},
-        record::{of_decision, policy_member, reason_personal, request_member},
+        ports::{Claims, Issue, IssueVerdict, MintFault, Minted, NewIssuance, Order, Receipt},
+        record::{breaches_of, of_decision, policy_member, reason_personal, request_member},
     },
     kernel::{
         digest::Digest,
         id::{DecisionId, IssuanceId, crockford},
         ledger::entry::{Draft, Entry, EntryCode},
-        lifetime::after,
+        lifetime::{Lifetime, after},
         policy::decide::{Permit, PermittedCredential, PermittedGrant},
         secret::Secret,
     },
@@ -47,13 +44,18 @@ impl Broker {
         permit: &Permit,
         deadline: Instant,
     ) -> Result<Exchanged, Refused> {
-        let claim = ask.retry.as_ref().map(|retry| self.key_claim(caller, retry));
-        let _running = match self.running.enter(claim) {
+        let claims = self.claims(caller, ask, permit);
+        let _running = match self.running.enter(claims.key) {
             Ok(running) => running,
             Err((answer, reason)) => return Err(self.refuse(decision, caller, ask, answer, reason).await),
         };
         // An eighth of the time is the durable step's, so that a silent backend is answered as what it is.
         let deadline = deadline.checked_sub(self.settings.exchange_deadline / 8).unwrap_or(deadline);
+        if self.leaves_process(permit)
+            && let Err(refused) = self.store.foresee(claims.clone(), self.ambient.clock.now()).await?
+        {
+            return Err(self.refuse_claims((decision, caller, ask), permit, refused).await);
+        }
         for turn in 0..=FETCHES {
             let now = self.ambient.clock.now();
             let planned = self.plan(permit, now)?;
@@ -65,7 +67,7 @@ impl Broker {
             };
             // Nobody waits any more: what was fetched is dropped, and the token keeps its use.
             let fetched = fetched.and_then(|minted| in_time(deadline).map(|()| minted));
-            let attempt = Attempt { decision, caller, ask, claim, planned, now };
+            let attempt = Attempt { decision, caller, ask, permit, claims: &claims, planned, now };
             if let Some(answer) = self.commit(attempt, fetched).await? {
                 return answer;
             }
@@ -117,7 +119,7 @@ impl Broker {
         attempt: Attempt<'_>,
         fetched: Result<Vec<Minted>, MintFault>,
     ) -> Result<Option<Result<Exchanged, Refused>>, Refused> {
-        let Attempt { decision, caller, ask, .. } = attempt;
+        let Attempt { decision, caller, ask, permit, .. } = attempt;
         let prepared = match fetched {
             Ok(minted) => self.prepare_issued(&attempt, minted)?,
             Err(fault) => self.prepare_failed(&attempt, &fault)?,
@@ -125,14 +127,8 @@ impl Broker {
         let Prepared { issue, delivered, undelivered, failure } = prepared;
         match self.store.issue(issue).await? {
             IssueVerdict::Moved => Ok(None),
-            IssueVerdict::Mismatch => {
-                Ok(Some(Err(self.refuse(decision, caller, ask, mismatch(), "idempotency-other-body").await)))
-            }
-            IssueVerdict::Replayed => {
-                let detail =
-                    "this token was already used for this credential; have the CI system mint a new one";
-                let answer = Refused::new(Code::TokenReplayed, detail);
-                Ok(Some(Err(self.refuse(decision, caller, ask, answer, "replayed").await)))
+            IssueVerdict::Refused(refused) => {
+                Ok(Some(Err(self.refuse_claims((decision, caller, ask), permit, refused).await)))
             }
             IssueVerdict::Recorded(receipts) => Ok(Some(match failure {
                 Some(code) => {
@@ -211,27 +207,12 @@ impl Broker {
     }
 
     fn bare_issue(&self, attempt: &Attempt<'_>, sealed_generation: Option<u64>) -> Issue {
-        let identity = &attempt.caller.identity;
+        let exp = attempt.caller.identity.token().exp;
         let leeway = self.settings.clock_leeway;
-        let once = attempt
-            .planned
-            .iter()
-            .map(|each| {
-                // (issuer, token id, grant, credential, use): P3. `use` is always the first in this version.
-                Digest::of_parts(&[
-                    identity.issuer().as_str().as_bytes(),
-                    &identity.token().id.0,
-                    each.grant.name.as_str().as_bytes(),
-                    each.credential.name.as_str().as_bytes(),
-                    &[1],
-                ])
-            })
-            .collect();
         Issue {
             decision: attempt.decision,
-            once,
-            once_until: after(identity.token().exp, leeway.saturating_mul(2).saturating_add(ONCE_BEYOND)),
-            key: attempt.claim,
+            claims: attempt.claims.clone(),
+            once_until: after(exp, leeway.saturating_mul(2).saturating_add(ONCE_BEYOND)),
             rows: Vec::new(),
             entries: Vec::new(),
             failed: false,
@@ -250,6 +231,11 @@ impl Broker {
         let identity = &attempt.caller.identity;
         let kind = planned.credential.target.kind();
         let now = attempt.now;
+        let lifetime = kind.lifetime();
+        let recover_after = after(now, self.settings.exchange_deadline.saturating_add(RECOVERY));
+        // Where nobody knows its end, it is at most its TTL after whoever owns the row must have ended.
+        let latest = after(recover_after, planned.credential.ttl.unwrap_or_default());
+        let live_until = (lifetime != Lifetime::Static).then(|| minted.expires_at.unwrap_or(latest));
         NewIssuance {
             id: planned.id,
             grant: planned.grant.name.clone(),
@@ -258,13 +244,15 @@ impl Broker {
             handle,
             issuer: identity.issuer().clone(),
             token: identity.token().id,
+            project: identity.project().map(|(id, _)| id.to_owned()),
             job: identity.job_key().map(|key| Digest::of(key.as_bytes())),
-            lifetime: kind.lifetime(),
+            lifetime,
             issued_at: now,
             expires_at: minted.expires_at,
+            live_until,
             revocable: kind.is_revocable(),
             owner: self.settings.replica,
-            recover_after: after(now, self.settings.exchange_deadline.saturating_add(RECOVERY)),
+            recover_after,
         }
     }
 
@@ -276,7 +264,10 @@ impl Broker {
         policy.insert("grant".to_owned(), planned.grant.name.as_str().into());
         policy.insert("rule".to_owned(), planned.grant.rule.as_str().into());
         policy.insert("file".to_owned(), (*planned.grant.file).into());
+        policy.insert("class".to_owned(), planned.grant.class.as_str().into());
         draft.policy = Some(policy.into());
+        draft.result = breaches_of(planned.grant, planned.credential)
+            .map(|would_deny| json!({ "would_deny": would_deny }));
         draft.issuance = Some(planned.id);
         let mut request = request_member(caller, ask);
         if let Value::Object(members) = &mut request {
@@ -313,16 +304,6 @@ impl Broker {
         draft.result = Some(result);
         draft
     }
-
-    fn key_claim(&self, caller: &Caller, retry: &RetryKey) -> KeyClaim {
-        let identity = &caller.identity;
-        let scope = Digest::of_parts(&[
-            identity.issuer().as_str().as_bytes(),
-            &identity.token().id.0,
-            retry.key.as_bytes(),
-        ]);
-        KeyClaim { key: Digest::keyed(&self.settings.pseudonym_key, &scope.0), body: retry.body }
-    }
 }
 
 /// One try at the durable step.
@@ -330,7 +311,8 @@ struct Attempt<'a> {
     decision: DecisionId,
     caller: &'a Caller,
     ask: &'a Ask,
-    claim: Option<KeyClaim>,
+    permit: &'a Permit,
+    claims: &'a Claims,
     planned: Vec<Planned<'a>>,
     /// The one time of all its credentials.
     now: Timestamp,

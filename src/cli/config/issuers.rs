@@ -57,6 +57,8 @@ fn read(findings: &mut Findings<'_>, node: &Node, folder: &Folder) -> Option<Iss
     let url = fields.require(findings, "url");
     let url = url.and_then(|node| issuer_url(findings, node, allow_private_addresses));
     let profile = fields.require(findings, "profile").and_then(|node| profile(findings, node));
+    let oldest = fields.take_entry("gitlab_min_version");
+    let profile = of_version(findings, oldest, profile, url.as_deref());
     let ca_file = fields.take("ca_file").map(|node| folder.file(findings, node));
     let keys = keys(findings, &mut fields, folder, allow_private_addresses);
     fields.finish(findings);
@@ -138,6 +140,33 @@ fn profile(findings: &mut Findings<'_>, node: &Node) -> Option<&'static Profile>
         findings.at(node, "unknown-profile", format!("this version knows no profile `{text}`"), remedy);
     }
     profile
+}
+
+/// The profile of an instance that may be older than the claims which tell forks apart.
+fn of_version(
+    findings: &mut Findings<'_>,
+    oldest: Option<(&Key, &Node)>,
+    profile: Option<&'static Profile>,
+    url: Option<&str>,
+) -> Option<&'static Profile> {
+    let (Some((key, node)), Some(profile)) = (oldest, profile) else { return profile };
+    let gitlab = &profiles::gitlab::GITLAB;
+    if profile.name != gitlab.name || url.is_some_and(gitlab.is_shared) {
+        let message = "`gitlab_min_version` is for a GitLab instance of your own";
+        findings.at_key(key, "contradiction", message, "remove it");
+        return None;
+    }
+    let (Content::Plain(text) | Content::Quoted(text)) = &node.content else {
+        findings.at(node, "type", "a version is due here", "write it as \"18.2\"");
+        return None;
+    };
+    let number = |part: &str| part.parse::<u32>().ok().filter(|number| number.to_string() == part);
+    let Some((major, minor)) = text.split_once('.').and_then(|(a, b)| Some((number(a)?, number(b)?))) else {
+        let remedy = "write the oldest version that the instance may have, as \"18.2\"";
+        findings.at(node, "version", format!("`{text}` is no version of GitLab"), remedy);
+        return None;
+    };
+    Some(if (major, minor) < (18, 4) { &profiles::gitlab::GITLAB_BEFORE_18_4 } else { gitlab })
 }
 
 /// The end of the day, UTC: the day itself is included.

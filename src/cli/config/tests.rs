@@ -149,7 +149,7 @@ fn mistakes_about_issuers_are_named_with_their_place() {
         (github, &issuer("profile: github-actions"), "missing-key", "{"),
         (github, &issuer(url), "missing-key", "{"),
         ("profile: github-actions }", "profile: github }", "unknown-profile", "github"),
-        ("profile: github-actions }", "profile: gitlab }", "unknown-profile", "gitlab"),
+        ("profile: github-actions }", "profile: jenkins }", "unknown-profile", "jenkins"),
         (github, &issuer("url: \"http://10.0.0.1\", profile: generic"), "url", "\"http"),
         (github, &issuer("url: \"https://ci.test/?a=b\", profile: generic"), "url", "\"https"),
         (github, &issuer("url: \"http://127.0.0.1:1\", profile: generic"), "url", "\"http"),
@@ -277,5 +277,39 @@ fn plain_http_is_for_loopback_only() {
     }
     for bad in ["http://a.test", "http://127.0.0.1.a.test", "http://10.0.0.1", "ftp://127.0.0.1"] {
         assert!(!secure(bad), "{bad}");
+    }
+}
+
+#[test]
+fn an_older_gitlab_is_the_operators_word() {
+    let issuer = |more: &str| {
+        let line =
+            "  github: { url: \"https://token.actions.githubusercontent.com\", profile: github-actions }";
+        assert_eq!(VALID.matches(line).count(), 1);
+        read(&VALID.replace(line, &format!("  ci: {{ {more} }}"))).map(|config| config.issuers["ci"].profile)
+    };
+    let own = "url: \"https://gitlab.acme.example\", profile: gitlab";
+    let of = |version: &str| issuer(&format!("{own}, gitlab_min_version: {version}")).ok().unwrap();
+    let (current, older) = (issuer(own).ok().unwrap(), of("\"18.3\""));
+    assert!(std::ptr::eq(current, of("\"18.4\"")) && std::ptr::eq(current, of("\"19.0\"")));
+    assert!(std::ptr::eq(older, of("\"17.11\"")) && std::ptr::eq(older, of("16.0")));
+    assert!(!std::ptr::eq(current, older) && older.name == "gitlab");
+    for (bad, code) in [
+        (format!("{own}, gitlab_min_version: \"18\""), "version"),
+        (format!("{own}, gitlab_min_version: \"v18.1\""), "version"),
+        (format!("{own}, gitlab_min_version: \"18.1.2\""), "version"),
+        (format!("{own}, gitlab_min_version: \"18.04\""), "version"),
+        (format!("{own}, gitlab_min_version: [18]"), "type"),
+        (
+            "url: \"https://gitlab.com\", profile: gitlab, gitlab_min_version: \"18.1\"".to_owned(),
+            "contradiction",
+        ),
+        (
+            "url: \"https://ci.acme.example\", profile: generic, gitlab_min_version: \"18.1\"".to_owned(),
+            "contradiction",
+        ),
+    ] {
+        let found = issuer(&bad).err().unwrap();
+        assert_eq!(found.iter().map(|finding| finding.code).collect::<Vec<_>>(), [code], "{bad}");
     }
 }

@@ -43,7 +43,7 @@ fn span(finding: &Finding, line: &str) -> Range<usize> {
 }
 
 /// Findings quote files; a terminal obeys escape characters in them.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let shown = |letter: char| {
         let is_shown = letter == '\n' || !letter.is_control();
         if is_shown { letter.to_string() } else { letter.escape_unicode().to_string() }

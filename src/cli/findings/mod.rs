@@ -73,7 +73,7 @@ pub(crate) fn render(report: &Report<'_>, format: Format) -> String {
     }
 }
 
-pub(crate) use self::json::members;
+pub(crate) use self::{human::printable, json::members};
 
 #[cfg(test)]
 mod tests;

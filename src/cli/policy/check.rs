@@ -6,15 +6,21 @@
 
 use serde_json::{Value, json};
 
-use super::set::{Place, Stand, secrets, trusted};
+use super::set::{Place, Stand, missing_secrets, secrets, trusted};
 use crate::{
+    broker::Clock,
     cli::{
         config::Config,
         exit::{Done, Exit, Failure},
         findings::{Format, Report, Source, members, render},
         output,
     },
-    kernel::policy::{Finding, PolicySet, Severity, load},
+    kernel::policy::{
+        Finding, PolicySet, Severity,
+        breaches::breaches,
+        lint::lint,
+        load::{self, Loaded},
+    },
 };
 
 /// `policy check`
@@ -135,28 +141,46 @@ impl Known {
 fn look(stand: &Stand, config: Option<&Config>, known: &Known) -> (Outcome, Vec<Finding>) {
     let digest = stand.files.digest().to_string();
     let loaded = load::load(&stand.files, stand.commit.clone(), trusted(config).as_ref());
+    let mut refused_by_guardrail = false;
     let (set, mut findings) = match loaded {
-        Ok(set) => {
-            let findings =
-                known.secrets.as_ref().map(|names| super::set::missing_secrets(stand, &set, names));
-            (Some(set), findings.unwrap_or_default())
+        Ok(Loaded { set, warnings: mut findings }) => {
+            let now = Clock::System.now();
+            let breaches = breaches(&set, now);
+            refused_by_guardrail = breaches.iter().any(|finding| finding.severity == Severity::Error);
+            findings.extend(breaches);
+            findings.extend(lint(&set, now));
+            findings.extend(known.secrets.iter().flat_map(|names| missing_secrets(stand, &set, names)));
+            sort(&mut findings);
+            (Some(set), findings)
         }
         Err(findings) => (None, findings),
     };
     for finding in &mut findings {
         finding.file = stand.shown(&finding.file);
     }
-    (Outcome { set, digest, refused_by_guardrail: false }, findings)
+    (Outcome { set, digest, refused_by_guardrail }, findings)
+}
+
+fn sort(findings: &mut [Finding]) {
+    findings.sort_by(|left, right| {
+        (&left.file, left.line, left.column).cmp(&(&right.file, right.line, right.column))
+    });
 }
 
 fn summary(report: &Report<'_>, outcomes: &[Outcome]) -> String {
     let (errors, warnings) = (report.count(Severity::Error), report.count(Severity::Warning));
     let grants = outcomes.iter().filter_map(|outcome| outcome.set.as_ref()).map(|set| set.grants.len()).sum();
     let files = counted(report.sources.len(), "file");
-    if errors == 0 {
-        format!("OK: {files}, {}, {}", counted(grants, "grant"), counted(warnings, "warning"))
-    } else {
+    if outcomes.iter().any(|outcome| outcome.set.is_none()) {
         format!("refused: {files}, {}, {}", counted(errors, "error"), counted(warnings, "warning"))
+    } else if errors > 0 {
+        format!(
+            "loads, but guardrails refuse what grants offer: {files}, {}, {}",
+            counted(errors, "breach"),
+            counted(warnings, "warning")
+        )
+    } else {
+        format!("OK: {files}, {}, {}", counted(grants, "grant"), counted(warnings, "warning"))
     }
 }
 
@@ -164,6 +188,7 @@ fn value(report: &Report<'_>, outcomes: &[Outcome], known: &Known) -> Value {
     let digest = |outcome: &Outcome| outcome.digest.clone();
     json!({
         "ok": report.count(Severity::Error) == 0,
+        "accepted": outcomes.iter().all(|outcome| outcome.set.is_some()),
         "findings": report.findings.iter().map(members).collect::<Vec<_>>(),
         "unchecked": known.unchecked,
         "digest": outcomes.first().map(digest),
@@ -172,5 +197,9 @@ fn value(report: &Report<'_>, outcomes: &[Outcome], known: &Known) -> Value {
 }
 
 fn counted(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+    match (count, what.ends_with("ch")) {
+        (1, _) => format!("1 {what}"),
+        (_, true) => format!("{count} {what}es"),
+        (_, false) => format!("{count} {what}s"),
+    }
 }

@@ -1,5 +1,6 @@
 //! Policy, followed: the first set at start, then each change, and each `SIGHUP`. The last good set stays; a refused
-//! one is never offered twice by itself, only when somebody asks.
+//! one is never offered twice by itself, only when somebody asks. One that lacks what the set before had waits: every
+//! ten seconds it is looked whether an operator lets it in.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,10 +9,10 @@ use tokio::sync::watch;
 
 use crate::{
     adapters::{
-        policy_source::{PolicySource, Reason, Reload, SourceFault, Watch},
-        store::{AcceptedPolicy, Sqlite},
+        policy_source::{PolicySource, Reason, Reload, Settled, SourceFault, Watch},
+        store::{PolicyStanding, Sqlite},
     },
-    broker::{Broker, Clock, lifecycle::PolicyRefused},
+    broker::{Broker, Clock, policy::PolicyRefused},
     kernel::{digest::Digest, ledger::entry::EntryCode},
 };
 
@@ -31,6 +32,8 @@ pub(crate) struct Follower {
 /// What the last look came to.
 #[derive(PartialEq, Eq)]
 enum Looked {
+    /// A set that lacks something, and how it stood then.
+    Lacking(Digest, Option<String>, PolicyStanding),
     /// A set, taken or refused.
     Set(Digest, Option<String>),
     /// No set, for this reason.
@@ -72,27 +75,42 @@ impl Follower {
     async fn look(&mut self, is_asked: bool) -> bool {
         // The set that this store accepted last was seen to stand still before, by this process or an earlier one.
         let known = self.store.accepted_policy().await.ok().flatten().map(|accepted| accepted.digest);
-        let (files, commit) = match self.source.settle(known).await {
-            Ok(read) => read,
+        let Settled { files, digest, commit } = match self.source.settle(known).await {
+            Ok(settled) => settled,
             Err(fault) => return self.tell(&fault, is_asked).await,
         };
-        let found = Looked::Set(files.digest(), commit.clone());
-        if !is_asked && self.last.as_ref() == Some(&found) {
+        // Read before the set is offered: what changes after this is a reason to offer it again.
+        let standing = match self.store.policy_standing(digest, Clock::System.now()).await {
+            Ok(standing) => standing,
+            Err(fault) => {
+                tracing::warn!(%fault, "a policy set waits: the store cannot be read");
+                return false;
+            }
+        };
+        let taken = Looked::Set(digest, commit.clone());
+        let lacking = Looked::Lacking(digest, commit.clone(), standing);
+        if !is_asked && self.last.as_ref() == Some(&taken) {
             return true;
+        }
+        if !is_asked && self.last.as_ref() == Some(&lacking) {
+            return false;
         }
         match self.broker.offer_policy(files, commit).await {
             Ok(digest) => {
-                self.remember(digest).await;
                 self.accepted.send_replace(Some(digest));
-                self.last = Some(found);
+                self.last = Some(taken);
                 true
             }
             Err(PolicyRefused::Findings(findings)) => {
                 for finding in findings.iter().take(20) {
                     tracing::warn!(%finding, "policy");
                 }
-                self.last = Some(found);
+                self.last = Some(taken);
                 true
+            }
+            Err(PolicyRefused::Lacking { .. }) => {
+                self.last = Some(lacking);
+                false
             }
             Err(PolicyRefused::Unrecorded(refused)) => {
                 tracing::warn!(
@@ -126,16 +144,5 @@ impl Follower {
         }
         self.last = Some(found);
         false
-    }
-
-    async fn remember(&self, digest: Digest) {
-        let Some(set) = self.broker.policy() else { return };
-        let mut names: Vec<String> = set.issuers.keys().map(|name| format!("issuer/{name}")).collect();
-        names.sort();
-        let accepted = AcceptedPolicy { digest, names, at: Clock::System.now() };
-        // POLICY_LOADED is durable already; this row only spares the next start its second read.
-        if let Err(fault) = self.store.accept_policy(accepted, Vec::new()).await {
-            tracing::warn!(%fault, "the accepted policy set was not remembered");
-        }
     }
 }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::{
-    profile::{ClaimSpec, Profile, REGISTERED},
+    profile::{ClaimSpec, Profile, REGISTERED, Tenant},
     verify::{FaultKind, TokenFault},
 };
 use crate::kernel::{digest::Digest, json, lifetime, name::IssuerName};
@@ -31,8 +31,9 @@ pub struct JobIdentity {
 /// What set the job off, as far as it matters to safety.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Trigger {
-    /// Runs code or text that a stranger may have written, with the project's own rights; the word is the
-    /// contract's (`pull_request_target`, `workflow_run`, `issue_comment`, `fork`, `human_shell`).
+    /// Runs code or text that a stranger may have written, with the project's own rights, or holds more than a job
+    /// does; the word is one of the profile's [`dangers`](Profile::dangers) (`pull_request_target`, `workflow_run`,
+    /// `issue_comment`, `fork`, `human_shell`, …).
     Dangerous(&'static str),
     /// An ordinary trigger.
     Ordinary,
@@ -60,7 +61,7 @@ impl JobIdentity {
     /// # Errors
     ///
     /// [`TokenFault`] where a claim that the profile requires is missing, of another type, or holds control
-    /// characters.
+    /// characters, and where the claims are another kind of token's.
     pub fn from_claims(
         issuer: IssuerName,
         profile: &'static Profile,
@@ -86,27 +87,37 @@ impl JobIdentity {
         token: TokenMark,
     ) -> Result<Self, TokenFault> {
         for spec in profile.claims.iter().filter(|spec| spec.required) {
-            check_required(spec, payload.get(spec.name))?;
+            check_required(spec, spec.find(&payload))?;
+        }
+        // Attack class F-12: the same keys sign other kinds of token.
+        if let Some(claim) = (profile.foreign)(&payload) {
+            return Err(malformed("another-kind", claim));
         }
         // Attack class C-09: what the identity shows, and what rules are mostly made of, holds no control characters.
         for name in profile.view.claims() {
-            if payload.get(name).is_some_and(has_control) {
+            let value = profile.claim(name).and_then(|spec| spec.find(&payload));
+            if value.is_some_and(has_control) {
                 return Err(malformed("control-characters", name));
             }
         }
         let subject = payload.get("sub").and_then(Value::as_str).unwrap_or_default().to_owned();
+        // Of the payload, not of the usable claims: a claim of another type is not an absent one.
+        let trigger = (profile.trigger)(&payload);
         let mut claims = Claims::new();
         let mut unusable = Vec::new();
         for (name, value) in payload {
             match fitness(profile, &name, &value) {
-                Fitness::Unknown => {}
+                Fitness::Unknown => {
+                    if let Some(object) = read_inside(profile, &name, &value, &mut unusable) {
+                        claims.insert(name, object);
+                    }
+                }
                 Fitness::Unusable => unusable.push(name),
                 Fitness::Usable => {
                     claims.insert(name, value);
                 }
             }
         }
-        let trigger = (profile.trigger)(&claims);
         Ok(Self { issuer, profile, subject, claims, unusable, trigger, token })
     }
 
@@ -131,7 +142,16 @@ impl JobIdentity {
         &self.claims
     }
 
-    /// Names of claims that are there and of another type than the profile's; they match nothing.
+    /// The value of a claim, or of a JSON Pointer that the profile lists.
+    pub fn claim(&self, name: &str) -> Option<&Value> {
+        match self.profile.claim(name) {
+            Some(spec) if spec.is_nested() => spec.find(&self.claims),
+            Some(_) | None => self.claims.get(name),
+        }
+    }
+
+    /// Names of claims that are there and of another type than the profile's; they match nothing. Inside an object they
+    /// are JSON Pointers.
     pub fn unusable(&self) -> &[String] {
         &self.unusable
     }
@@ -151,9 +171,22 @@ impl JobIdentity {
         self.seen(self.profile.view.trigger)
     }
 
-    /// The tenant's immutable id.
+    /// The claim in whose condition a rule names this trigger; `trigger` where there is none.
+    pub fn trigger_claim(&self) -> &'static str {
+        let named = match self.trigger {
+            Trigger::Dangerous(word) => self.profile.dangers.iter().find(|danger| danger.word == word),
+            Trigger::Ordinary | Trigger::Unknown => None,
+        };
+        named.map(|danger| danger.claim).or(self.profile.view.trigger).unwrap_or("trigger")
+    }
+
+    /// The tenant's immutable id; `None` also where the issuer is one tenant's.
     pub fn tenant(&self) -> Option<&str> {
-        self.seen(self.profile.tenant)
+        match self.profile.tenant {
+            Tenant::Claim(name) => self.seen(Some(name)),
+            Tenant::Issuer => None,
+            Tenant::Part { of, cut, .. } => self.seen(Some(of)).and_then(cut),
+        }
     }
 
     /// The project's immutable id, and its readable name.
@@ -169,7 +202,7 @@ impl JobIdentity {
 
     /// Whether the ref is protected; `None` where the token does not say.
     pub fn ref_protected(&self) -> Option<bool> {
-        match self.claims.get(self.profile.view.ref_protected?)? {
+        match self.claim(self.profile.view.ref_protected?)? {
             Value::Bool(protected) => Some(*protected),
             Value::String(text) if text == "true" => Some(true),
             Value::String(text) if text == "false" => Some(false),
@@ -190,6 +223,12 @@ impl JobIdentity {
     /// The kind of runner.
     pub fn runner(&self) -> Option<&str> {
         self.seen(self.profile.view.runner)
+    }
+
+    /// Whether the vendor runs the runner; `None` where the token does not say.
+    pub fn is_hosted(&self) -> Option<bool> {
+        let hosted = self.profile.view.hosted?;
+        self.runner().map(|runner| runner == hosted)
     }
 
     /// Who set the job off; personal.
@@ -233,7 +272,7 @@ impl JobIdentity {
 
     /// A claim of the view that is there and not empty: GitHub sends empty strings for what does not apply.
     fn seen(&self, name: Option<&str>) -> Option<&str> {
-        self.claims.get(name?)?.as_str().filter(|value| !value.is_empty())
+        self.claim(name?)?.as_str().filter(|value| !value.is_empty())
     }
 }
 
@@ -252,6 +291,46 @@ fn fitness(profile: &Profile, name: &str, value: &Value) -> Fitness {
         None => return Fitness::Unknown,
     };
     if usable { Fitness::Usable } else { Fitness::Unusable }
+}
+
+/// What policy may use of an object: the members that the profile lists, each of its type. The rest is left out, like
+/// any claim that the profile does not know.
+fn read_inside(profile: &Profile, name: &str, object: &Value, unusable: &mut Vec<String>) -> Option<Value> {
+    let mut read = Value::Object(Map::new());
+    let mut is_empty = true;
+    for spec in profile.inside(name) {
+        match find_inside(spec, object) {
+            None => {}
+            Some(value) if spec.kind.fits(value) => {
+                put_inside(spec, &mut read, value)?;
+                is_empty = false;
+            }
+            Some(_) => unusable.push(spec.name.to_owned()),
+        }
+    }
+    (!is_empty).then_some(read)
+}
+
+/// The value, or what stands in its way.
+fn find_inside<'v>(spec: &ClaimSpec, object: &'v Value) -> Option<&'v Value> {
+    let mut value = object;
+    for part in spec.path().skip(1) {
+        let Some(members) = value.as_object() else { return Some(&Value::Null) };
+        value = members.get(part)?;
+    }
+    Some(value)
+}
+
+fn put_inside(spec: &ClaimSpec, object: &mut Value, value: &Value) -> Option<()> {
+    let mut place = object;
+    for part in spec.path().skip(1) {
+        if place.is_null() {
+            *place = Value::Object(Map::new());
+        }
+        place = place.as_object_mut()?.entry(part).or_insert(Value::Null);
+    }
+    *place = value.clone();
+    Some(())
 }
 
 /// Whether a value of an open profile means the same to everybody: not null, and without numbers that are no safe
@@ -497,17 +576,17 @@ mod tests {
             "https://GitHub.com/acme",
             "https://acme.ghe.com/x",
         ] {
-            assert!(github.refuses_audience(url, audience), "{audience}");
+            assert!((github.refuses_audience)(url, audience), "{audience}");
         }
         for audience in
             ["https://hallpass.example.com", "https://github.com.example.com/x", "https://notghe.com/x"]
         {
-            assert!(!github.refuses_audience(url, audience), "{audience}");
+            assert!(!(github.refuses_audience)(url, audience), "{audience}");
         }
         let server = "https://ghe.acme.example/_services/token";
-        assert!(github.refuses_audience(server, "https://ghe.acme.example/acme"));
-        assert!(!github.refuses_audience(server, "https://ghe.acme.example.org/acme"));
-        assert!(!github.refuses_audience(url, "https://ghe.acme.example/acme"));
-        assert!(!Profile::by_name("generic").unwrap().refuses_audience(url, "https://github.com/acme"));
+        assert!((github.refuses_audience)(server, "https://ghe.acme.example/acme"));
+        assert!(!(github.refuses_audience)(server, "https://ghe.acme.example.org/acme"));
+        assert!(!(github.refuses_audience)(url, "https://ghe.acme.example/acme"));
+        assert!(!(Profile::by_name("generic").unwrap().refuses_audience)(url, "https://github.com/acme"));
     }
 }

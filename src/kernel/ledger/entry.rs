@@ -35,6 +35,7 @@ pub enum EntryCode {
     Failed,
     Intent,
     Issued,
+    PolicyAccepted,
     PolicyLoaded,
     PolicyRejected,
     Read,
@@ -122,7 +123,7 @@ pub type Random<'a> = &'a dyn Fn(&mut [u8]) -> bool;
 
 impl EntryCode {
     /// Every code, in the order of their words.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::AlertPolicyRejected,
         Self::AlertRollback,
         Self::ConfigLoaded,
@@ -132,6 +133,7 @@ impl EntryCode {
         Self::Failed,
         Self::Intent,
         Self::Issued,
+        Self::PolicyAccepted,
         Self::PolicyLoaded,
         Self::PolicyRejected,
         Self::Read,
@@ -156,6 +158,7 @@ impl EntryCode {
             Self::Failed => "FAILED",
             Self::Intent => "INTENT",
             Self::Issued => "ISSUED",
+            Self::PolicyAccepted => "POLICY_ACCEPTED",
             Self::PolicyLoaded => "POLICY_LOADED",
             Self::PolicyRejected => "POLICY_REJECTED",
             Self::Read => "READ",

@@ -5,13 +5,15 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 
 use super::{
-    set::{Credential, Grant, PolicySet, Rule},
+    class::Class,
+    set::{Credential, Grant, Limits, PolicySet, Rule},
     target::Target,
+    weigh::{Check, GUARDRAIL, Weighed, WeighedRule},
 };
 use crate::kernel::{
     digest::Digest,
-    identity::{JobIdentity, job::Trigger},
-    name::{CredentialName, GrantName, RuleName},
+    identity::JobIdentity,
+    name::{CredentialName, GrantName, GuardrailName, RuleName},
 };
 
 /// What a job asks for.
@@ -55,8 +57,14 @@ pub struct PermittedGrant {
     pub rule: RuleName,
     /// The file with the rule.
     pub file: Arc<str>,
+    /// The highest class of the grant and its targets.
+    pub class: Class,
+    /// How much of it at once; whoever issues looks at it.
+    pub limits: Limits,
     /// Its credentials, in the order of their names.
     pub credentials: Vec<PermittedCredential>,
+    /// What guardrails that only report would have denied, or cut where they limit the TTL.
+    pub would_deny: Vec<Breach>,
 }
 
 /// One credential of a permit.
@@ -72,12 +80,17 @@ pub struct PermittedCredential {
 /// A denial: for the ledger in full, for the caller one word.
 pub struct Denial {
     /// The first reason: a stable kebab-case word (`no-such-grant`, `no-such-credential`, `no-rule`, `trigger`,
-    /// `disabled`, `lapsed`, `nothing-asked`).
+    /// `window`, `disabled`, `lapsed`, `guardrail`, `nothing-asked`).
     pub reason: &'static str,
     /// For each grant asked for, the rules tried and the claims of each that failed.
     pub trace: Vec<Tried>,
+    /// What guardrails refused of grants that let the job in otherwise.
+    pub breaches: Vec<Breach>,
     /// Whether some rule names this tenant.
     pub tenant_named: bool,
+    /// What the caller may be told: the names of claims that failed, of rules for its own project, in grants that
+    /// say `disclose: owner`. `None` where none of the grants that were refused tells this caller anything.
+    pub failed_claims: Option<Vec<String>>,
 }
 
 /// One rule that was tried.
@@ -88,8 +101,31 @@ pub struct Tried {
     /// The rule, where one was tried.
     pub rule: Option<RuleName>,
     /// Names of the claims that failed: conditions as written, `iss` where the rule is another issuer's, the claim
-    /// with the trigger where that is dangerous or unknown and not named.
+    /// with the trigger where that is dangerous or unknown and not named; last `window` where that is shut.
     pub failed: Vec<String>,
+}
+
+/// What a guardrail refuses, or would refuse.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Breach {
+    /// The grant.
+    pub grant: GrantName,
+    /// The credential.
+    pub credential: CredentialName,
+    /// The guardrail.
+    pub guardrail: GuardrailName,
+    /// The key that was not satisfied: `require.max_ttl`, `require.issuers`, `require.pinned`,
+    /// `require.protected_ref`, `require.runner`, `require.lifetime`, `require.grant_names`, `targets`,
+    /// `forbid.triggers`.
+    pub reason: &'static str,
+}
+
+/// A grant that an identity may use now.
+pub struct Usable<'a> {
+    /// The grant.
+    pub grant: &'a Grant,
+    /// Those of its credentials that would be permitted, in the order of their names.
+    pub credentials: Vec<PermittedCredential>,
 }
 
 impl Permit {
@@ -123,149 +159,165 @@ impl Permit {
 /// Decides: all that is asked for, or nothing. Every grant and every rule is evaluated to its end, whatever the first
 /// one said, and an unknown grant is evaluated against another's rules, so that the time taken tells little (P8).
 pub fn decide(set: &PolicySet, identity: &JobIdentity, request: &Request, now: Timestamp) -> Decision {
-    let mut trace = Vec::new();
-    let mut permitted = Vec::new();
-    let mut reason = None;
-    for asked in &request.grants {
-        match judge(set, identity, asked, now, &mut trace) {
-            Ok(grant) => permitted.push(grant),
-            Err(found) => reason = reason.or(Some(found)),
+    let weigh = |asked: &GrantRequest| {
+        set.grants.get(asked.name.as_str()).map(|grant| Weighed::new(set, grant, identity, asked, now))
+    };
+    let weighed: Vec<Option<Weighed<'_>>> = request.grants.iter().map(weigh).collect();
+    for (asked, _) in request.grants.iter().zip(&weighed).filter(|(_, weighed)| weighed.is_none()) {
+        if let Some(other) = set.decoy(&asked.name) {
+            // Only its time counts: the names of another grant's claims stay out of the trace.
+            let weighed = Weighed::new(set, other, identity, asked, now);
+            std::hint::black_box(tried(&weighed, identity).len());
         }
     }
-    match reason {
-        None if !permitted.is_empty() => {
-            Decision::Permit(Permit { digest: set.digest, commit: set.commit.clone(), grants: permitted })
-        }
-        None => {
-            Decision::Deny(Denial { reason: NOTHING_ASKED, trace, tenant_named: set.names_tenant(identity) })
-        }
-        Some(reason) => Decision::Deny(Denial { reason, trace, tenant_named: set.names_tenant(identity) }),
+    let refusal = |weighed: &Option<Weighed<'_>>| match weighed {
+        None => Some(NO_SUCH_GRANT),
+        Some(weighed) => weighed.verdict.err(),
+    };
+    let reason = if weighed.is_empty() { Some(NOTHING_ASKED) } else { weighed.iter().find_map(refusal) };
+    if let Some(reason) = reason {
+        return Decision::Deny(denial(set, identity, request, &weighed, reason));
     }
+    let asked = request.grants.iter().zip(weighed.iter().flatten());
+    let grants =
+        asked.filter_map(|(asked, weighed)| Some(permitted(weighed, weighed.verdict.ok()?, asked.ttl)));
+    Decision::Permit(Permit { digest: set.digest, commit: set.commit.clone(), grants: grants.collect() })
 }
 
 /// What `GET /v1/grants` answers: the grants that this identity may use now, by name.
-pub fn usable<'a>(set: &'a PolicySet, identity: &JobIdentity, now: Timestamp) -> Vec<&'a Grant> {
-    let mut grants: Vec<&Grant> = set
-        .grants
-        .values()
-        .filter(|grant| is_open(grant, now).is_ok() && first_match(grant, identity, &mut Vec::new()).is_ok())
-        .collect();
-    grants.sort_by(|left, right| left.name.cmp(&right.name));
-    grants
+pub fn usable<'a>(set: &'a PolicySet, identity: &JobIdentity, now: Timestamp) -> Vec<Usable<'a>> {
+    let all = GrantRequest { name: String::new(), credentials: None, ttl: None };
+    let usable = |grant: &'a Grant| {
+        let weighed = Weighed::new(set, grant, identity, &all, now);
+        let credentials = match weighed.verdict {
+            Ok(_) => credentials(&weighed, None),
+            // A guardrail may refuse one credential and not another.
+            Err(GUARDRAIL) => {
+                grant.credentials.keys().filter_map(|name| alone(set, grant, name, identity, now)).collect()
+            }
+            Err(_) => Vec::new(),
+        };
+        (!credentials.is_empty()).then_some(Usable { grant, credentials })
+    };
+    set.names.iter().filter_map(|name| set.grants.get(name)).filter_map(usable).collect()
 }
 
-fn judge(
+/// One credential, as if nothing else had been asked for.
+fn alone(
     set: &PolicySet,
+    grant: &Grant,
+    name: &CredentialName,
     identity: &JobIdentity,
-    asked: &GrantRequest,
     now: Timestamp,
-    trace: &mut Vec<Tried>,
-) -> Result<PermittedGrant, &'static str> {
-    if let Some(grant) = set.grants.get(asked.name.as_str()) {
-        return weigh(grant, identity, asked, now, trace);
-    }
-    if let Some(other) = set.decoy(&asked.name) {
-        // Only its time counts: the names of another grant's claims stay out of the trace.
-        std::hint::black_box(weigh(other, identity, asked, now, &mut Vec::new()).is_ok());
-    }
-    trace.push(Tried { grant: asked.name.clone(), rule: None, failed: Vec::new() });
-    Err("no-such-grant")
+) -> Option<PermittedCredential> {
+    let asked =
+        GrantRequest { name: String::new(), credentials: Some(vec![name.as_str().to_owned()]), ttl: None };
+    let weighed = Weighed::new(set, grant, identity, &asked, now);
+    weighed.verdict.ok()?;
+    credentials(&weighed, None).pop()
 }
 
-fn weigh(
-    grant: &Grant,
-    identity: &JobIdentity,
-    asked: &GrantRequest,
-    now: Timestamp,
-    trace: &mut Vec<Tried>,
-) -> Result<PermittedGrant, &'static str> {
-    let rule = first_match(grant, identity, trace);
-    let credentials = choose(grant, asked);
-    is_open(grant, now)?;
-    let rule = rule?;
-    Ok(PermittedGrant {
+fn permitted(weighed: &Weighed<'_>, rule: &Rule, wanted: Option<Duration>) -> PermittedGrant {
+    let grant = weighed.grant;
+    PermittedGrant {
         name: grant.name.clone(),
         rule: rule.name.clone(),
         file: Arc::clone(&grant.file),
-        credentials: credentials.ok_or("no-such-credential")?,
-    })
-}
-
-fn is_open(grant: &Grant, now: Timestamp) -> Result<(), &'static str> {
-    if !grant.enabled {
-        return Err("disabled");
-    }
-    match grant.lapses_at {
-        Some(end) if now >= end => Err("lapsed"),
-        Some(_) | None => Ok(()),
+        class: grant.class,
+        limits: grant.limits,
+        credentials: credentials(weighed, wanted),
+        would_deny: weighed.reported(rule).map(|check| breach(grant, check)).collect(),
     }
 }
 
-fn choose(grant: &Grant, asked: &GrantRequest) -> Option<Vec<PermittedCredential>> {
-    let permitted = |name: &CredentialName, credential: &Credential| PermittedCredential {
-        name: name.clone(),
+fn credentials(weighed: &Weighed<'_>, wanted: Option<Duration>) -> Vec<PermittedCredential> {
+    let permitted = |(name, credential): &(&CredentialName, &Credential)| PermittedCredential {
+        name: (*name).clone(),
         target: credential.target.0.clone(),
         // A requested TTL only narrows, and speaks of those that have one.
-        ttl: credential.ttl.map(|ttl| asked.ttl.map_or(ttl, |wanted| wanted.min(ttl))),
+        ttl: weighed.ttl(name, credential).map(|ttl| wanted.map_or(ttl, |wanted| wanted.min(ttl))),
     };
-    let chosen = |name: &CredentialName| match &asked.credentials {
-        None => true,
-        Some(names) => names.iter().any(|each| each == name.as_str()),
-    };
-    let is_known = |name: &String| grant.credentials.contains_key(name.as_str());
-    let list: Vec<PermittedCredential> = grant
-        .credentials
-        .iter()
-        .filter(|(name, _)| chosen(name))
-        .map(|(name, credential)| permitted(name, credential))
-        .collect();
-    // A permit of nothing would be a permit all the same.
-    (asked.credentials.iter().flatten().all(is_known) && !list.is_empty()).then_some(list)
+    weighed.credentials.iter().map(permitted).collect()
 }
 
-fn first_match<'g>(
-    grant: &'g Grant,
+fn breach(grant: &Grant, check: &Check<'_>) -> Breach {
+    Breach {
+        grant: grant.name.clone(),
+        credential: check.credential.0.clone(),
+        guardrail: check.guardrail.name.clone(),
+        reason: check.requirement.demand.word(),
+    }
+}
+
+fn denial(
+    set: &PolicySet,
     identity: &JobIdentity,
-    trace: &mut Vec<Tried>,
-) -> Result<&'g Rule, &'static str> {
-    let mut matched = None;
-    let mut dangerous = false;
-    for rule in &grant.rules {
-        let mut failed: Vec<String> = Vec::new();
-        if rule.issuer != *identity.issuer() {
-            failed.push("iss".to_owned());
-        } else {
-            let missed = rule
-                .conditions
-                .iter()
-                .filter(|condition| !condition.holds(identity.claims(), identity.unusable()));
-            failed.extend(missed.map(|condition| condition.claim.clone()));
-            if !allows_trigger(rule, identity) {
-                dangerous |= failed.is_empty();
-                let name = identity.profile().view.trigger.unwrap_or("trigger");
-                if !failed.iter().any(|each| each == name) {
-                    failed.push(name.to_owned());
-                }
-            }
+    request: &Request,
+    weighed: &[Option<Weighed<'_>>],
+    reason: &'static str,
+) -> Denial {
+    let mut denial = Denial {
+        reason,
+        trace: Vec::new(),
+        breaches: Vec::new(),
+        tenant_named: set.names_tenant(identity),
+        failed_claims: None,
+    };
+    for (asked, weighed) in request.grants.iter().zip(weighed) {
+        let Some(weighed) = weighed else {
+            denial.trace.push(Tried { grant: asked.name.clone(), rule: None, failed: Vec::new() });
+            continue;
+        };
+        denial.trace.extend(tried(weighed, identity));
+        if weighed.verdict.err() == Some(GUARDRAIL)
+            && let Ok(rule) = weighed.rule()
+        {
+            denial.breaches.extend(weighed.breaches(rule).map(|check| breach(weighed.grant, check)));
         }
-        if failed.is_empty() {
-            matched = matched.or(Some(rule));
-        } else {
-            trace.push(Tried { grant: grant.name.to_string(), rule: Some(rule.name.clone()), failed });
+        if weighed.verdict.is_err() {
+            disclose(weighed, identity, &mut denial.failed_claims);
         }
     }
-    matched.ok_or(if dangerous { "trigger" } else { "no-rule" })
+    denial
 }
 
-/// Dangerous and unknown triggers are denied unless the rule names them by a literal (attack class F-03).
-fn allows_trigger(rule: &Rule, identity: &JobIdentity) -> bool {
-    match identity.trigger() {
-        Trigger::Ordinary => true,
-        Trigger::Dangerous(word) => rule.named_triggers.contains(word),
-        Trigger::Unknown => identity.trigger_word().is_some_and(|word| rule.named_triggers.contains(word)),
+/// The rules of a grant that did not let the job in.
+fn tried(weighed: &Weighed<'_>, identity: &JobIdentity) -> Vec<Tried> {
+    let failed = |each: &WeighedRule<'_>| {
+        let mut failed: Vec<String> = match each.is_issuer {
+            true => each.failed_claims(identity).into_iter().map(str::to_owned).collect(),
+            false => vec!["iss".to_owned()],
+        };
+        failed.extend((each.is_issuer && !each.is_open).then(|| "window".to_owned()));
+        failed
+    };
+    let failing = weighed.rules.iter().filter(|each| !each.holds());
+    failing
+        .map(|each| Tried {
+            grant: weighed.grant.name.to_string(),
+            rule: Some(each.rule.name.clone()),
+            failed: failed(each),
+        })
+        .collect()
+}
+
+/// Tells an owner which claims failed: names only, only of rules for the caller's own project, nothing of guardrails,
+/// dates and windows. Rules for other projects of the grant would tell of those, and that this is not one of them is
+/// known to the caller.
+fn disclose(weighed: &Weighed<'_>, identity: &JobIdentity, told: &mut Option<Vec<String>>) {
+    let mut own = weighed.rules.iter().filter(|each| each.is_of_project(identity)).peekable();
+    if !weighed.grant.disclose_owner || own.peek().is_none() {
+        return;
+    }
+    let told = told.get_or_insert_default();
+    for name in own.flat_map(|each| each.failed_claims(identity)) {
+        if !told.iter().any(|each| each == name) {
+            told.push(name.to_owned());
+        }
     }
 }
 
+const NO_SUCH_GRANT: &str = "no-such-grant";
 /// A request without grants; the wire refuses it before.
 const NOTHING_ASKED: &str = "nothing-asked";
 

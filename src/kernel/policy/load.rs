@@ -2,12 +2,14 @@
 //! ignored, since a typo must not drop a condition (attack classes P-03, P-04).
 
 mod grant;
+mod guardrail;
 mod issuer;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use super::{
-    finding::{Finding, Severity},
+    finding::{Finding, Place},
+    guardrail::Guardrail,
     set::{Files, Grant, IssuerPolicy, PolicySet, TrustedIssuer},
     yaml::{self, Findings, Node},
 };
@@ -16,51 +18,137 @@ use crate::kernel::name::{GrantName, IssuerName};
 /// Issuers by name, as a set has them.
 type Issuers = HashMap<IssuerName, IssuerPolicy>;
 
+/// A set that may decide, and what is probably not meant in it.
+pub struct Loaded {
+    /// The set.
+    pub set: PolicySet,
+    /// Warnings, sorted by file and place.
+    pub warnings: Vec<Finding>,
+}
+
 /// Loads a set. `trusted` is what `hallpass.yaml` says; `None` checks files alone.
 ///
 /// # Errors
 ///
-/// Every finding, sorted by file and place.
+/// Every finding, warnings among them, sorted by file and place; at least one is an error.
 pub fn load(
     files: &Files,
     commit: Option<String>,
     trusted: Option<&BTreeMap<IssuerName, TrustedIssuer>>,
-) -> Result<PolicySet, Vec<Finding>> {
+) -> Result<Loaded, Vec<Finding>> {
     let mut list = Vec::new();
+    let (issuers, all_issuers_read) = issuers(files, trusted, &mut list);
+    let guardrails = guardrails(files, &issuers, all_issuers_read, &mut list);
+    let grants = grants(files, &issuers, all_issuers_read, &mut list);
+    strangers(files, &mut list);
+    nobody(files, &mut list);
+    let mut set = PolicySet {
+        digest: files.digest(),
+        commit,
+        issuers,
+        grants,
+        guardrails,
+        names: Vec::new(),
+        named_tenants: HashMap::new(),
+    };
+    let is_refused = !list.is_empty();
+    if !is_refused {
+        set.derive();
+        warnings(&set, &mut list);
+    }
+    list.sort_by(|left, right| {
+        (&left.file, left.line, left.column).cmp(&(&right.file, right.line, right.column))
+    });
+    if is_refused { Err(list) } else { Ok(Loaded { set, warnings: list }) }
+}
+
+fn issuers(
+    files: &Files,
+    trusted: Option<&BTreeMap<IssuerName, TrustedIssuer>>,
+    list: &mut Vec<Finding>,
+) -> (Issuers, bool) {
     let mut issuers = Issuers::new();
-    let mut issuers_read = true;
-    for (path, node) in documents(files, Folder::Issuers, &mut list) {
-        let mut findings = Findings::new(path);
-        match issuer::read(&mut findings, &node, trusted, &issuers) {
+    let mut are_all_read = true;
+    for file in of(files, Folder::Issuers) {
+        let mut findings = Findings::new(file.0);
+        let node = document(file, list);
+        match node.and_then(|node| issuer::read(&mut findings, &node, trusted, &issuers)) {
             Some(issuer) if findings.list.is_empty() => {
                 issuers.insert(issuer.trusted.name.clone(), issuer);
             }
-            Some(_) | None => issuers_read = false,
+            Some(_) | None => are_all_read = false,
         }
         list.append(&mut findings.list);
     }
+    (issuers, are_all_read)
+}
+
+fn guardrails(
+    files: &Files,
+    issuers: &Issuers,
+    all_issuers_read: bool,
+    list: &mut Vec<Finding>,
+) -> Vec<Guardrail> {
+    let known = guardrail::Known { issuers, all_issuers_read };
+    let mut guardrails = Vec::new();
+    let mut names = HashMap::new();
+    for file in of(files, Folder::Guardrails) {
+        let Some(node) = document(file, list) else { continue };
+        let mut findings = Findings::new(file.0);
+        if let Some(guardrail) = guardrail::read(&mut findings, &node, &known, &names) {
+            names.insert(guardrail.name.clone(), file.0.to_owned());
+            guardrails.push(guardrail);
+        }
+        list.append(&mut findings.list);
+    }
+    guardrails
+}
+
+fn grants(
+    files: &Files,
+    issuers: &Issuers,
+    all_issuers_read: bool,
+    list: &mut Vec<Finding>,
+) -> HashMap<GrantName, Grant> {
+    // Where an issuer could not be read, a grant that names it is not at fault.
+    let known = grant::Known { issuers, all_issuers_read };
     let mut grants: HashMap<GrantName, Grant> = HashMap::new();
-    for (path, node) in documents(files, Folder::Grants, &mut list) {
-        let mut findings = Findings::new(path);
-        // Where an issuer could not be read, a grant that names it is not at fault.
-        let known = grant::Known { issuers: &issuers, all_issuers_read: issuers_read };
+    for file in of(files, Folder::Grants) {
+        let Some(node) = document(file, list) else { continue };
+        let mut findings = Findings::new(file.0);
         if let Some(grant) = grant::read(&mut findings, &node, &known, &grants) {
             grants.insert(grant.name.clone(), grant);
         }
         list.append(&mut findings.list);
     }
-    strangers(files, &mut list);
-    nobody(files, &mut list);
-    if !list.is_empty() {
-        list.sort_by(|left, right| {
-            (&left.file, left.line, left.column).cmp(&(&right.file, right.line, right.column))
-        });
-        return Err(list);
+    grants
+}
+
+/// What a set that loads has in it and that is probably not meant.
+fn warnings(set: &PolicySet, list: &mut Vec<Finding>) {
+    for grant in set.grants.values() {
+        let Some((own, place)) = grant.own_class.filter(|(own, _)| *own < grant.class) else { continue };
+        let message =
+            format!("the grant says {}, and its targets make it {}", own.as_str(), grant.class.as_str());
+        let remedy = format!(
+            "write {}, or have a guardrail classify its targets; what nothing classifies is production",
+            grant.class.as_str()
+        );
+        list.push(Finding::warning((&grant.file, place), "class-lower", message, remedy));
     }
-    let named_tenants = named_tenants(&grants, &issuers);
-    let mut names: Vec<GrantName> = grants.keys().cloned().collect();
-    names.sort();
-    Ok(PolicySet { digest: files.digest(), commit, issuers, grants, names, named_tenants })
+}
+
+/// Reads a grant that stands in no file of its own, such as a test's: what would be if somebody wrote it there. It must
+/// have a name that the set does not have.
+pub(super) fn supposed(findings: &mut Findings<'_>, node: &Node, set: &PolicySet) -> Option<Grant> {
+    let known = grant::Known { issuers: &set.issuers, all_issuers_read: true };
+    grant::read(findings, node, &known, &set.grants)
+}
+
+/// The files with tests of grants, which are the business of [`super::suite`].
+pub fn tests_of(files: &Files) -> impl Iterator<Item = (&str, &[u8])> {
+    let is_test = |(path, _): &(&String, &Vec<u8>)| folder(path) == Folder::Test;
+    files.0.iter().filter(is_test).map(|(path, bytes)| (path.as_str(), bytes.as_slice()))
 }
 
 /// What a path says about its file.
@@ -79,55 +167,39 @@ fn folder(path: &str) -> Folder {
     let is_yaml = path.ends_with(".yaml") || path.ends_with(".yml");
     match path.split_once('/') {
         Some(("issuers", rest)) if !rest.contains('/') && rest.ends_with(".yaml") => Folder::Issuers,
-        Some(("guardrails", _)) => Folder::Guardrails,
+        Some(("guardrails", rest)) if !rest.contains('/') && rest.ends_with(".yaml") => Folder::Guardrails,
         Some(("grants", rest)) if rest.ends_with(".test.yaml") => Folder::Test,
         Some(("grants", rest)) if rest.ends_with(".yaml") => Folder::Grants,
-        Some(("issuers" | "grants", _)) => Folder::Stranger,
+        Some(("issuers" | "guardrails" | "grants", _)) => Folder::Stranger,
         Some(_) | None if is_yaml => Folder::Stranger,
         Some(_) | None => Folder::Text,
     }
 }
 
-fn documents<'f>(files: &'f Files, wanted: Folder, list: &mut Vec<Finding>) -> Vec<(&'f str, Node)> {
-    let mut found = Vec::new();
-    for (path, bytes) in files.0.iter().filter(|(path, _)| folder(path) == wanted) {
-        match yaml::read(path, bytes) {
-            Ok(node) => found.push((path.as_str(), node)),
-            Err(finding) => list.push(finding),
-        }
-    }
-    found
+fn of(files: &Files, wanted: Folder) -> impl Iterator<Item = (&str, &[u8])> {
+    let each = files.0.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice()));
+    each.filter(move |(path, _)| folder(path) == wanted)
+}
+
+fn document((path, bytes): (&str, &[u8]), list: &mut Vec<Finding>) -> Option<Node> {
+    yaml::read(path, bytes).map_err(|finding| list.push(finding)).ok()
 }
 
 fn strangers(files: &Files, list: &mut Vec<Finding>) {
     for (path, bytes) in &files.0 {
-        let (code, message, remedy) = match folder(path) {
-            Folder::Grants | Folder::Issuers | Folder::Text => continue,
-            Folder::Test => {
-                list.extend(yaml::read(path, bytes).err());
-                continue;
+        match folder(path) {
+            Folder::Grants | Folder::Guardrails | Folder::Issuers | Folder::Text => {}
+            Folder::Test => list.extend(yaml::read(path, bytes).err()),
+            Folder::Stranger => {
+                let remedy = "put issuers into issuers/NAME.yaml, guardrails into guardrails/NAME.yaml, grants into grants/**/NAME.yaml, tests beside them as NAME.test.yaml";
+                list.push(Finding::error(
+                    (path, FIRST),
+                    "unknown-file",
+                    "a file here has no meaning",
+                    remedy,
+                ));
             }
-            Folder::Guardrails => (
-                "not-yet",
-                "this version does not support guardrails yet",
-                "remove the file; a guardrail without effect would be worse than none",
-            ),
-            Folder::Stranger => (
-                "unknown-file",
-                "a file here has no meaning",
-                "put issuers into issuers/NAME.yaml, grants into grants/**/NAME.yaml, tests beside them as NAME.test.yaml",
-            ),
-        };
-        list.push(Finding {
-            file: path.clone(),
-            line: 1,
-            column: 1,
-            width: 0,
-            severity: Severity::Error,
-            code,
-            message: message.to_owned(),
-            remedy: remedy.to_owned(),
-        });
+        }
     }
 }
 
@@ -135,37 +207,14 @@ fn strangers(files: &Files, list: &mut Vec<Finding>) {
 /// P-05).
 fn nobody(files: &Files, list: &mut Vec<Finding>) {
     if !files.0.keys().any(|path| folder(path) == Folder::Issuers) {
-        list.push(Finding {
-            file: "issuers".to_owned(),
-            line: 1,
-            column: 1,
-            width: 0,
-            severity: Severity::Error,
-            code: "no-issuer",
-            message: "no file in issuers/ names an issuer, so nobody could ever be let in".to_owned(),
-            remedy: "add issuers/NAME.yaml, and look whether this is the directory that you mean".to_owned(),
-        });
+        let message = "no file in issuers/ names an issuer, so nobody could ever be let in";
+        let remedy = "add issuers/NAME.yaml, and look whether this is the directory that you mean";
+        list.push(Finding::error(("issuers", FIRST), "no-issuer", message, remedy));
     }
 }
 
-fn named_tenants(
-    grants: &HashMap<GrantName, Grant>,
-    issuers: &Issuers,
-) -> HashMap<IssuerName, BTreeSet<String>> {
-    let mut named: HashMap<IssuerName, BTreeSet<String>> = HashMap::new();
-    for rule in grants.values().flat_map(|grant| &grant.rules) {
-        let Some(issuer) = issuers.get(&rule.issuer) else { continue };
-        let pins = issuer.trusted.profile.tenant_pins;
-        let tenants = rule
-            .conditions
-            .iter()
-            .filter(|condition| pins.contains(&condition.claim.as_str()))
-            .flat_map(|condition| condition.matcher.literals())
-            .filter_map(|literal| literal.as_str().map(str::to_owned));
-        named.entry(rule.issuer.clone()).or_default().extend(tenants);
-    }
-    named
-}
+/// A finding about a whole file.
+const FIRST: Place = Place { line: 1, column: 1, width: 0 };
 
 #[cfg(test)]
 mod tests;

@@ -5,8 +5,11 @@
 //! reached through something that holds nothing). `not` is asked of values only, so that no condition becomes true
 //! because a claim is missing.
 
+use std::fmt;
+
 use serde_json::Value;
 
+use super::finding::Place;
 use crate::kernel::identity::job::Claims;
 
 /// One condition of a rule.
@@ -20,8 +23,8 @@ pub struct Condition {
     pub matcher: Matcher,
     /// Whether it compares without ASCII case.
     pub case_insensitive: bool,
-    /// Line in the file, from 1.
-    pub line: usize,
+    /// Where it stands in its file.
+    pub place: Place,
 }
 
 /// Where a value stands in the claims: a claim, and for a JSON Pointer the members below it.
@@ -53,24 +56,33 @@ pub enum Matcher {
 pub struct Glob {
     text: String,
     tokens: Vec<Token>,
+    is_literal: bool,
 }
 
 /// What stands where a condition looks.
-#[derive(Clone, Copy)]
-enum Seen<'c> {
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Seen<'c> {
+    /// Nothing.
     Absent,
+    /// Something of another type than the profile's, null, or nothing that one could look into.
     Unusable,
+    /// A value.
     Value(&'c Value),
 }
 
 impl Condition {
     /// Whether it holds. `unusable` names the claims that the token has in another type than the profile's.
     pub fn holds(&self, claims: &Claims, unusable: &[String]) -> bool {
-        match self.path.look(claims, unusable) {
+        match self.look(claims, unusable) {
             Seen::Absent => self.matcher.takes_absence(),
             Seen::Unusable => false,
             Seen::Value(value) => self.matcher.takes(value, self.case_insensitive),
         }
+    }
+
+    /// What stands where it looks.
+    pub fn look<'c>(&self, claims: &'c Claims, unusable: &[String]) -> Seen<'c> {
+        self.path.look(claims, unusable)
     }
 }
 
@@ -87,6 +99,11 @@ impl Path {
     }
 
     fn look<'c>(&self, claims: &'c Claims, unusable: &[String]) -> Seen<'c> {
+        // Inside an object the profile's types are held by pointer.
+        let is_here = |name: &&String| name.starts_with('/') && Self::parse(name).as_ref() == Some(self);
+        if unusable.iter().any(|name| is_here(&name)) {
+            return Seen::Unusable;
+        }
         let Some(mut value) = claims.get(&self.root) else {
             return if unusable.contains(&self.root) { Seen::Unusable } else { Seen::Absent };
         };
@@ -164,7 +181,8 @@ impl Glob {
                 (letter, _) => tokens.push(Token::Letter(letter)),
             }
         }
-        Some(Self { text: text.to_owned(), tokens })
+        let is_literal = !text.contains('*');
+        Some(Self { text: text.to_owned(), tokens, is_literal })
     }
 
     /// The pattern as written.
@@ -175,6 +193,9 @@ impl Glob {
     /// Whether it matches the whole text. Runs in time pattern × text, whatever the pattern, so that none can hold
     /// the evaluator.
     pub fn matches(&self, text: &str, case_insensitive: bool) -> bool {
+        if self.is_literal {
+            return if case_insensitive { self.text.eq_ignore_ascii_case(text) } else { self.text == text };
+        }
         // `reached[i]`: the first i tokens match what was read so far.
         let mut reached = vec![false; self.tokens.len() + 1];
         let mut next = reached.clone();
@@ -212,8 +233,24 @@ impl Glob {
     }
 }
 
-impl std::fmt::Debug for Glob {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+/// As the language writes it.
+impl fmt::Display for Matcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AnyOf(any) => {
+                let shown: Vec<String> = any.iter().map(ToString::to_string).collect();
+                write!(f, "[{}]", shown.join(", "))
+            }
+            Self::Equals(value) => write!(f, "{value}"),
+            Self::Glob(glob) => write!(f, "{{ glob: {} }}", Value::from(glob.as_str())),
+            Self::Not(inner) => write!(f, "{{ not: {inner} }}"),
+            Self::Present(due) => write!(f, "{{ present: {due} }}"),
+        }
+    }
+}
+
+impl fmt::Debug for Glob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.text)
     }
 }

@@ -1,6 +1,6 @@
 //! Kinds of credentials and their expanded targets: capabilities as data, one variant a kind.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::kernel::{lifetime::Lifetime, name::SecretName};
 
@@ -28,9 +28,29 @@ pub enum Kind {
     Sealed,
 }
 
+/// The backend that a credential comes from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Backend {
+    /// A part of Hallpass itself, which no configuration names.
+    BuiltIn,
+    /// The configured connection of that name.
+    Named(Arc<str>),
+    /// Left out by the policy, and no configuration says which one is meant.
+    Unnamed,
+}
+
+/// Kinds of later versions (design: section 5). Nothing can be granted of them yet; guardrails may fence them already,
+/// so that a kind is fenced on the day on which it comes.
+pub const LATER_KINDS: [&str; 8] = ["aws", "azure", "gcp", "github", "kubernetes", "sops", "ssh", "vault"];
+
 impl Kind {
     /// Every kind that this version mints.
     pub const ALL: [Self; 2] = [Self::Oidc, Self::Sealed];
+
+    /// The words of every kind of the language, also of those that this version cannot mint.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        Self::ALL.into_iter().map(Self::as_str).chain(LATER_KINDS)
+    }
 
     /// The word in policy, API and ledger.
     pub fn as_str(self) -> &'static str {
@@ -70,6 +90,13 @@ impl Target {
         match self {
             Self::Oidc { .. } => Kind::Oidc,
             Self::Sealed { .. } => Kind::Sealed,
+        }
+    }
+
+    /// Where it comes from.
+    pub fn backend(&self) -> Backend {
+        match self {
+            Self::Oidc { .. } | Self::Sealed { .. } => Backend::BuiltIn,
         }
     }
 

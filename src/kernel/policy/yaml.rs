@@ -8,11 +8,10 @@ mod scalar;
 
 use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, Span};
 
-use super::finding::{Finding, Severity};
+use super::finding::{Finding, Place, Severity};
 
 pub use fields::{Fields, Findings, nearest};
-pub use scalar::plain_integer;
-use scalar::reads_as_something_else;
+pub use scalar::{plain_integer, reads_as_something_else};
 
 /// The greatest file in bytes.
 pub const MAX_FILE_BYTES: usize = 256 * 1024;
@@ -58,6 +57,20 @@ pub struct Key {
     pub column: usize,
     /// Its characters on that line; 0 where it goes on in the next.
     pub width: usize,
+}
+
+impl Node {
+    /// Where it stands.
+    pub fn place(&self) -> Place {
+        Place { line: self.line, column: self.column, width: self.width }
+    }
+}
+
+impl Key {
+    /// Where it stands.
+    pub fn place(&self) -> Place {
+        Place { line: self.line, column: self.column, width: self.width }
+    }
 }
 
 /// Reads one document.

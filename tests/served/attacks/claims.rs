@@ -10,7 +10,8 @@ use super::{
 };
 use crate::support::{
     AUDIENCE,
-    issuer::{now, set},
+    issuer::{now, own_key, set},
+    key::compact,
 };
 
 #[test]
@@ -40,6 +41,49 @@ fn c01_claims_that_are_said_twice_are_refused_at_any_depth() {
     // Names that differ are two names, however alike they look.
     let alike = r#""Repository_id":"1","repository_id ":"1","repоsitory_id":"1","é":1,"e\u0301":2"#;
     arena.permitted("deploy", &[first("names that only look alike", alike)]);
+}
+
+#[test]
+fn c01_claims_are_one_strict_object() {
+    let mut arena = Arena::new();
+    let claims = arena.claims().to_string();
+    let raw = |name: &str, payload: &[u8]| {
+        Case::new(name, compact(header().to_string(), payload, |signed| own_key().sign(signed)))
+    };
+    let text = |name: &str, payload: String| raw(name, payload.as_bytes());
+    let inner = claims.trim_start_matches('{');
+    let wide: Vec<u8> = claims.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    // Some values have an @, which becomes something that is no UTF-8.
+    let spelt = |bytes: &'static [u8]| -> Vec<u8> {
+        claims.bytes().flat_map(|byte| if byte == b'@' { bytes.to_vec() } else { vec![byte] }).collect()
+    };
+    let no_json = [
+        raw("nothing", b""),
+        raw("Latin-1", &spelt(b"\xe9")),
+        raw("an overlong form", &spelt(b"\xc1\x80")),
+        raw("a surrogate in UTF-8", &spelt(b"\xed\xa0\x80")),
+        raw("half a letter", &spelt(b"\xc3")),
+        raw("UTF-16", &wide),
+        text("a byte order mark", format!("\u{feff}{claims}")),
+        text("a comment", format!("{{/**/{inner}")),
+        text("a name without quotes", format!("{{x:1,{inner}")),
+        text("single quotes", claims.replace('"', "'")),
+        text("a comma too many", format!("{{,{inner}")),
+        text("cut", claims[..claims.len() - 1].to_owned()),
+    ];
+    let no_object = ["[]", "null", "true", "7", "\"text\""].map(|payload| text(payload, payload.to_owned()));
+    let in_an_array = text("in an array", format!("[{claims}]"));
+    let more = [
+        text("a second object", format!("{claims}{{}}")),
+        text("a NUL", format!("{claims}\u{0}")),
+        text("a bracket", format!("{claims}}}")),
+    ];
+
+    arena.counted(None, "token_malformed", "claims:not-json", &no_json);
+    arena.counted(None, "token_malformed", "claims:not-object", &no_object);
+    arena.counted(None, "token_malformed", "claims:not-object", &[in_an_array]);
+    arena.counted(None, "token_malformed", "claims:trailing-bytes", &more);
+    arena.permitted("deploy", &[text("spaces and line breaks", format!("\r\n\t {claims} \n"))]);
 }
 
 #[test]
@@ -110,7 +154,7 @@ fn c03_numbers_are_compared_as_they_are_written() {
     let mint = |arena: &Arena, build: &str| {
         let claims = any_claims(&arena.any).to_string().replacen('{', &format!("{{\"build\":{build},"), 1);
         let header = r#"{"alg":"EdDSA","kid":"ed25519"}"#;
-        crate::support::key::compact(header, &claims, |signed| key("ed25519").sign(signed))
+        compact(header, &claims, |signed| key("ed25519").sign(signed))
     };
     let refused = [
         ("largest", "9007199254740993"),
@@ -305,18 +349,21 @@ fn c04_c05_c06_tokens_hold_within_their_times_and_the_leeway() {
         "an authentic token's job is named: {}",
         entries[0]
     );
-    let permitted = [
-        json!({ "iat": at + 5 }),
-        json!({ "iat": at + 25 }),
-        json!({ "nbf": at + 25 }),
-        json!({ "nbf": at - 600 }),
-        json!({ "nbf": 0 }),
-        json!({ "iat": at - 200, "exp": at - 10 }),
-        json!({ "iat": at - 560 }),
-        json!({ "exp": at + 86_400 - 60 }),
+    // Seconds from now, since this one's edges must not be crossed while it waits for its turn.
+    let permitted: [fn(i64) -> Value; 8] = [
+        |at| json!({ "iat": at - 200, "exp": at - 10 }),
+        |at| json!({ "iat": at + 5 }),
+        |at| json!({ "iat": at + 25 }),
+        |at| json!({ "nbf": at + 25 }),
+        |at| json!({ "nbf": at - 600 }),
+        |_| json!({ "nbf": 0 }),
+        |at| json!({ "iat": at - 560 }),
+        |at| json!({ "exp": at + 86_400 - 60 }),
     ];
-    let permitted = each(&arena, &permitted);
-    arena.permitted("deploy", &permitted);
+    for times in permitted {
+        let case = with(&arena, times(now()));
+        arena.permitted("deploy", &[case]);
+    }
 }
 
 #[test]

@@ -1,7 +1,12 @@
 //! T: the JOSE layer. Algorithms, keys that a token brings along, headers that change the meaning, shapes that are no
 //! compact JWS, and other spellings of one that is.
 
-use std::{net::TcpListener, sync::LazyLock};
+use std::{
+    fs,
+    io::{ErrorKind, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    sync::LazyLock,
+};
 
 use aws_lc_rs::hmac;
 use serde_json::{Value, json};
@@ -11,7 +16,7 @@ use super::{
     arena::{header, header_with, minted_by, signed_as, signed_text},
 };
 use crate::support::{
-    AUDIENCE, Installation, Issuer,
+    AUDIENCE, Installation, Issuer, PATIENCE,
     issuer::{KID, Key, foreign_key, now, own_key, set, sign},
     key::{compact, encode},
 };
@@ -33,7 +38,7 @@ fn t01_unsigned_tokens_are_refused_however_they_spell_it() {
     let claims = arena.claims().to_string();
     let old = signed_text(&header().to_string(), &claims);
     let (old_signed, old_signature) = old.rsplit_once('.').unwrap();
-    let unsigned = |header: Value| compact(&header.to_string(), &claims, |_| Vec::new());
+    let unsigned = |header: Value| compact(header.to_string(), &claims, |_| Vec::new());
     let mut none = vec![Case::new("alg none without kid", unsigned(json!({ "alg": "none" })))];
     for word in ["none", "None", "NONE", "nOnE", "", " none", "none ", "null", "no\u{0}ne"] {
         let token = unsigned(header_with(json!({ "alg": word })));
@@ -70,7 +75,7 @@ fn t02_public_keys_are_no_hmac_secrets() {
     let (mut ci, mut any, mut under_a_name) = (Vec::new(), Vec::new(), Vec::new());
     let rsa = key("rsa");
     let forged = |header: Value, claims: &str, algorithm, secret: &[u8]| {
-        compact(&header.to_string(), claims, |signed| {
+        compact(header.to_string(), claims, |signed| {
             hmac::sign(&hmac::Key::new(algorithm, secret), signed).as_ref().to_vec()
         })
     };
@@ -526,7 +531,7 @@ fn t08_encrypted_nested_and_json_forms_are_no_compact_jws() {
     let nested = signed_text(&header().to_string(), &inner);
     let quoted = signed_text(&header().to_string(), &json!(inner).to_string());
     let empty = [
-        Case::new("no payload", compact(&header().to_string(), "", |signed| own_key().sign(signed))),
+        Case::new("no payload", compact(header().to_string(), "", |signed| own_key().sign(signed))),
         Case::new("nested without cty", nested.clone()),
     ];
 
@@ -571,6 +576,41 @@ fn t09_size_is_looked_at_before_anything_else() {
 
     arena.counted(None, "token_malformed", "too-long", &long);
     arena.permitted("deploy", &[Case::new("the largest that there can be", largest)]);
+}
+
+#[test]
+fn t09_heads_beyond_sixteen_kib_are_not_even_kept() {
+    let mut arena = Arena::new();
+    let claims = arena.claims();
+    let many: String = (0..5000).map(|at| format!(",\"{at:x}\":0")).collect();
+    let many = claims.to_string().replace('}', &format!("{many}}}"));
+    let megabyte = header_with(json!({ "kid": "k".repeat(1 << 20) }));
+    let cases = [
+        Case::new("10 MiB of dots", ".".repeat(10 << 20)),
+        Case::new("10 MiB of a", "a".repeat(10 << 20)),
+        Case::new("a kid of 1 MiB", signed_as(&megabyte, &claims)),
+        Case::new("5,000 claims", signed_text(&header().to_string(), &many)),
+    ];
+    let permitted = [(); 8].map(|()| Case::new("unspoiled", arena.token_with(json!({}))));
+    arena.permitted("deploy", &permitted[..4]);
+    let before = peak_kb(arena.server().pid());
+
+    for Case { name, token } in &cases {
+        let mut stream = TcpStream::connect(arena.server().public.address).unwrap();
+        // It hangs up while we still send: then neither the rest of the token nor all of its answer may arrive.
+        write!(stream, "POST /v1/exchange HTTP/1.1\r\nHost: hallpass\r\nAuthorization: Bearer ").unwrap();
+        stream.write_all(token.as_bytes()).and_then(|()| stream.write_all(b"\r\n\r\n")).ok();
+        let mut answer = Vec::new();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let fault = stream.read_to_end(&mut answer).err().map(|fault| fault.kind());
+        assert!(fault.is_none_or(|kind| kind == ErrorKind::ConnectionReset), "{name}: {fault:?}");
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{name}: {answer}");
+    }
+
+    arena.permitted("deploy", &permitted[4..]);
+    let grown = peak_kb(arena.server().pid()) - before;
+    assert!(grown < 1024, "{grown} kB more");
 }
 
 #[test]
@@ -680,7 +720,7 @@ pub(super) fn claimed(
     claims: &Value,
     sign: impl FnOnce(&[u8]) -> Vec<u8>,
 ) -> String {
-    compact(&json!({ "alg": algorithm, "kid": kid }).to_string(), &claims.to_string(), sign)
+    compact(json!({ "alg": algorithm, "kid": kid }).to_string(), claims.to_string(), sign)
 }
 
 /// What `any` publishes: its keys, and a secret that must never be one.
@@ -742,6 +782,13 @@ fn ed25519_other_s(signature: &[u8]) -> Vec<u8> {
     });
     let sum: Vec<u8> = sum.collect();
     [r.to_vec(), sum].concat()
+}
+
+/// The most memory that a process ever had.
+fn peak_kb(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 fn modulus(key: &Key) -> Vec<u8> {

@@ -7,8 +7,10 @@
 
 mod arena;
 mod claims;
+mod everywhere;
 mod federation;
 mod jose;
+mod oracle;
 mod replay;
 
 use arena::{Arena, Case};

@@ -99,8 +99,12 @@ impl Key {
 }
 
 /// A compact JWS of any header and payload, signed by whatever `sign` answers.
-pub(crate) fn compact(header: &str, payload: &str, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
-    let signed = format!("{}.{}", encode(header.as_bytes()), encode(payload.as_bytes()));
+pub(crate) fn compact(
+    header: impl AsRef<[u8]>,
+    payload: impl AsRef<[u8]>,
+    sign: impl FnOnce(&[u8]) -> Vec<u8>,
+) -> String {
+    let signed = format!("{}.{}", encode(header.as_ref()), encode(payload.as_ref()));
     let signature = sign(signed.as_bytes());
     format!("{signed}.{}", encode(&signature))
 }

@@ -1,15 +1,19 @@
 //! What a test needs to run Hallpass as an operator does: a CI issuer, an installation made by `hallpass init`, the
 //! built binary serving it, and a client without pooled connections.
 
+pub(crate) mod authority;
 pub(crate) mod client;
 pub(crate) mod component;
 pub(crate) mod forgery;
+pub(crate) mod hostile_issuer;
 pub(crate) mod installation;
 pub(crate) mod issuer;
 pub(crate) mod key;
 pub(crate) mod kubernetes;
 pub(crate) mod npm;
 pub(crate) mod python;
+pub(crate) mod raw;
+pub(crate) mod situations;
 pub(crate) mod trust;
 pub(crate) mod vault;
 

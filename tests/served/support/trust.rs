@@ -20,7 +20,7 @@ pub(crate) struct Trust<'a> {
 pub(crate) struct Broker {
     pub(crate) server: Server,
     // Dropped last: the server works in its folder.
-    _installation: Installation,
+    pub(crate) installation: Installation,
 }
 
 impl Broker {
@@ -53,7 +53,7 @@ impl Broker {
              match:\n{conditions}credentials:\n  npm:\n    sealed: {{ secret: npm-token }}\n"
         );
         installation.write("policies/grants/release.yaml", &grant);
-        Self { server: installation.serve(), _installation: installation }
+        Self { server: installation.serve(), installation }
     }
 }
 

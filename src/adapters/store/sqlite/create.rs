@@ -14,7 +14,7 @@ use super::{
     Sqlite,
     head::peaks_of,
     keys::{self, ASSERTION, LEDGER, PSEUDONYM},
-    schema::{APPLICATION_ID, FIRST, SCHEMA, beside, writing},
+    schema::{APPLICATION_ID, beside, migrate, writing},
 };
 use crate::kernel::{
     ledger::{checkpoint::LogKey, tree::Frontier},
@@ -95,9 +95,8 @@ fn fill(path: &Path, sealing: &SealingKey, genesis: Genesis<'_>) -> Result<(), C
     let mut conn = writing(path)?;
     conn.execute_batch("PRAGMA page_size = 4096; PRAGMA journal_mode = WAL;")?;
     let change = conn.transaction()?;
-    change.execute_batch(FIRST)?;
+    migrate(&change, 0)?;
     change.pragma_update(None, "application_id", APPLICATION_ID)?;
-    change.pragma_update(None, "user_version", SCHEMA)?;
     for (purpose, key) in [(LEDGER, &seed), (ASSERTION, &assertion), (PSEUDONYM, &pseudonym)] {
         keys::keep(&change, sealing, (purpose, key), genesis)?;
     }

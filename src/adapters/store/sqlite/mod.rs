@@ -1,14 +1,15 @@
 //! The store on SQLite: one file, one writing thread a process, a few readers. WAL with `synchronous=FULL`; whatever
 //! is answered is on the disk.
 //!
-//! The rooms: `create` makes a file, `open` opens one, `writer` takes turns, `batch` says what a turn is, `issue`,
-//! `refuse`, `secrets` and `policy` are the commands of a turn, `head` appends to the ledger, `reader` and `query`
+//! The rooms: `create` makes a file, `open` opens one, `writer` takes turns, `batch` says what a turn is, `issue` (with
+//! `claims` and `quota`), `refuse`, `secrets` and `policy` are the commands of a turn, `head` appends to the ledger, `reader` and `query`
 //! read. It never makes state that is missing, and it never sees a secret but in `secrets`, which seals it.
 //!
 //! Source: <https://www.sqlite.org/wal.html>, <https://www.sqlite.org/pragma.html> (SQLite 3.51, November 2026).
 
 mod batch;
 mod begins;
+mod claims;
 mod columns;
 mod create;
 mod head;
@@ -17,6 +18,7 @@ mod keys;
 mod open;
 mod policy;
 mod query;
+mod quota;
 mod reader;
 mod refuse;
 mod rename;
@@ -40,14 +42,15 @@ use self::{
     batch::{Append, Command, Committed, Step, Waiting},
     columns::Prepared,
     issue::{IssueFound, IssueStep, Release},
+    policy::Accept,
     reader::Readers,
     refuse::{Refuse, SetApart, Sweep},
     writer::Shared,
 };
 use crate::{
     broker::ports::{
-        Answer, EntryQuery, IssuanceRow, Issue, IssueVerdict, Receipt, Refusal, Store, StoreFault,
-        StoredEntry, Summary,
+        Answer, ClaimRefused, Claims, EntryQuery, IssuanceRow, Issue, IssueVerdict, PolicyLoad,
+        PolicyVerdict, Receipt, Refusal, Store, StoreFault, StoredEntry, Summary,
     },
     kernel::{
         digest::Digest,
@@ -61,7 +64,7 @@ use crate::{
 pub use self::{
     create::{CreateFault, Genesis},
     open::{OpenFault, Options},
-    policy::AcceptedPolicy,
+    policy::{AcceptedPolicy, LettingIn, PolicyStanding},
     reader::LedgerRow,
     secrets::{Change, SecretFault, SecretListing},
 };
@@ -173,15 +176,22 @@ impl Store for Sqlite {
         })
     }
 
+    fn foresee(
+        &self,
+        claims: Claims,
+        now: Timestamp,
+    ) -> Answer<'_, Result<Result<(), ClaimRefused>, StoreFault>> {
+        Box::pin(self.read(move |conn| Ok::<_, Trouble>(claims::plan(conn, &claims, now)?.map(drop))))
+    }
+
     fn issue(&self, mut issue: Issue) -> Answer<'_, Result<IssueVerdict, StoreFault>> {
         Box::pin(async move {
             let entries = Prepared::all(std::mem::take(&mut issue.entries))?;
             let (found, committed) = self.submit(IssueStep { issue, entries }).await?;
             Ok(match found {
-                IssueFound::Mismatch => IssueVerdict::Mismatch,
                 IssueFound::Moved => IssueVerdict::Moved,
                 IssueFound::Recorded(places) => IssueVerdict::Recorded(committed.receipts(places)),
-                IssueFound::Replayed => IssueVerdict::Replayed,
+                IssueFound::Refused(refused) => IssueVerdict::Refused(refused),
             })
         })
     }
@@ -191,6 +201,13 @@ impl Store for Sqlite {
             let prepared = releases.into_iter().map(|(id, entry)| Ok((id, Prepared::new(entry)?)));
             let (moved, _) = self.submit(Release(prepared.collect::<Result<_, StoreFault>>()?)).await?;
             Ok(moved)
+        })
+    }
+
+    fn load_policy(&self, load: PolicyLoad) -> Answer<'_, Result<PolicyVerdict, StoreFault>> {
+        Box::pin(async move {
+            let (verdict, _) = self.submit(Accept::new(load)?).await?;
+            Ok(verdict)
         })
     }
 

@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex, RwLock},
 };
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::mpsc;
 
@@ -20,7 +20,7 @@ use super::{
     keys::{self, ASSERTION, LEDGER, PSEUDONYM},
     reader::Readers,
     refuse::load_spent,
-    schema::{APPLICATION_ID, SCHEMA, beside, peeking, reading, writing},
+    schema::{APPLICATION_ID, SCHEMA, beside, migrate, peeking, reading, writing},
     secrets::SealedMap,
     writer::{QUEUE, Shared, Writer},
 };
@@ -107,7 +107,8 @@ impl Sqlite {
             return opened(readers, &conn, Some((keys, log.verifier())), None);
         }
         let serving = options.single_writer_lock.then(|| lock(path)).transpose()?;
-        let conn = writing(path)?;
+        let mut conn = writing(path)?;
+        bring_up(&mut conn)?;
         let (keys, log) = open_keys(&conn, sealing)?;
         let verifier = log.verifier();
         let head = Head::load(&conn)?;
@@ -165,6 +166,23 @@ pub(super) fn look(path: &Path, sealing: Option<&SealingKey>) -> Result<(), Open
         Some(key) if key.check().0 != check.as_slice() => Err(OpenFault::WrongSealingKey),
         Some(_) | None => Ok(()),
     }
+}
+
+/// Brings a database of an earlier version up to this one's schema. Several processes may come at once: the first
+/// does it, the others find it done.
+fn bring_up(conn: &mut Connection) -> Result<(), OpenFault> {
+    let version =
+        |conn: &Connection| conn.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
+    if version(conn)? == SCHEMA {
+        return Ok(());
+    }
+    let change = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found = version(&change)?;
+    if found < SCHEMA {
+        migrate(&change, found)?;
+        tracing::info!(from = found, to = SCHEMA, "the database was brought up to this version's schema");
+    }
+    Ok(change.commit()?)
 }
 
 fn open_keys(conn: &Connection, sealing: Arc<SealingKey>) -> Result<(Keys, LogKey), OpenFault> {

@@ -7,18 +7,30 @@ use rusqlite::{Connection, OpenFlags, Row, types::Type};
 
 use crate::kernel::digest::Digest;
 
-/// The tables of schema 1.
-pub(super) const FIRST: &str = include_str!("../../../../migrations/sqlite/0001_ledger_and_issuances.sql");
+/// What makes each schema of the one before, from none on.
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../../../migrations/sqlite/0001_ledger_and_issuances.sql"),
+    include_str!("../../../../migrations/sqlite/0002_limits_and_letting_in.sql"),
+];
 
 /// `PRAGMA application_id`: tells our files from those of others ("HaLp").
 pub(super) const APPLICATION_ID: i64 = 0x4861_4c70;
 
 /// `PRAGMA user_version`: the newest schema that this version knows.
-pub(super) const SCHEMA: i64 = 1;
+pub(super) const SCHEMA: i64 = 2;
 
 /// How long a writer waits for another process before it answers 503. Another command's transaction takes
 /// milliseconds; who waits longer than this waits for something stuck.
 pub(super) const BUSY: Duration = Duration::from_secs(2);
+
+/// Brings a database from that schema to the newest, within the caller's transaction.
+pub(super) fn migrate(change: &Connection, from: i64) -> rusqlite::Result<()> {
+    let done = usize::try_from(from).unwrap_or(0);
+    for step in MIGRATIONS.iter().skip(done) {
+        change.execute_batch(step)?;
+    }
+    change.pragma_update(None, "user_version", SCHEMA)
+}
 
 /// A connection that writes. It never creates a file.
 pub(super) fn writing(path: &Path) -> rusqlite::Result<Connection> {

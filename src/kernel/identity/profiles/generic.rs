@@ -11,28 +11,33 @@ use serde_json::{Map, Value};
 
 use crate::kernel::identity::{
     job::Trigger,
-    profile::{Algorithm, ClaimSpec, Profile, View},
+    profile::{Algorithm, ClaimSpec, Profile, Tenant, View},
 };
 
 /// `generic`.
 pub static GENERIC: Profile = Profile {
     name: "generic",
+    issuers: &["any"],
     algorithms: &[Algorithm::Es256, Algorithm::Es384, Algorithm::EdDsa, Algorithm::Ps256, Algorithm::Rs256],
     claims: CLAIMS,
     prefixes: &[],
     open: true,
-    shared: false,
+    is_shared: |_| false,
     tenant_pins: &[],
-    tenant: None,
+    anchors: &["sub"],
+    demands: &[],
+    tenant: Tenant::Issuer,
     project: None,
     jti_always: false,
     job_key: &[],
     view: View::EMPTY,
-    is_default_audience: |_| false,
-    instance_site: |_| None,
+    refuses_audience: |_, _| false,
+    fixed_audience: None,
     is_personal_subject: |subject| subject.contains('@'),
+    foreign: |_| None,
     trigger: no_trigger,
-    must_name: &["sub"],
+    dangers: &[],
+    advice: None,
 };
 
 /// It knows no triggers, so there is none that could be dangerous or missing.

@@ -27,7 +27,7 @@ credentials:
 fn set(grant: &str) -> PolicySet {
     let files = [("issuers/github.yaml", ISSUER), ("grants/a.yaml", grant)];
     let files = files.into_iter().map(|(path, text)| (path.to_owned(), text.as_bytes().to_vec())).collect();
-    load::load(&Files(files), None, None).unwrap_or_else(|findings| panic!("{findings:?}"))
+    load::load(&Files(files), None, None).unwrap_or_else(|findings| panic!("{findings:?}")).set
 }
 
 fn now() -> Timestamp {
@@ -268,7 +268,7 @@ fn no_slip_of_the_finger_lets_a_stranger_in_or_drops_a_condition() {
             let spoiled = format!("{}{slip}{}", &GRANT[..at], &GRANT[at + letter.len_utf8()..]);
             let files = [("issuers/github.yaml", ISSUER), ("grants/a.yaml", spoiled.as_str())];
             let files = files.map(|(path, text)| (path.to_owned(), text.as_bytes().to_vec()));
-            let Ok(set) = load::load(&Files(files.into()), None, None) else { continue };
+            let Ok(load::Loaded { set, .. }) = load::load(&Files(files.into()), None, None) else { continue };
             loaded += 1;
             for grant in set.grants.values() {
                 assert_eq!(grant.rules[0].conditions.len(), conditions, "{spoiled}");

@@ -1,7 +1,9 @@
 //! `grants/**/*.yaml`: who may get what.
 
 mod credentials;
+mod limits;
 mod rule;
+mod window;
 
 use std::collections::HashMap;
 
@@ -11,19 +13,18 @@ use super::Issuers;
 use crate::kernel::{
     name::GrantName,
     policy::{
-        set::Grant,
-        yaml::{Content, Fields, Findings, Node},
+        class::Class,
+        set::{Grant, LimitScope, Limits},
+        yaml::{Content, Findings, Node},
     },
 };
+pub(super) use rule::issuer;
 
 /// What a grant may speak of.
 pub(super) struct Known<'a> {
     pub(super) issuers: &'a Issuers,
     pub(super) all_issuers_read: bool,
 }
-
-/// Classes in rising order (design: section 4).
-const CLASSES: [&str; 4] = ["read", "write", "production", "signing"];
 
 pub(super) fn read(
     findings: &mut Findings<'_>,
@@ -32,31 +33,57 @@ pub(super) fn read(
     before: &HashMap<GrantName, Grant>,
 ) -> Option<Grant> {
     let mut fields = findings.fields(node)?;
-    let name = fields.require(findings, "grant").and_then(|node| name(findings, node, before));
+    let name_node = fields.require(findings, "grant");
+    let name = name_node.and_then(|node| name(findings, node, before));
     let description =
         fields.take("description").and_then(|node| findings.text(node)).unwrap_or_default().to_owned();
     let owners = fields.take("owners").and_then(|node| findings.texts(node)).unwrap_or_default();
-    let class = class(findings, &mut fields);
+    let own_class = fields.take("class").and_then(|node| Some((class(findings, node)?, node.place())));
     let enabled = fields.take("enabled").map(|node| findings.boolean(node));
-    let valid_until = fields.take("valid_until").map(|node| lapses_at(findings, node));
+    let valid_until = fields.take("valid_until").map(|node| end_of_day(findings, node));
     let rules = fields.require(findings, "allow").and_then(|node| rule::read_all(findings, node, known));
     let credentials =
         fields.require(findings, "credentials").and_then(|node| credentials::read_all(findings, node, known));
-    for later in ["limits", "disclose", "window"] {
-        fields.not_yet(findings, later);
-    }
+    let limits_node = fields.take("limits");
+    let limits = limits_node.map_or(Some(Limits::default()), |node| limits::read(findings, node));
+    let disclose = fields.take("disclose").map(|node| disclose_owner(findings, node));
     fields.finish(findings);
+    let (rules, limits) = (rules?, limits?);
+    if let Some(node) = limits_node.filter(|_| limits.per == LimitScope::Project) {
+        limits::need_projects(findings, node, &rules, known.issuers);
+    }
     Some(Grant {
         name: name?,
         description,
         owners,
-        class,
+        own_class,
+        class: Class::Production,
         file: findings.file.into(),
-        rules: rules?,
+        place: name_node?.place(),
+        folder: folder_of(findings.file).into(),
+        rules,
         credentials: credentials?,
-        lapses_at: valid_until.flatten(),
+        limits,
+        disclose_owner: disclose.flatten().is_some(),
+        lapses_at: valid_until.flatten().map(|(_, end)| end),
         enabled: enabled.unwrap_or(Some(true))?,
     })
+}
+
+/// `payments/eu` of `grants/payments/eu/x.yaml`.
+fn folder_of(file: &str) -> &str {
+    let path = file.strip_prefix("grants/").unwrap_or(file);
+    path.rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
+fn disclose_owner(findings: &mut Findings<'_>, node: &Node) -> Option<()> {
+    let word = findings.filled(node)?;
+    if word != "owner" {
+        let remedy = "write owner, or remove the key: then nobody is told more than that access is denied";
+        findings.at(node, "disclose", format!("`{word}` is nobody to disclose to"), remedy);
+        return None;
+    }
+    Some(())
 }
 
 fn name(findings: &mut Findings<'_>, node: &Node, before: &HashMap<GrantName, Grant>) -> Option<GrantName> {
@@ -77,10 +104,10 @@ fn name(findings: &mut Findings<'_>, node: &Node, before: &HashMap<GrantName, Gr
     Some(name)
 }
 
-fn class(findings: &mut Findings<'_>, fields: &mut Fields<'_>) -> Option<&'static str> {
-    let node = fields.take("class")?;
+/// A class's word.
+pub(super) fn class(findings: &mut Findings<'_>, node: &Node) -> Option<Class> {
     let text = findings.filled(node)?;
-    let class = CLASSES.into_iter().find(|class| *class == text);
+    let class = Class::parse(text);
     if class.is_none() {
         findings.at(
             node,
@@ -92,16 +119,15 @@ fn class(findings: &mut Findings<'_>, fields: &mut Fields<'_>) -> Option<&'stati
     class
 }
 
-/// The end of the day, UTC: `valid_until` is inclusive.
-fn lapses_at(findings: &mut Findings<'_>, node: &Node) -> Option<Timestamp> {
+/// A day that is included: itself, and the moment at which it is over, in UTC.
+pub(super) fn end_of_day(findings: &mut Findings<'_>, node: &Node) -> Option<(Date, Timestamp)> {
     let parsed = match &node.content {
         Content::Plain(text) | Content::Quoted(text) if text.len() == 10 => text.parse::<Date>().ok(),
         Content::Plain(_) | Content::Quoted(_) | Content::Mapping(_) | Content::Sequence(_) => None,
     };
     let end = parsed
-        .and_then(|date| date.tomorrow().ok())
-        .and_then(|date| date.to_zoned(TimeZone::UTC).ok())
-        .map(|zoned| zoned.timestamp());
+        .and_then(|date| Some((date, date.tomorrow().ok()?)))
+        .and_then(|(date, next)| Some((date, next.to_zoned(TimeZone::UTC).ok()?.timestamp())));
     if end.is_none() {
         findings.at(node, "date", "a date is due here", "write it as 2027-03-31; the day itself is included");
     }

@@ -53,7 +53,13 @@ pub(super) fn read(
             findings.at(node, "untrusted-issuer", message, remedy);
         }
     }
-    let (profile, url) = (profile?, url?);
+    let (mut profile, url) = (profile?, url?);
+    // The operator's word may be narrower than the profile's name: what an older instance is known not to say.
+    if let Some(theirs) = trusted.zip(name.as_ref()).and_then(|(trusted, name)| trusted.get(name))
+        && theirs.profile.name == profile.name
+    {
+        profile = theirs.profile;
+    }
     let audience = audience(findings, audience_node?, profile, &url)?;
     let trusted = TrustedIssuer { name: name?, url, profile };
     Some(IssuerPolicy { trusted, audience, max_token_age: max_token_age? })
@@ -155,7 +161,13 @@ fn audience(findings: &mut Findings<'_>, node: &Node, profile: &Profile, url: &s
         Content::Plain(_) | Content::Quoted(_) | Content::Mapping(_) => node,
     };
     let audience = findings.filled(node)?;
-    if profile.refuses_audience(url, audience) {
+    if let Some(fixed) = profile.fixed_audience.filter(|fixed| *fixed != audience) {
+        let message = format!("every token of the profile `{}` is for the audience `{fixed}`", profile.name);
+        let remedy =
+            format!("write `{fixed}`, if you accept that other relying parties are sent the same tokens");
+        findings.at(node, "audience-fixed", message, remedy);
+    }
+    if (profile.refuses_audience)(url, audience) {
         let message =
             "this is the vendor's default audience, which every relying party of the vendor's customers gets";
         findings.at(

@@ -45,7 +45,8 @@ fn trusted(name: &str, url: &str, profile: &str) -> BTreeMap<IssuerName, Trusted
 fn a_good_set_loads_whole() {
     assert_eq!(findings(ISSUER, GRANT), []);
     let set = load(&files(&[("issuers/github.yaml", ISSUER), ("grants/t/a.yaml", GRANT)]), None, None)
-        .unwrap_or_else(|_| panic!());
+        .unwrap_or_else(|_| panic!())
+        .set;
     assert_eq!((set.issuers.len(), set.grants.len()), (1, 1));
     assert!(set.named_tenants.values().any(|tenants| tenants.contains("4216")));
 }
@@ -98,7 +99,18 @@ fn every_spoiled_grant_is_refused_at_its_place() {
         ("https://sts.test", "\"https://a b\"", "audience", 14),
         ("https://sts.test", "\"https://${claims.repository}.test\"", "template", 14),
         ("sealed: { secret: npm-token }", "vault: { engine: kv2, path: x }", "not-yet", 13),
-        ("class: production", "limits: { live: 4 }", "not-yet", 4),
+        ("class: production", "limits: { live: 0 }", "limits", 4),
+        ("class: production", "limits: { live: 1_000 }", "type", 4),
+        ("class: production", "limits: { live: -1 }", "limits", 4),
+        ("class: production", "limits: { issuances_per_hour: 1000001 }", "limits", 4),
+        ("class: production", "limits: { uses_per_token: 9 }", "limits", 4),
+        ("class: production", "limits: { uses_per_token: 0 }", "limits", 4),
+        ("class: production", "limits: {}", "limits", 4),
+        ("class: production", "limits: { per: project }", "limits", 4),
+        ("class: production", "limits: { live: 4, per: run }", "limits", 4),
+        ("class: production", "disclose: everybody", "disclose", 4),
+        ("class: production", "window: { timezone: UTC, days: [mon] }", "unknown-key", 4),
+        ("class: production", "valid_until: 2027-02-29", "date", 4),
         ("class: production", "valid_until: soon", "date", 4),
         ("class: production", "enabled: yes", "type", 4),
         ("  npm: { sealed: { secret: npm-token } }", "  npm: {}", "kind", 13),
@@ -183,7 +195,9 @@ fn a_generic_rule_must_name_its_subject() {
 #[test]
 fn files_without_a_meaning_are_refused_and_texts_are_not() {
     for (path, code) in [
-        ("guardrails/base.yaml", "not-yet"),
+        ("guardrails/readme.md", "unknown-file"),
+        ("guardrails/deep/x.yaml", "unknown-file"),
+        ("guardrails/x.yml", "unknown-file"),
         ("grants/readme.md", "unknown-file"),
         ("grants/a.yml", "unknown-file"),
         ("issuers/deep/x.yaml", "unknown-file"),
@@ -279,8 +293,14 @@ fn every_code_stands_in_the_table_with_its_meaning() {
     let sources = [
         include_str!("../load.rs"),
         include_str!("grant.rs"),
+        include_str!("grant/limits.rs"),
+        include_str!("grant/window.rs"),
+        include_str!("guardrail.rs"),
+        include_str!("guardrail/targets.rs"),
+        include_str!("../breaches.rs"),
         include_str!("grant/credentials.rs"),
         include_str!("grant/rule.rs"),
+        include_str!("grant/rule/pins.rs"),
         include_str!("issuer.rs"),
         include_str!("../yaml.rs"),
         include_str!("../yaml/fields.rs"),

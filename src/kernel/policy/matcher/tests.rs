@@ -14,7 +14,7 @@ fn claims() -> Claims {
 
 fn condition(claim: &str, matcher: Matcher) -> Condition {
     let path = Path::parse(claim).unwrap();
-    Condition { claim: claim.into(), path, matcher, case_insensitive: false, line: 1 }
+    Condition { claim: claim.into(), path, matcher, case_insensitive: false, place: Place::default() }
 }
 
 fn holds(claim: &str, matcher: Matcher) -> bool {

@@ -46,7 +46,8 @@ impl<'a> Findings<'a> {
         self.place((key.line, key.column, key.width), code, message, remedy);
     }
 
-    fn place(
+    /// Notes a fault at a line, a column and a width.
+    pub fn place(
         &mut self,
         (line, column, width): (usize, usize, usize),
         code: &'static str,
@@ -89,6 +90,14 @@ impl<'a> Findings<'a> {
                 self.at(node, "type", "a text is due here", "write one value");
                 None
             }
+        }
+    }
+
+    /// Any scalar's text, where what YAML would read it as does not matter. No finding.
+    pub fn scalar<'n>(&self, node: &'n Node) -> Option<&'n str> {
+        match &node.content {
+            Content::Plain(text) | Content::Quoted(text) => Some(text),
+            Content::Mapping(_) | Content::Sequence(_) => None,
         }
     }
 
@@ -180,6 +189,11 @@ impl<'n> Fields<'n> {
     /// Takes a key that may be absent.
     pub fn take(&mut self, name: &'static str) -> Option<&'n Node> {
         self.take_entry(name).map(|(_, node)| node)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     /// Takes a key that may be absent, with its place.

@@ -13,7 +13,7 @@ pub fn plain_integer(text: &str) -> Option<i64> {
 }
 
 /// Whether YAML 1.1 or 1.2 reads a plain scalar as null, boolean, number or time.
-pub(super) fn reads_as_something_else(text: &str) -> bool {
+pub fn reads_as_something_else(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     let unsigned = lower.strip_prefix(['-', '+']).unwrap_or(&lower);
     WORDS.contains(&lower.as_str())

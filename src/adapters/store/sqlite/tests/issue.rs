@@ -49,10 +49,9 @@ async fn a_used_token_stays_used_after_a_restart() {
 async fn one_used_credential_refuses_all_and_uses_up_none() {
     let bench = Bench::new();
     assert_eq!(verdict(&bench.store, issue()).await, "recorded");
-    let other = Digest::of(b"token 1, demo, other, 1");
-    let both = Issue { once: vec![other, issue().once[0]], ..issue() };
+    let both = using(issue(), &["token 1, demo, other, 1", "token 1, demo, npm, 1"]);
     assert_eq!(verdict(&bench.store, both).await, "replayed");
-    assert_eq!(verdict(&bench.store, Issue { once: vec![other], ..issue() }).await, "recorded");
+    assert_eq!(verdict(&bench.store, using(issue(), &["token 1, demo, other, 1"])).await, "recorded");
 }
 
 #[tokio::test]
@@ -95,7 +94,7 @@ async fn a_retry_holds_after_a_restart() {
 async fn another_body_under_the_same_key_is_a_mismatch_and_claims_nothing() {
     let bench = Bench::new();
     assert_eq!(verdict(&bench.store, keyed(b"body", 0)).await, "recorded");
-    let other = Issue { once: vec![Digest::of(b"another use")], ..keyed(b"other", 1) };
+    let other = using(keyed(b"other", 1), &["another use"]);
     assert_eq!(verdict(&bench.store, other).await, "mismatch");
     assert_eq!((bench.count("issuance"), bench.count("once")), (1, 1));
 }
@@ -107,7 +106,7 @@ async fn a_key_holds_for_sixty_seconds_from_the_first_claim() {
     assert_eq!(verdict(&bench.store, keyed(b"body", 59)).await, "recorded");
     assert_eq!(verdict(&bench.store, keyed(b"body", 60)).await, "replayed");
     // A key whose time is over says nothing of a body either, and may begin anew for another use.
-    let other = Issue { once: vec![Digest::of(b"another use")], ..keyed(b"other", 61) };
+    let other = using(keyed(b"other", 61), &["another use"]);
     assert_eq!(verdict(&bench.store, other).await, "recorded");
     assert_eq!(verdict(&bench.store, keyed(b"other", 62)).await, "replayed");
 }
@@ -118,7 +117,7 @@ async fn a_used_token_without_the_key_or_with_a_new_one_is_a_replay() {
     assert_eq!(verdict(&bench.store, keyed(b"body", 0)).await, "recorded");
     assert_eq!(verdict(&bench.store, issue()).await, "replayed");
     let claim = KeyClaim { key: Digest::of(b"another key"), body: Digest::of(b"body") };
-    assert_eq!(verdict(&bench.store, Issue { key: Some(claim), ..issue() }).await, "replayed");
+    assert_eq!(verdict(&bench.store, with_key(claim, 0)).await, "replayed");
 }
 
 #[tokio::test]

@@ -122,7 +122,7 @@ async fn one_call_that_is_refused_does_not_abort_its_neighbours() {
     let bench = Bench::new();
     assert_eq!(verdict(&bench.store, issue()).await, "recorded");
     let too_large = Entry { bytes: vec![b'0'; 20_000], ..entry(EntryCode::Started) };
-    let fresh_use = Issue { once: vec![Digest::of(b"another use")], ..issue() };
+    let fresh_use = using(issue(), &["another use"]);
     let (large, replayed, recorded) = tokio::join!(
         bench.store.append(vec![too_large]),
         verdict(&bench.store, issue()),

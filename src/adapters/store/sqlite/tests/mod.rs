@@ -3,6 +3,8 @@
 mod issue;
 mod ledger;
 mod open;
+mod policy;
+mod quota;
 mod refuse;
 mod secrets;
 
@@ -146,9 +148,12 @@ fn issue() -> Issue {
     };
     Issue {
         decision,
-        once: vec![Digest::of(b"token 1, demo, npm, 1")],
+        claims: Claims {
+            key: None,
+            once: vec![vec![Digest::of(b"token 1, demo, npm, 1")]],
+            quotas: Vec::new(),
+        },
         once_until: later(960),
-        key: None,
         entries: vec![outcome(EntryCode::Intent), outcome(EntryCode::Issued)],
         rows: vec![row],
         failed: false,
@@ -166,10 +171,12 @@ fn row() -> NewIssuance {
         handle: Digest::of(b"handle"),
         issuer: IssuerName::parse("github").unwrap(),
         token: Digest::of(b"token 1"),
+        project: Some("701".to_owned()),
         job: Some(Digest::of(b"job 1")),
         lifetime: Lifetime::Static,
         issued_at: now(),
         expires_at: None,
+        live_until: None,
         revocable: false,
         owner: ReplicaId::from_bytes([7; 16]),
         recover_after: later(45),
@@ -178,16 +185,34 @@ fn row() -> NewIssuance {
 
 /// The same with an idempotency key.
 fn keyed(body: &[u8], seconds: u64) -> Issue {
-    let claim = KeyClaim { key: Digest::of(b"key"), body: Digest::of(body) };
-    Issue { key: Some(claim), now: later(seconds), ..issue() }
+    with_key(KeyClaim { key: Digest::of(b"key"), body: Digest::of(body) }, seconds)
+}
+
+fn with_key(claim: KeyClaim, seconds: u64) -> Issue {
+    let mut issue = Issue { now: later(seconds), ..issue() };
+    issue.claims.key = Some(claim);
+    issue
+}
+
+/// The same for other uses, one a credential.
+fn using(mut issue: Issue, uses: &[&str]) -> Issue {
+    issue.claims.once = uses.iter().map(|each| vec![Digest::of(each.as_bytes())]).collect();
+    issue
 }
 
 fn word(verdict: &IssueVerdict) -> &'static str {
     match verdict {
-        IssueVerdict::Mismatch => "mismatch",
         IssueVerdict::Moved => "moved",
         IssueVerdict::Recorded(_) => "recorded",
-        IssueVerdict::Replayed => "replayed",
+        IssueVerdict::Refused(refused) => refused_word(refused),
+    }
+}
+
+fn refused_word(refused: &ClaimRefused) -> &'static str {
+    match refused {
+        ClaimRefused::Exceeded(_) => "exceeded",
+        ClaimRefused::Mismatch => "mismatch",
+        ClaimRefused::Replayed => "replayed",
     }
 }
 

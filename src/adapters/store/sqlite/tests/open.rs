@@ -85,8 +85,8 @@ fn an_absent_or_foreign_file_is_refused_and_not_made() {
 #[test]
 fn a_file_of_a_newer_version_is_refused() {
     let (_folder, path) = folder_with_store();
-    Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 2").unwrap();
-    assert!(matches!(fault(&path, 1, Options::default()), OpenFault::Newer { found: 2, known: 1 }));
+    Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 3").unwrap();
+    assert!(matches!(fault(&path, 1, Options::default()), OpenFault::Newer { found: 3, known: 2 }));
 }
 
 #[tokio::test]
@@ -171,4 +171,38 @@ async fn looking_at_a_quiet_store_leaves_the_folder_as_it_was() {
         contents(folder.path()).into_keys().collect::<Vec<_>>(),
         before.into_keys().collect::<Vec<_>>()
     );
+}
+
+#[tokio::test]
+async fn a_file_of_the_first_version_is_brought_up_and_keeps_what_it_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hallpass.db");
+    fs::write(&path, template()).unwrap();
+    let conn = Connection::open(&path).unwrap();
+    conn.execute_batch(
+        "DROP TABLE intent_count; DROP TABLE policy_let_in; DROP INDEX issuance_by_end;
+         ALTER TABLE issuance DROP COLUMN live_until; ALTER TABLE issuance DROP COLUMN project;
+         PRAGMA user_version = 1;
+         INSERT INTO issuance (id, decision, grant_name, credential, kind, state, handle, issuer, token, lifetime,
+             issued_at, expires_at, revocable, owner, recover_after)
+         VALUES (x'01', x'02', 'demo', 'sts', 'oidc', 'issued', x'03', 'github', x'04', 'fixed', 1, 9, 0, x'05', 2),
+                (x'02', x'02', 'demo', 'npm', 'sealed', 'issued', x'03', 'github', x'04', 'static', 1, NULL, 0,
+                 x'05', 2);",
+    )
+    .unwrap();
+    drop(conn);
+    // Looking changes nothing.
+    Sqlite::inspect(&path).unwrap().close().await;
+    let version =
+        |conn: &Connection| conn.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
+    assert_eq!(version(&Connection::open(&path).unwrap()).unwrap(), 1);
+
+    let stores = [open(&path), open(&path)];
+
+    let conn = Connection::open(&path).unwrap();
+    assert_eq!(version(&conn).unwrap(), schema::SCHEMA);
+    let mut rows = conn.prepare("SELECT live_until FROM issuance ORDER BY id").unwrap();
+    let ends: Vec<Option<i64>> = rows.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    assert_eq!(ends, [Some(9), None]);
+    stores[0].append(vec![entry(EntryCode::Started)]).await.unwrap();
 }

@@ -93,16 +93,3 @@ async fn no_value_stands_in_the_files() {
         assert!(!bytes.windows(12).any(|window| window == b"secret-value"), "{suffix}");
     }
 }
-
-#[tokio::test]
-async fn the_newest_accepted_policy_is_kept_with_its_entries() {
-    let bench = Bench::new();
-    assert_eq!(bench.store.accepted_policy().await.unwrap(), None);
-    for digest in [Digest::of(b"one"), Digest::of(b"two")] {
-        let accepted =
-            AcceptedPolicy { digest, names: vec!["base".to_owned(), digest.to_string()], at: now() };
-        bench.store.accept_policy(accepted.clone(), vec![entry(EntryCode::PolicyLoaded)]).await.unwrap();
-        assert_eq!(bench.store.accepted_policy().await.unwrap(), Some(accepted));
-    }
-    assert_eq!(bench.codes(), ["POLICY_LOADED", "POLICY_LOADED"]);
-}

@@ -6,15 +6,13 @@ use super::Known;
 use crate::kernel::{
     name::{CredentialName, SecretName},
     policy::{
+        class::Class,
         set::Credential,
-        target::{Kind, Target},
+        target::{Kind, LATER_KINDS, Target},
         template::TargetTemplate,
         yaml::{Findings, Key, Node},
     },
 };
-
-/// Kinds of later versions (design: section 5).
-const LATER: [&str; 8] = ["vault", "aws", "gcp", "azure", "github", "kubernetes", "ssh", "sops"];
 
 pub(super) fn read_all(
     findings: &mut Findings<'_>,
@@ -48,7 +46,7 @@ fn read(findings: &mut Findings<'_>, key: &Key, node: &Node, known: &Known<'_>) 
     let sealed = fields.take("sealed");
     let oidc = fields.take("oidc");
     let ttl_node = fields.take("ttl");
-    for later in LATER {
+    for later in LATER_KINDS {
         fields.not_yet(findings, later);
     }
     fields.finish(findings);
@@ -67,7 +65,13 @@ fn read(findings: &mut Findings<'_>, key: &Key, node: &Node, known: &Known<'_>) 
         }
     };
     let ttl = ttl(findings, target.kind(), ttl_node)?;
-    Some(Credential { target: TargetTemplate(target), ttl })
+    Some(Credential {
+        place: key.place(),
+        target: TargetTemplate(target),
+        ttl,
+        class: Class::Production,
+        guardrails: Vec::new(),
+    })
 }
 
 fn read_sealed(findings: &mut Findings<'_>, node: &Node) -> Option<Target> {

@@ -1,10 +1,12 @@
 //! Rules and their conditions.
 
-use std::collections::BTreeSet;
+mod pins;
+
+use std::collections::{BTreeSet, HashSet};
 
 use serde_json::Value;
 
-use super::Known;
+use super::{super::Issuers, Known, window};
 use crate::kernel::{
     identity::profile::{ClaimKind, ClaimSpec, Profile, REGISTERED},
     json,
@@ -28,11 +30,12 @@ pub(super) fn read_all(findings: &mut Findings<'_>, node: &Node, known: &Known<'
         return None;
     }
     let mut rules: Vec<Rule> = Vec::new();
+    let mut names = HashSet::new();
     let mut whole = true;
     for item in items {
         match read(findings, item, known) {
             Some(rule) => {
-                if rules.iter().any(|other| other.name == rule.name) {
+                if !names.insert(rule.name.clone()) {
                     let message = format!("the rule `{}` stands here a second time", rule.name);
                     findings.at(item, "duplicate-name", message, "give each rule its own name");
                 }
@@ -49,23 +52,26 @@ fn read(findings: &mut Findings<'_>, node: &Node, known: &Known<'_>) -> Option<R
     let name = fields.require(findings, "name").and_then(|node| name(findings, node));
     let issuer_node = fields.require(findings, "issuer");
     let match_node = fields.require(findings, "match");
-    fields.not_yet(findings, "window");
+    let window_node = fields.take("window");
     fields.finish(findings);
-    let issuer = issuer(findings, issuer_node?, known)?;
+    let window = window_node.map_or(Some(None), |node| window::read(findings, node).map(Some));
+    let issuer = issuer(findings, issuer_node?, known.issuers, known.all_issuers_read)?;
     // An issuer whose own file is at fault: the rule cannot be judged, and is not at fault.
-    let profile = known.issuers.get(&issuer)?.trusted.profile;
+    let trusted = &known.issuers.get(&issuer)?.trusted;
+    let profile = trusted.profile;
     let match_node = match_node?;
     let conditions = conditions(findings, match_node, profile)?;
-    pins(findings, match_node, profile, &conditions);
+    pins::judge(findings, match_node, trusted, &conditions);
     stands_on_more_than_an_attackers_word(findings, match_node, profile, &conditions);
-    let trigger_claim = profile.view.trigger;
-    let named_triggers: BTreeSet<String> = conditions
-        .iter()
-        .filter(|condition| Some(condition.claim.as_str()) == trigger_claim)
-        .flat_map(|condition| condition.matcher.literals())
-        .filter_map(|literal| literal.as_str().map(str::to_owned))
-        .collect();
-    Some(Rule { name: name?, issuer, conditions, named_triggers })
+    Some(Rule {
+        name: name?,
+        place: node.place(),
+        issuer,
+        conditions,
+        window: window?,
+        named_triggers: BTreeSet::new(),
+        pins_project: false,
+    })
 }
 
 fn name(findings: &mut Findings<'_>, node: &Node) -> Option<RuleName> {
@@ -82,12 +88,17 @@ fn name(findings: &mut Findings<'_>, node: &Node) -> Option<RuleName> {
     name
 }
 
-fn issuer(findings: &mut Findings<'_>, node: &Node, known: &Known<'_>) -> Option<IssuerName> {
+/// The name of an issuer that a file names. Where one of those files could not be read, no name is at fault.
+pub(in crate::kernel::policy::load) fn issuer(
+    findings: &mut Findings<'_>,
+    node: &Node,
+    issuers: &Issuers,
+    are_all_read: bool,
+) -> Option<IssuerName> {
     let text = findings.filled(node)?;
-    let name = IssuerName::parse(text).filter(|name| known.issuers.contains_key(name));
-    if name.is_none() && known.all_issuers_read {
-        let names = || known.issuers.keys().map(|name| name.as_str());
-        let remedy = nearest(text, names()).map_or_else(
+    let name = IssuerName::parse(text).filter(|name| issuers.contains_key(name));
+    if name.is_none() && are_all_read {
+        let remedy = nearest(text, issuers.keys().map(|name| name.as_str())).map_or_else(
             || "name one of issuers/*.yaml".to_owned(),
             |near| format!("did you mean `{near}`?"),
         );
@@ -130,26 +141,28 @@ fn condition(
         findings.at_key(key, "registered-claim", message, remedy);
         return None;
     }
-    let spec = profile.claim(root);
+    let nested = profile.claim(&key.text).filter(|spec| spec.is_nested());
+    let spec = nested.or_else(|| profile.claim(root));
     if spec.is_none() && !profile.open {
         let names = profile.claims.iter().map(|claim| claim.name);
-        let remedy = nearest(root, names).map_or_else(
+        let remedy = nearest(&key.text, names).map_or_else(
             || "see the claims of a real token by `hallpass whoami --token-file FILE`".to_owned(),
             |near| format!("did you mean `{near}`?"),
         );
-        let message = format!("tokens of the profile `{}` have no claim `{root}`", profile.name);
+        let message = format!("tokens of the profile `{}` have no claim `{}`", profile.name, key.text);
         findings.at_key(key, "unknown-claim", message, remedy);
         return None;
     }
-    if let Some(spec) = spec.filter(|spec| !path.below.is_empty() && spec.kind != ClaimKind::TextList) {
+    let is_inside = !path.below.is_empty() && nested.is_none();
+    if let Some(spec) = spec.filter(|spec| is_inside && spec.kind != ClaimKind::TextList) {
         let message = format!("`{}` is one value, so there is nothing inside it to point to", spec.name);
         findings.at_key(key, "pointer", message, format!("write `{root}` and its whole value"));
         return None;
     }
-    let kind = LiteralKind { spec, is_nested: !path.below.is_empty() };
+    let kind = LiteralKind { spec, is_nested: is_inside };
     let matcher = matcher(findings, node, &kind)?;
     let case_insensitive = spec.is_some_and(|spec| spec.case_insensitive);
-    Some(Condition { claim: key.text.clone(), path, matcher, case_insensitive, line: key.line })
+    Some(Condition { claim: key.text.clone(), path, matcher, case_insensitive, place: key.place() })
 }
 
 /// Where a condition looks. A pointer to a claim itself is a second spelling of its name: it would not count as a pin,
@@ -265,6 +278,13 @@ fn glob(findings: &mut Findings<'_>, node: &Node, kind: &LiteralKind) -> Option<
             );
             return None;
         }
+        if spec.file_at_ref && crosses_into_the_ref(pattern) {
+            let message =
+                format!("`**` before the `@` of `{}` also matches other files at other refs", spec.name);
+            let remedy = "write the file's path out, or `*` for one segment; `**` only behind the `@`";
+            findings.at(node, "glob", message, remedy);
+            return None;
+        }
         if spec.kind != ClaimKind::Text && !kind.is_nested {
             let message = format!("`{}` is no text, so no glob fits", spec.name);
             findings.at(node, "literal-type", message, "write a literal");
@@ -277,6 +297,12 @@ fn glob(findings: &mut Findings<'_>, node: &Node, kind: &LiteralKind) -> Option<
         findings.at(node, "glob", "this pattern has no meaning, or is too long", remedy);
     }
     glob.map(Matcher::Glob)
+}
+
+/// Paths and refs may hold an `@`, so a pattern that crosses segments before the one that it writes out could find its
+/// file in the name of a ref (attack class F-09). One without an `@` speaks of no ref.
+fn crosses_into_the_ref(pattern: &str) -> bool {
+    pattern.split_once('@').is_some_and(|(file, _)| file.contains("**"))
 }
 
 fn literal(findings: &mut Findings<'_>, node: &Node, kind: &LiteralKind) -> Option<Value> {
@@ -303,7 +329,15 @@ fn literal(findings: &mut Findings<'_>, node: &Node, kind: &LiteralKind) -> Opti
         (None, Content::Plain(text)) if plain_integer(text).is_some() => {
             plain_integer(text).and_then(|number| exact(findings, node, number))
         }
-        (Some(ClaimKind::Text) | None, _) => text(findings, node).map(Value::String),
+        (Some(ClaimKind::Text) | None, _) => {
+            let text = text(findings, node)?;
+            if kind.spec.is_some_and(|spec| spec.braced) && !text.starts_with('{') {
+                let message = "this claim is a UUID in braces, and compares byte for byte";
+                findings.at(node, "literal-type", message, format!("write \"{{{text}}}\""));
+                return None;
+            }
+            Some(Value::String(text))
+        }
     }
 }
 
@@ -325,24 +359,6 @@ fn exact(findings: &mut Findings<'_>, node: &Node, number: i64) -> Option<Value>
         return None;
     }
     Some(Value::from(number))
-}
-
-/// What each rule must name, so that it speaks of somebody (attack class F-01).
-fn pins(findings: &mut Findings<'_>, node: &Node, profile: &Profile, conditions: &[Condition]) {
-    let named = |names: &[&str]| {
-        conditions
-            .iter()
-            .any(|condition| names.contains(&condition.claim.as_str()) && condition.matcher.is_literal())
-    };
-    if profile.shared && !named(profile.tenant_pins) {
-        let message =
-            "everybody's tokens come from this issuer, so a rule without its tenant would let strangers in";
-        findings.at(node, "tenant-pin", message, format!("add {}: \"…\"", profile.tenant_pins.join(" or ")));
-    }
-    if !profile.must_name.is_empty() && !named(profile.must_name) {
-        let message = format!("a rule of the profile `{}` must say exactly whom it means", profile.name);
-        findings.at(node, "must-name", message, format!("add {}: \"…\"", profile.must_name.join(" or ")));
-    }
 }
 
 /// Beside its pins a rule needs something that a passer-by cannot choose (attack class F-10).

@@ -1,0 +1,214 @@
+use super::lint;
+use crate::kernel::policy::{Severity, load, set::Files};
+
+const ISSUER: &str = "\
+issuer: github
+profile: github-actions
+url: https://token.actions.githubusercontent.com
+audience: https://hallpass.example.com
+";
+
+/// A grant without a fault: ids beside names, a protected ref, a definition at a tag.
+const GRANT: &str = "\
+grant: deploy
+class: production
+allow:
+  - name: main
+    issuer: github
+    match:
+      repository_owner_id: \"4216\"
+      repository_id: \"701\"
+      repository: acme/payments
+      ref: refs/heads/main
+      event_name: [push, workflow_dispatch]
+      job_workflow_ref: { glob: \"acme/ci/.github/workflows/deploy.yml@refs/tags/v*\" }
+credentials:
+  npm:
+    sealed: { secret: npm-token }
+";
+
+const GUARDRAIL: &str = "\
+guardrail: base
+classify:
+  - { sealed: \"npm-*\", class: production }
+";
+
+/// The codes of the warnings, each with the line it stands on.
+fn codes(files: &[(&str, &str)]) -> Vec<(&'static str, String)> {
+    let texts: Vec<(String, Vec<u8>)> =
+        files.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec())).collect();
+    let files = Files(texts.iter().cloned().collect());
+    let loaded = load::load(&files, None, None).unwrap_or_else(|findings| {
+        let shown: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        panic!("{}", shown.join("\n"))
+    });
+    let now = "2026-11-24T12:00:00Z".parse().unwrap();
+    lint(&loaded.set, now)
+        .into_iter()
+        .map(|finding| {
+            assert_eq!(finding.severity, Severity::Warning);
+            let text = String::from_utf8(files.0[&finding.file].clone()).unwrap();
+            (finding.code, text.lines().nth(finding.line - 1).unwrap().trim().to_owned())
+        })
+        .collect()
+}
+
+fn of_grant(spoil: &[(&str, &str)]) -> Vec<(&'static str, String)> {
+    let mut text = GRANT.to_owned();
+    for (from, to) in spoil {
+        assert!(text.contains(from), "{from}");
+        text = text.replacen(from, to, 1);
+    }
+    codes(&[
+        ("issuers/github.yaml", ISSUER),
+        ("guardrails/base.yaml", GUARDRAIL),
+        ("grants/deploy.yaml", &text),
+    ])
+}
+
+fn one(spoil: &[(&str, &str)]) -> (&'static str, String) {
+    let found = of_grant(spoil);
+    assert_eq!(found.len(), 1, "{found:?}");
+    found.into_iter().next().unwrap()
+}
+
+#[test]
+fn a_tight_grant_has_no_warning() {
+    assert_eq!(of_grant(&[]), []);
+}
+
+#[test]
+fn a_name_without_its_id_is_told() {
+    let (code, line) = one(&[("      repository_id: \"701\"\n", "")]);
+    assert_eq!((code, line.as_str()), ("name-without-id", "repository: acme/payments"));
+}
+
+#[test]
+fn a_pattern_beyond_the_organisation_is_told() {
+    for pattern in
+        ["*/ci/.github/workflows/deploy.yml@refs/tags/v1", "**", "acme*/ci/x.yml@refs/tags/v1", "*"]
+    {
+        let (code, _) = one(&[("acme/ci/.github/workflows/deploy.yml@refs/tags/v*", pattern)]);
+        assert_eq!(code, "glob-wide", "{pattern}");
+    }
+    let (code, line) = one(&[("ref: refs/heads/main", "ref: { glob: \"**\" }")]);
+    assert_eq!((code, line.as_str()), ("glob-wide", "ref: { glob: \"**\" }"));
+    assert_eq!(of_grant(&[("ref: refs/heads/main", "ref: { glob: \"refs/heads/release/*\" }")]), []);
+}
+
+#[test]
+fn a_definition_that_moves_with_a_branch_is_told_unless_it_is_pinned_or_the_protected_refs_own() {
+    let tag = "{ glob: \"acme/ci/.github/workflows/deploy.yml@refs/tags/v*\" }";
+    let branch = "acme/ci/.github/workflows/deploy.yml@refs/heads/main";
+    let (code, _) = one(&[(tag, branch)]);
+    assert_eq!(code, "mutable-workflow");
+    let pinned = format!("{branch}\n      job_workflow_sha: 27b0e1a44b6bd6c1b4f1a0d3e5ffb6d1f0c1a2b3");
+    assert_eq!(of_grant(&[(tag, &pinned)]), []);
+    let own = "acme/payments/.github/workflows/deploy.yml@refs/heads/main";
+    assert_eq!(one(&[(tag, own)]).0, "mutable-workflow");
+    let protected = format!("{own}\n      ref_protected: \"true\"");
+    assert_eq!(of_grant(&[(tag, &protected)]), []);
+    let lookalike = protected.replace("acme/payments/", "acme/payments-evil/");
+    assert_eq!(one(&[(tag, &lookalike)]).0, "mutable-workflow");
+}
+
+#[test]
+fn a_claim_that_an_attacker_chooses_is_told() {
+    let (code, line) = one(&[("ref: refs/heads/main", "ref: refs/heads/main\n      workflow: Deploy")]);
+    assert_eq!((code, line.as_str()), ("attacker-claim", "workflow: Deploy"));
+}
+
+#[test]
+fn githubs_old_subject_is_told_with_what_to_write() {
+    let old = "ref: refs/heads/main\n      sub: \"repo:acme/payments:ref:refs/heads/main\"";
+    assert_eq!(one(&[("ref: refs/heads/main", old)]).0, "sub-old-form");
+    let new = old.replace("acme/payments", "acme@4216/payments@701");
+    assert_eq!(of_grant(&[("ref: refs/heads/main", &new)]), []);
+}
+
+#[test]
+fn what_no_token_can_have_is_told() {
+    for (from, to) in [
+        ("ref: refs/heads/main", "ref: main"),
+        ("repository_id: \"701\"", "repository_id: acme"),
+        ("repository: acme/payments", "repository: payments"),
+        ("event_name: [push, workflow_dispatch]", "event_name: [push, workflow_dipsatch]"),
+        ("ref: refs/heads/main", "ref: refs/heads/main\n      ref_protected: \"yes\""),
+        ("ref: refs/heads/main", "ref: refs/heads/main\n      runner_environment: hosted"),
+    ] {
+        assert_eq!(one(&[(from, to)]).0, "never", "{to}");
+    }
+}
+
+#[test]
+fn a_rule_behind_a_wider_one_is_told() {
+    let second = "  - name: second
+    issuer: github
+    match:
+      repository_owner_id: \"4216\"
+      repository_id: \"701\"
+      repository: acme/payments
+      ref: refs/heads/main
+      event_name: push
+      job_workflow_ref: { glob: \"acme/ci/.github/workflows/deploy.yml@refs/tags/v*\" }
+      environment: production
+credentials:
+";
+    assert_eq!(one(&[("credentials:\n", second)]), ("shadowed", "- name: second".to_owned()));
+    let other = second.replace("event_name: push", "event_name: schedule");
+    assert_eq!(of_grant(&[("credentials:\n", &other)]), []);
+}
+
+#[test]
+fn a_grant_whose_last_day_is_over_is_told() {
+    let (code, _) = one(&[("class: production", "class: production\nvalid_until: 2026-11-23")]);
+    assert_eq!(code, "lapsed");
+    assert_eq!(of_grant(&[("class: production", "class: production\nvalid_until: 2026-11-24")]), []);
+}
+
+#[test]
+fn a_target_that_nobody_classified_is_told_where_somebody_classifies() {
+    let (code, line) = one(&[("npm-token", "pypi-token")]);
+    assert_eq!((code, line.as_str()), ("unclassified", "npm:"));
+    let alone = [("issuers/github.yaml", ISSUER), ("grants/deploy.yaml", GRANT)];
+    assert_eq!(codes(&alone), []);
+}
+
+#[test]
+fn a_ttl_that_a_guardrail_cuts_is_told() {
+    let grant = GRANT.replace(
+        "    sealed: { secret: npm-token }",
+        "    oidc: { audience: https://registry.example.com }\n    ttl: 5m",
+    );
+    let guardrail = "guardrail: base\nrequire: { max_ttl: 2m }\n";
+    let files = |guardrail| {
+        codes(&[
+            ("issuers/github.yaml", ISSUER),
+            ("guardrails/base.yaml", guardrail),
+            ("grants/deploy.yaml", &grant),
+        ])
+    };
+    assert_eq!(files(guardrail), [("ttl-cut", "npm:".to_owned())]);
+    assert_eq!(files("guardrail: base\nrequire: { max_ttl: 5m }\n"), []);
+}
+
+#[test]
+fn a_forbid_that_another_kind_gets_around_is_told() {
+    let grant =
+        format!("{GRANT}  registry:\n    oidc: {{ audience: https://registry.example.com }}\n    ttl: 5m\n");
+    let of = |guardrail: &str| {
+        codes(&[
+            ("issuers/github.yaml", ISSUER),
+            ("guardrails/base.yaml", guardrail),
+            ("grants/deploy.yaml", &grant),
+        ])
+    };
+    let by_target =
+        "guardrail: base\napplies_to: { target: { sealed: any } }\nforbid: { triggers: [workflow_run] }\n";
+    assert_eq!(of(by_target), [("forbid-gap", "guardrail: base".to_owned())]);
+    let by_class =
+        "guardrail: base\napplies_to: { class: production }\nforbid: { triggers: [workflow_run] }\n";
+    assert_eq!(of(by_class), []);
+    let both = by_target.replace("sealed: any", "sealed: any, oidc: any");
+    assert_eq!(of(&both), []);
+}

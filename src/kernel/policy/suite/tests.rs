@@ -1,0 +1,319 @@
+use super::*;
+use crate::kernel::policy::{finding::CODES, load};
+
+const ISSUER: &str = "issuer: github\nprofile: github-actions\nurl: https://token.actions.githubusercontent.com\naudience: https://broker.test\n";
+const GRANT: &str = r#"grant: a
+class: read
+allow:
+  - name: main
+    issuer: github
+    match:
+      repository_owner_id: "4216"
+      repository_id: "701"
+      ref: { glob: "refs/heads/*" }
+      environment: { not: staging }
+      event_name: [push, schedule]
+  - name: tags
+    issuer: github
+    match:
+      repository_owner_id: "4216"
+      repository_id: "701"
+      ref: { glob: "refs/tags/*" }
+      environment: { present: false }
+credentials:
+  npm: { sealed: { secret: npm-token } }
+  sts: { oidc: { audience: https://sts.test }, ttl: 3m }
+valid_until: 2027-03-31
+"#;
+const TEST: &str = r#"test: a
+fixtures:
+  main:
+    issuer: github
+    at: "2027-01-13T10:00:00Z"
+    claims:
+      repository_owner: acme
+      repository_owner_id: "4216"
+      repository: acme/app
+      repository_id: "701"
+      run_id: "1"
+      run_attempt: "1"
+      ref: refs/heads/main
+      environment: production
+      event_name: push
+cases:
+  - { name: push, use: main, expect: permit, rule: main, ttl_max: 3m }
+  - { name: a tag, use: main, set: { ref: refs/tags/v1 }, remove: [environment], expect: permit, rule: tags }
+  - { name: sts alone, use: main, credentials: [sts], expect: permit, ttl_max: { sts: 3m } }
+  - { name: owner, use: main, set: { repository_owner_id: "1" }, expect: deny, failed: [repository_owner_id], rule: main }
+  - { name: repository, use: main, set: { repository_id: "1" }, expect: deny, failed: [repository_id], rule: main }
+  - { name: ref, use: main, set: { ref: refs/pull/1/merge }, expect: deny, failed: [ref], rule: main }
+  - { name: no ref, use: main, remove: [ref], expect: deny, failed: [ref], rule: main }
+  - { name: staging, use: main, set: { environment: staging }, expect: deny, failed: [environment], rule: main }
+  - { name: no environment, use: main, remove: [environment], expect: deny, failed: [environment] }
+  - { name: event, use: main, set: { event_name: release }, expect: deny, failed: [event_name], rule: main }
+  - { name: no event, use: main, remove: [event_name], expect: deny, reason: no-rule }
+  - { name: tag with environment, use: main, set: { ref: refs/tags/v1 }, expect: deny, failed: [environment], rule: tags }
+  - { name: tag of another, use: main, set: { ref: refs/tags/v1, repository_owner_id: "1" }, remove: [environment], expect: deny, failed: [repository_owner_id], rule: tags }
+  - { name: tag of another repository, use: main, set: { ref: refs/tags/v1, repository_id: "1" }, remove: [environment], expect: deny, failed: [repository_id], rule: tags }
+  - { name: branch without environment, use: main, remove: [environment], expect: deny, failed: [ref], rule: tags }
+  - { name: tag without ref, use: main, remove: [environment, ref], expect: deny, failed: [ref], rule: tags }
+  - { name: tag by a stranger, use: main, set: { ref: refs/tags/v1, event_name: issue_comment }, remove: [environment], expect: deny, reason: trigger }
+  - { name: last day, use: main, at: "2027-03-31T23:59:59Z", expect: permit }
+  - { name: after, use: main, at: "2027-04-01T00:00:00Z", expect: deny, reason: lapsed }
+"#;
+
+fn suites(list: &[(&str, &str)]) -> Suites {
+    let mut files = Files::default();
+    files.0.insert("issuers/github.yaml".to_owned(), ISSUER.as_bytes().to_vec());
+    for (path, text) in list {
+        files.0.insert((*path).to_owned(), text.as_bytes().to_vec());
+    }
+    let set = load::load(&files, None, None).unwrap_or_else(|findings| panic!("{findings:?}")).set;
+    Suites::read(files, set)
+}
+
+fn with_test(test: &str) -> Suites {
+    suites(&[("grants/a.yaml", GRANT), ("grants/a.test.yaml", test)])
+}
+
+/// Codes and lines of what is wrong with a test file.
+fn wrong(test: &str) -> Vec<(&'static str, usize)> {
+    let suites = with_test(test);
+    for finding in suites.findings() {
+        let is_known = CODES.iter().chain(TEST_CODES).any(|(code, _)| *code == finding.code);
+        assert!(is_known, "{} is in no table", finding.code);
+        assert!(finding.line > 0 && finding.column > 0 && !finding.remedy.is_empty());
+    }
+    suites.findings().iter().map(|finding| (finding.code, finding.line)).collect()
+}
+
+fn failing(suites: &Suites) -> Vec<(String, String)> {
+    let told = suites.run().into_iter();
+    told.filter_map(|told| Some((told.name, told.fault?.message))).collect()
+}
+
+fn line_of(text: &str) -> usize {
+    TEST.lines().position(|line| line.contains(text)).unwrap() + 1
+}
+
+#[test]
+fn good_table_passes_and_notices_everything() {
+    let mut suites = with_test(TEST);
+
+    assert_eq!(suites.findings(), []);
+    assert_eq!(failing(&suites), []);
+    let mutation = suites.mutate();
+    let survivors: Vec<_> = mutation.survivors.iter().map(|each| &each.what).collect();
+    assert!(survivors.is_empty(), "{survivors:?}");
+    assert_eq!(mutation.score(), 100);
+    assert!(mutation.weakened > 15, "{}", mutation.weakened);
+    assert_eq!(failing(&suites), [], "the set is as it was");
+}
+
+#[test]
+fn every_spoiled_table_is_refused_at_its_place() {
+    let cases = [
+        ("test: a", "tests: a", "missing-key", 1),
+        ("test: a", "test: b", "test-grant", 1),
+        ("expect: permit, rule: main, ttl_max", "expects: permit, rule: main, ttl_max", "missing-key", 17),
+        (
+            "expect: permit, rule: main, ttl_max",
+            "skip: true, expect: permit, rule: main, ttl_max",
+            "unknown-key",
+            17,
+        ),
+        ("name: push, use: main", "name: push, use: mian", "test-fixture", 17),
+        ("name: owner", "name: push", "duplicate-name", 20),
+        ("expect: permit, rule: main, ttl_max", "expect: allow, rule: main, ttl_max", "test-expect", 17),
+        ("expect: permit, rule: main", "expect: permit, failed: [ref], rule: main", "test-expect", 17),
+        ("expect: deny, failed: [event_name]", "expect: deny, ttl_max: 3m", "test-expect", 26),
+        ("rule: main, ttl_max: 3m", "rule: mane, ttl_max: 3m", "test-expect", 17),
+        ("credentials: [sts], expect", "credentials: [sst], expect", "test-credential", 19),
+        ("ttl_max: { sts: 3m }", "ttl_max: { npm: 3m }", "test-credential", 19),
+        (
+            "credentials: [sts], expect: permit, ttl_max: { sts: 3m }",
+            "credentials: [npm], expect: permit, ttl_max: 3m",
+            "test-credential",
+            19,
+        ),
+        ("set: { ref: refs/pull/1/merge }", "set: { reff: refs/pull/1/merge }", "unknown-claim", 22),
+        ("set: { ref: refs/pull/1/merge }", "set: { ref: refs/heads/main }", "test-change", 22),
+        ("set: { ref: refs/pull/1/merge }", "set: { ref: null }", "literal-type", 22),
+        ("set: { ref: refs/pull/1/merge }", "set: { ref: 7 }", "literal-type", 22),
+        ("set: { ref: refs/pull/1/merge }", "set: {}", "empty", 22),
+        ("set: { ref: refs/pull/1/merge }", "set: { aud: x }", "registered-claim", 22),
+        ("set: { ref: refs/pull/1/merge }", "set: { /ref: x }", "pointer", 22),
+        ("set: { ref: refs/pull/1/merge }", "set: { /ref/0: x }", "test-change", 22),
+        ("set: { ref: refs/pull/1/merge }", "remove: [run_id]", "test-fixture", 22),
+        ("set: { ref: refs/pull/1/merge }", "remove: [base_ref]", "test-change", 22),
+        ("set: { ref: refs/pull/1/merge }", "remove: []", "empty", 22),
+        (
+            "failed: [ref], rule: main }\n  - { name: no ref",
+            "failed: [], rule: main }\n  - { name: no ref",
+            "empty",
+            22,
+        ),
+        ("    at: \"2027-01-13T10:00:00Z\"\n", "", "test-moment", 16),
+        ("\"2027-03-31T23:59:59Z\"", "tomorrow", "date", 34),
+        ("    issuer: github\n    at", "    issuer: gitlab\n    at", "unknown-issuer", 4),
+        ("repository_id: \"701\"", "repository_id: 701", "literal-type", 10),
+        ("      repository_id: \"701\"\n", "", "test-fixture", 7),
+        ("repository_id: \"701\"", "repository_id: \"\"", "test-fixture", 7),
+        (
+            "      run_id: \"1\"\n",
+            "      run_id: \"1\"\n      iss: https://elsewhere.test\n",
+            "test-fixture",
+            12,
+        ),
+        ("    claims:\n", "    file: fixtures/a.json\n    claims:\n", "test-fixture", 4),
+    ];
+    assert_eq!(wrong(TEST), []);
+    for (from, to, code, line) in cases {
+        assert!(TEST.contains(from), "{from}");
+        let found = wrong(&TEST.replacen(from, to, 1));
+        assert!(found.contains(&(code, line)), "{to}: {found:?}");
+    }
+}
+
+#[test]
+fn what_every_token_says_of_itself_may_stand_in_a_fixture() {
+    let own = "iss: https://token.actions.githubusercontent.com\n      aud: [https://broker.test]\n      exp: 1\n      run_id";
+    assert_eq!(wrong(&TEST.replacen("run_id", own, 1)), []);
+}
+
+#[test]
+fn case_that_says_otherwise_fails_with_what_was() {
+    let cases = [
+        (
+            "name: ref, use: main, set: { ref: refs/pull/1/merge }, expect: deny, failed: [ref], rule: main",
+            "name: ref, use: main, set: { ref: refs/pull/1/merge }, expect: permit",
+            "a permit was expected",
+        ),
+        (
+            "name: push, use: main, expect: permit, rule: main, ttl_max: 3m",
+            "name: push, use: main, expect: deny",
+            "`main` permits it",
+        ),
+        ("rule: main, ttl_max: 3m", "rule: tags", "`tags` was expected to"),
+        ("ttl_max: { sts: 3m }", "ttl_max: { sts: 2m }", "`sts` lives for 3m, and 2m"),
+        ("expect: deny, failed: [event_name]", "expect: deny, failed: [ref]", "not just for [ref]"),
+        (
+            "expect: deny, failed: [event_name]",
+            "expect: deny, failed: [event_name, ref]",
+            "not just for [event_name, ref]",
+        ),
+        ("reason: lapsed", "reason: disabled", "not for `disabled`: lapsed"),
+    ];
+    for (from, to, message) in cases {
+        assert!(TEST.contains(from), "{from}");
+        let found = failing(&with_test(&TEST.replacen(from, to, 1)));
+        assert!(found.len() == 1 && found[0].1.contains(message), "{to}: {found:?}");
+    }
+}
+
+#[test]
+fn failed_is_the_whole_list_in_any_order() {
+    let both = TEST.replacen(
+        "set: { ref: refs/pull/1/merge }, expect: deny, failed: [ref]",
+        "set: { ref: refs/pull/1/merge, repository_id: \"1\" }, expect: deny, failed: [ref, repository_id]",
+        1,
+    );
+    assert_eq!(failing(&with_test(&both)), []);
+}
+
+#[test]
+fn every_missing_case_leaves_a_survivor_with_its_place_and_its_cure() {
+    for (name, what) in [
+        ("name: owner,", "without its condition on `repository_owner_id`"),
+        ("name: ref,", "with any `ref` that is there"),
+        ("name: staging,", "with any `environment` that is there"),
+        ("name: tag with environment,", "without its condition on `environment`"),
+        ("name: tag by a stranger,", "every trigger"),
+        ("name: after,", "without its last day"),
+    ] {
+        let at = line_of(name);
+        let kept: Vec<&str> =
+            TEST.lines().enumerate().filter(|(line, _)| line + 1 != at).map(|(_, text)| text).collect();
+        let mut suites = with_test(&kept.join("\n"));
+        assert_eq!(suites.findings(), []);
+        let mutation = suites.mutate();
+        let found = mutation.survivors.iter().find(|each| each.what.contains(what));
+        let found = found.unwrap_or_else(|| {
+            panic!("{what}: {:?}", mutation.survivors.iter().map(|each| &each.what).collect::<Vec<_>>())
+        });
+        assert!(mutation.score() < 100);
+        assert_eq!((found.file.as_str(), found.column > 0), ("grants/a.yaml", true));
+        assert!(GRANT.lines().nth(found.line - 1).is_some(), "{}", found.line);
+
+        // The case that it asks for is one that notices.
+        let cure = found.remedy.strip_prefix("add the case ").unwrap().replace("name: …", "name: the cure");
+        let mut cured = with_test(&format!("{}\n  - {cure}\n", kept.join("\n")));
+        assert_eq!(cured.findings(), [], "{cure}");
+        assert_eq!(failing(&cured), [], "{cure}");
+        assert!(!cured.mutate().survivors.iter().any(|each| each.what.contains(what)), "{cure}");
+    }
+}
+
+#[test]
+fn longer_life_is_noticed_by_the_limit_itself_only() {
+    let loose = TEST.replace("ttl_max: 3m", "ttl_max: 4m").replace("{ sts: 3m }", "{ sts: 4m }");
+    let mut suites = with_test(&loose);
+    assert_eq!(failing(&suites), []);
+    let survivors = suites.mutate().survivors;
+    assert!(survivors[0].what.contains("living for longer than 3m"), "{}", survivors[0].what);
+    assert_eq!(survivors[0].line, 20);
+}
+
+#[test]
+fn grant_without_tests_a_denial_or_a_permit_is_a_finding() {
+    let codes = |list: &[(&str, &str)]| -> Vec<&'static str> {
+        suites(list).findings().iter().map(|finding| finding.code).collect()
+    };
+    let only = |names: &[&str]| {
+        let is_kept = |line: &&str| !line.starts_with("  - ") || names.iter().any(|name| line.contains(name));
+        TEST.lines().filter(is_kept).collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(codes(&[("grants/a.yaml", GRANT)]), ["test-missing"]);
+    assert_eq!(
+        codes(&[("grants/a.yaml", GRANT), ("grants/a.test.yaml", &only(&["name: push,"]))]),
+        ["test-no-deny"]
+    );
+    assert_eq!(
+        codes(&[("grants/a.yaml", GRANT), ("grants/a.test.yaml", &only(&["name: ref,"]))]),
+        ["test-no-permit"]
+    );
+    let off = format!("{GRANT}enabled: false\n");
+    let denied = "name: off, use: main, expect: deny, reason: disabled";
+    let test = only(&[]) + &format!("\n  - {{ {denied} }}\n");
+    assert_eq!(codes(&[("grants/a.yaml", &off), ("grants/a.test.yaml", &test)]), [] as [&str; 0]);
+}
+
+#[test]
+fn empty_tables_and_unused_fixtures_are_findings() {
+    assert_eq!(wrong("test: a\nfixtures: {}\ncases: []\n"), [("empty", 2), ("empty", 3)]);
+    let more =
+        TEST.replacen("cases:\n", "  spare:\n    issuer: github\n    file: fixtures/push.json\ncases:\n", 1);
+    let payload = r#"{"iss":"https://token.actions.githubusercontent.com","aud":"https://broker.test","jti":"x","repository":"acme/app","repository_id":"701","repository_owner":"acme","repository_owner_id":"4216","run_id":"1","run_attempt":"1","a_new_claim":true,"sub":"s"}"#;
+    let read = |payload: &str| {
+        let suites = suites(&[
+            ("grants/a.yaml", GRANT),
+            ("grants/a.test.yaml", &more),
+            ("fixtures/push.json", payload),
+        ]);
+        suites.findings().iter().map(|finding| (finding.code, finding.severity)).collect::<Vec<_>>()
+    };
+    assert_eq!(read(payload), [("test-unused", Severity::Warning)]);
+    assert_eq!(read("[]"), [("test-file", Severity::Error)]);
+    assert_eq!(read(&payload.replace("broker.test", "elsewhere.test")), [("test-fixture", Severity::Error)]);
+    assert_eq!(wrong(&more), [("test-file", 18)]);
+}
+
+#[test]
+fn the_tables_of_codes_are_sorted_and_apart() {
+    assert!(TEST_CODES.is_sorted_by(|left, right| left.0 < right.0));
+    assert!(TEST_CODES.iter().all(|(code, _)| !CODES.iter().any(|(other, _)| code == other)));
+    let sources = [include_str!("mod.rs"), include_str!("read.rs"), include_str!("claims.rs")].concat();
+    for (code, _) in TEST_CODES {
+        assert!(sources.matches(&format!("\"{code}\"")).count() > 1, "{code} is never given");
+    }
+}
