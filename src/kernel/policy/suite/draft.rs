@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::{
-    Suites,
+    Changes, Suites,
     claims::put,
     neighbour,
     write::{changes, scalar, value},
@@ -288,9 +288,9 @@ fn test_text(wish: &Wish<'_>, lines: &[Line], fixture: &Map<String, Value>, case
     let rows = lines.iter().zip(cases).map(|(line, (changed, failed))| {
         let failed: Vec<String> = failed.iter().map(|each| scalar(each)).collect();
         format!(
-            "  - {{ name: {}, use: job, {}, expect: deny, failed: [{}] }}\n",
+            "  - {{ name: {}, use: job, {}expect: deny, failed: [{}] }}\n",
             scalar(&format!("another {}", line.claim)),
-            changes(changed),
+            changes(&Changes { set: changed.clone(), ..Changes::default() }),
             failed.join(", ")
         )
     });
