@@ -83,9 +83,8 @@ impl Broker {
         commit: Option<String>,
     ) -> Result<(Digest, Result<Loaded, Vec<Finding>>), Refused> {
         let trusted = self.settings.trusted.clone();
-        let judging = tokio::task::spawn_blocking(move || {
-            (files.digest(), load::load(&files, commit, Some(&trusted)).map(|loaded| loaded.set))
-        });
+        let judging =
+            tokio::task::spawn_blocking(move || (files.digest(), load::load(&files, commit, Some(&trusted))));
         judging.await.map_err(|_| Refused::new(Code::Internal, "the reading of a policy set broke off"))
     }
 

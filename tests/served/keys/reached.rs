@@ -130,7 +130,8 @@ fn addresses_that_are_not_public_are_connected_to_only_where_the_operator_says_s
         issuer.url
     );
     for (name, url) in &private {
-        configuration.push_str(&format!("  {name}: {{ url: \"{url}\", profile: generic, ca_file: ca.pem }}\n"));
+        configuration
+            .push_str(&format!("  {name}: {{ url: \"{url}\", profile: generic, ca_file: ca.pem }}\n"));
     }
     for (name, url) in &never {
         configuration.push_str(&format!(
@@ -176,7 +177,8 @@ fn certificates_are_held_to_the_operators_authority() {
         .iter()
         .map(|(name, certified, told)| (*name, HostileIssuer::with_tls(certified), *told))
         .collect();
-    let trusted: Vec<_> = issuers.iter().map(|(name, issuer, _)| (*name, issuer, ", ca_file: ca.pem")).collect();
+    let trusted: Vec<_> =
+        issuers.iter().map(|(name, issuer, _)| (*name, issuer, ", ca_file: ca.pem")).collect();
     let installation = trusting(&trusted, "");
     installation.write("ca.pem", &authority.certificate);
     let server = installation.serve();
@@ -237,7 +239,8 @@ fn netlog() -> &'static PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/served/support/netlog.c");
-        let built = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("netlog-{}.so", std::process::id()));
+        let built =
+            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("netlog-{}.so", std::process::id()));
         let status = Command::new("cc")
             .args(["-shared", "-fPIC", "-O1", "-o"])
             .arg(&built)

@@ -18,7 +18,8 @@ const ELSEWHERE: &str = "https://ci.corp.invalid";
 
 #[test]
 fn keys_come_by_discovery_by_address_and_from_a_file() {
-    let (discovered, pinned, filed) = (HostileIssuer::start(), HostileIssuer::start(), HostileIssuer::start());
+    let (discovered, pinned, filed) =
+        (HostileIssuer::start(), HostileIssuer::start(), HostileIssuer::start());
     pinned.answer_discovery(Reply::Silence);
     let uri = format!(", jwks_uri: \"{}/somewhere/else\"", pinned.url);
     let file = ", jwks_file: keys.json, jwks_valid_until: 2099-12-31";
@@ -122,7 +123,10 @@ fn a_key_file_past_its_date_serves_nobody_and_says_so_beforehand() {
     assert!(server.logs().contains("set a later jwks_valid_until"), "the log says so too");
     let checked = finish(&mut soon.command(&["config", "check"]), "");
     let said = String::from_utf8(checked.stderr).unwrap();
-    assert!(checked.status.success() && said.contains("the issuer `ci`: the keys in the file are good until"), "{said}");
+    assert!(
+        checked.status.success() && said.contains("the issuer `ci`: the keys in the file are good until"),
+        "{said}"
+    );
 
     // The day itself is included.
     let today = on_disk(&day(0)).serve();

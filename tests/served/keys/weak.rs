@@ -113,7 +113,9 @@ fn bad_keys() -> Vec<Published> {
         own("RSA-16384", json!({ "n": encode(&[0xc1; 2048]) })),
         own("RSA-2040", json!({ "n": encode(&[0xc1; 255]) })),
         // Under e = 1 the padded digest is its own signature, which anybody can write.
-        published("e=1", spoiled(own_key().jwk("e=1"), json!({ "e": "AQ" })), "RS256", |signed| pad(signed, 256)),
+        published("e=1", spoiled(own_key().jwk("e=1"), json!({ "e": "AQ" })), "RS256", |signed| {
+            pad(signed, 256)
+        }),
         own("e=3", json!({ "e": "Aw" })),
         own("e even", json!({ "e": "AQAA" })),
         own("e empty", json!({ "e": "" })),
