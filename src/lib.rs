@@ -10,6 +10,8 @@
 pub mod adapters;
 pub mod broker;
 pub mod cli;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod http;
 pub mod kernel;
 pub mod manual;

@@ -21,11 +21,14 @@ use super::{
 use crate::{
     adapters::store::{Options, Sqlite},
     broker::ports::{EntryQuery, Qualifier, Store as _, StoredEntry, Term},
-    kernel::ledger::{
-        checkpoint::{Checkpoint, VerifierKey},
-        entry::{EntryCode, MAX_ENTRY_BYTES},
-        export::{CHECKPOINT_FILE, ENTRIES_FILE, Export, MANIFEST_FILE},
-        verify::{Anchor, Audit, Evidence, Key, Report, Row, Verdict},
+    kernel::{
+        json::read_bounded,
+        ledger::{
+            checkpoint::{Checkpoint, VerifierKey},
+            entry::{EntryCode, MAX_ENTRY_BYTES},
+            export::{CHECKPOINT_FILE, ENTRIES_FILE, Export, MANIFEST_FILE},
+            verify::{Anchor, Audit, Evidence, Key, Report, Row, Verdict},
+        },
     },
 };
 
@@ -335,7 +338,7 @@ async fn of_id(store: &Sqlite, id: &str) -> Result<Vec<StoredEntry>, Failure> {
     let query = EntryQuery { terms: vec![term], limit: MAX_OF_ONE_ID, ..EntryQuery::default() };
     let mut found = store.entries(query).await?;
     found.retain(|entry| {
-        let entry: Value = serde_json::from_slice(&entry.bytes).unwrap_or_default();
+        let entry = read_bounded(&entry.bytes).unwrap_or_default();
         ["decision", "issuance"].iter().any(|name| entry.get(name).and_then(Value::as_str) == Some(id))
     });
     found.reverse();
@@ -344,7 +347,7 @@ async fn of_id(store: &Sqlite, id: &str) -> Result<Vec<StoredEntry>, Failure> {
 
 fn entry_json(stored: &StoredEntry) -> Result<Value, Failure> {
     let damaged = |_| Failure::new(Exit::Integrity, format!("entry {} is not JSON", stored.index));
-    let entry: Value = serde_json::from_slice(&stored.bytes).map_err(damaged)?;
+    let entry = read_bounded(&stored.bytes).map_err(damaged)?;
     let mut item = json!({ "index": stored.index, "entry": entry });
     if let (Value::Object(members), false) = (&mut item, stored.personal.is_empty()) {
         let personal =

@@ -10,6 +10,7 @@ use super::{
     output::{self, Output},
     process,
 };
+use crate::kernel::json::read_bounded;
 
 /// `whoami`
 #[derive(Debug, clap::Args)]
@@ -35,7 +36,7 @@ impl Whoami {
         let caller = self.broker.caller()?;
         let token = token(self.token_file.as_deref())?;
         let answer = process::runtime()?.block_on(caller.get("/v1/whoami", Some(&token)))?;
-        let identity: Value = serde_json::from_slice(answer.body.expose())
+        let identity = read_bounded(answer.body.expose())
             .map_err(|_| Failure::new(Exit::Unreachable, "the answer is not a broker's"))?;
         match self.output {
             Output::Json => output::json(&identity),

@@ -17,7 +17,10 @@ use super::{
     problem::Problem,
     roles::{self, Role},
 };
-use crate::broker::{error::Code, ports::StoredEntry, query::Search};
+use crate::{
+    broker::{error::Code, ports::StoredEntry, query::Search},
+    kernel::json::read_bounded,
+};
 
 pub(super) async fn search(State(floor): State<Arc<Floor>>, request: Request) -> Result<Response, Problem> {
     let mut parts = head(request)?;
@@ -116,7 +119,7 @@ struct Item<'a> {
 /// An entry as JSON, which for canonical bytes is the same text again; personal values, which only commitments stand
 /// for in it, beside it.
 fn view(stored: &StoredEntry) -> Result<Item<'_>, Problem> {
-    let entry = serde_json::from_slice(&stored.bytes).map_err(|_| {
+    let entry = read_bounded(&stored.bytes).map_err(|_| {
         tracing::error!(index = stored.index, "a stored ledger entry is not JSON");
         Problem::new(Code::Internal, "a stored entry cannot be read; run `hallpass ledger verify`")
     })?;

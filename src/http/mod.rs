@@ -97,3 +97,9 @@ pub fn admin_router(floor: Arc<Floor>) -> Router {
         .route("/v1/ledger/entries/{index}/proof", only("GET", gate.before(get(ledger::proof))));
     layers::around(floor, router)
 }
+
+/// Whether the bytes read as an exchange's body.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn reads_as_exchange(body: &[u8]) -> bool {
+    wire::read_ask(body, &http::HeaderMap::new()).is_ok()
+}

@@ -2,7 +2,8 @@
 // TLS with a private CA, and mints ID tokens with CI-shaped claims through the whole authorization code flow with PKCE.
 //
 // Arguments: the files of its TLS certificate and key. It prints one line of JSON with its URL, then answers each line
-// on stdin, {"client": AUDIENCE, "account": NAME}, with a line {"id_token": …, "access_token": …}. It ends with stdin.
+// on stdin, {"client": AUDIENCE, "account": NAME}, with a line {"id_token": …, "access_token": …}. The line may hold
+// "ago", in seconds: by that the provider's clock is set back, or forth, while it mints. It ends with stdin.
 
 import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
@@ -23,6 +24,11 @@ const accounts = {
   'project:70155112:ref:main': job,
   'project:70155112:ref:dev': { ...job, ref: 'refs/heads/dev', ref_protected: false },
 }
+
+// One token is minted at a time.
+let setBack = 0
+const now = Date.now
+Date.now = () => now() - setBack * 1000
 
 const client = (id) => ({
   client_id: id, redirect_uris: [REDIRECT], response_types: ['code'], grant_types: ['authorization_code'],
@@ -78,7 +84,8 @@ server.on('request', (request, response) => {
 })
 
 // The authorization code flow as a relying party goes through it, over HTTPS and with the private CA.
-async function mint({ client, account }) {
+async function mint({ client, account, ago = 0 }) {
+  setBack = ago
   const verifier = randomBytes(32).toString('base64url')
   const challenge = createHash('sha256').update(verifier).digest('base64url')
   const query = new URLSearchParams({

@@ -6,7 +6,12 @@ use std::{fs, path::PathBuf};
 use serde_json::{Value, json};
 
 use super::support::{
-    AUDIENCE, Installation, Server, authority::Authority, installation::CANARY, npm::Script,
+    AUDIENCE, Installation, Server,
+    authority::Authority,
+    forgery::{forgeries, refused_beside_good},
+    installation::CANARY,
+    npm::Script,
+    trust::release,
 };
 
 const MAIN: &str = "project:70155112:ref:main";
@@ -45,16 +50,23 @@ fn job_with_another_claim_is_denied() {
 }
 
 #[test]
-fn spoiled_signature_is_refused() {
+fn what_nobody_but_the_issuer_can_sign_is_refused() {
     let mut ours = Operated::new();
-    let token = ours.mint(AUDIENCE, MAIN);
-    let at = token.rfind('.').unwrap() + 20;
-    let other = if token.as_bytes()[at] == b'A' { "B" } else { "A" };
-    let spoiled = format!("{}{other}{}", &token[..at], &token[at + 1..]);
+    let good = ours.mint(AUDIENCE, MAIN);
 
-    ours.server.public.exchange(&spoiled, &release()).problem(401, "token_signature");
+    refused_beside_good(&ours.server, &release(), forgeries(&good), &good);
+}
 
-    ours.server.public.exchange(&token, &release()).ok();
+#[test]
+fn what_the_issuer_signs_at_another_time_is_refused() {
+    let mut ours = Operated::new();
+    for (ago, code) in [(400, "token_expired"), (-120, "token_not_yet_valid")] {
+        let token = ours.ask(&json!({ "client": AUDIENCE, "account": MAIN, "ago": ago }));
+        ours.server.public.exchange(&token, &release()).problem(401, code);
+    }
+
+    let good = ours.mint(AUDIENCE, MAIN);
+    ours.server.public.exchange(&good, &release()).ok();
 }
 
 #[test]
@@ -127,13 +139,13 @@ impl Operated {
     }
 
     fn mint(&mut self, audience: &str, account: &str) -> String {
-        let answer = self.provider.ask(&json!({ "client": audience, "account": account }));
+        self.ask(&json!({ "client": audience, "account": account }))
+    }
+
+    fn ask(&mut self, question: &Value) -> String {
+        let answer = self.provider.ask(question);
         answer["id_token"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
     }
-}
-
-fn release() -> Value {
-    json!({ "grants": ["release"] })
 }
 
 const GRANT: &str = r#"grant: release

@@ -12,7 +12,13 @@ mod floods;
 #[cfg(test)]
 mod independent_issuer;
 #[cfg(test)]
+mod independent_kubernetes;
+#[cfg(test)]
 mod independent_ledger;
+#[cfg(test)]
+mod independent_signers;
+#[cfg(test)]
+mod independent_vault;
 #[cfg(test)]
 mod independent_verifier;
 #[cfg(test)]

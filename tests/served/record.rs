@@ -365,3 +365,22 @@ fn is_read(connection: &TcpStream) -> bool {
 fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
     bytes.windows(wanted.len()).any(|window| window == wanted)
 }
+
+/// Found by a fuzzer: to the parser of JSON underneath, such a member is no member but a message to itself.
+#[test]
+fn claim_with_a_name_of_the_parsers_own_is_recorded_and_read_as_it_is() {
+    let issuer = Issuer::start();
+    let conditions = ["sub: job-7".to_owned(), "/build/id: \"7\"".to_owned()];
+    let trust = Trust { url: &issuer.url, profile: "generic", authority: None, conditions: &conditions };
+    let broker = Broker::trusting(&trust);
+    let build = json!({ "$serde_json::private::RawValue": "no JSON", "id": "7" });
+    let token = issuer.token_with(json!({ "sub": "job-7", "build": build }));
+
+    broker.server.public.exchange(&token, &release()).ok();
+
+    assert_eq!(broker.server.entries("ISSUED")[0]["subject"]["claims"]["build"], build);
+    drop(broker.server.stop());
+    let verdict = finish(&mut broker.installation.command(&["ledger", "verify"]), "");
+    assert!(!String::from_utf8_lossy(&verdict.stdout).contains("not JSON"), "{verdict:?}");
+    assert_eq!(verdict.status.code(), Some(31), "consistent, without an anchor: {verdict:?}");
+}

@@ -12,7 +12,7 @@ use crate::{
         exit::{Exit, Failure},
         installation, process,
     },
-    kernel::{ledger::entry::EntryCode, name::IssuerName, policy::decide::GrantRequest},
+    kernel::{json::read_bounded, ledger::entry::EntryCode, name::IssuerName, policy::decide::GrantRequest},
 };
 
 /// A decision of the ledger.
@@ -51,7 +51,7 @@ pub(crate) fn find(config: &Config, id: &str) -> Result<Recorded, Failure> {
         Ok::<_, Failure>(found?)
     })?;
     let of_decision = |stored: &&StoredEntry| {
-        let entry: Value = serde_json::from_slice(&stored.bytes).unwrap_or_default();
+        let entry = read_bounded(&stored.bytes).unwrap_or_default();
         text(&entry, "/decision") == Some(id) && entry.pointer("/request/grants").is_some()
     };
     let stored = found.iter().find(of_decision);
@@ -62,7 +62,7 @@ pub(crate) fn find(config: &Config, id: &str) -> Result<Recorded, Failure> {
 fn read(stored: &StoredEntry) -> Result<Recorded, Failure> {
     let damaged =
         || Failure::new(Exit::Integrity, format!("entry {} does not hold a decision", stored.index));
-    let entry: Value = serde_json::from_slice(&stored.bytes).map_err(|_| damaged())?;
+    let entry = read_bounded(&stored.bytes).map_err(|_| damaged())?;
     let issuer = text(&entry, "/subject/issuer").and_then(IssuerName::parse).ok_or_else(damaged)?;
     let at = text(&entry, "/at").and_then(|at| at.parse().ok()).ok_or_else(damaged)?;
     let Some(Value::Object(mut claims)) = entry.pointer("/subject/claims").cloned() else {

@@ -3,13 +3,19 @@
 
 pub(crate) mod authority;
 pub(crate) mod client;
+pub(crate) mod component;
+pub(crate) mod forgery;
 pub(crate) mod hostile_issuer;
 pub(crate) mod installation;
 pub(crate) mod issuer;
 pub(crate) mod key;
+pub(crate) mod kubernetes;
 pub(crate) mod npm;
+pub(crate) mod python;
 pub(crate) mod raw;
 pub(crate) mod situations;
+pub(crate) mod trust;
+pub(crate) mod vault;
 
 use std::{
     sync::OnceLock,

@@ -21,15 +21,15 @@ pub(crate) struct Script {
 impl Script {
     /// Starts one of the kit's scripts.
     pub(crate) fn start(name: &str, arguments: &[&str], environment: &[(&str, &Path)]) -> Self {
-        let mut child = Command::new("node")
-            .arg(kit().join(name))
-            .args(arguments)
-            .envs(environment.iter().copied())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .expect("node is installed");
+        let mut command = Command::new("node");
+        command.arg(kit().join(name)).args(arguments).envs(environment.iter().copied());
+        Self::spawn(&mut command)
+    }
+
+    /// Starts any program that speaks lines of JSON.
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
+        let mut child = spawned.unwrap_or_else(|fault| panic!("{command:?}: {fault}; run .ci/run"));
         let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { stdin: child.stdin.take().unwrap(), stdout, child }
     }
@@ -55,6 +55,12 @@ impl Drop for Script {
     }
 }
 
+/// Sixteen letters that are others for every other text.
+pub(crate) fn fingerprint(text: &str) -> String {
+    let digest = format!("{:?}", hallpass::kernel::digest::Digest::of(text.as_bytes()));
+    digest.chars().filter(char::is_ascii_hexdigit).take(16).collect()
+}
+
 /// The folder with the scripts and what they import.
 fn kit() -> &'static Path {
     static KIT: OnceLock<PathBuf> = OnceLock::new();
@@ -62,11 +68,9 @@ fn kit() -> &'static Path {
         let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
         let provider = tests.join("oidc_provider");
         let lock = fs::read_to_string(provider.join("package-lock.json")).unwrap();
-        let key = format!("{:?}", hallpass::kernel::digest::Digest::of(lock.as_bytes()));
-        let key: String = key.chars().filter(char::is_ascii_hexdigit).take(16).collect();
-        let kit = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("npm-{key}"));
+        let kit = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("npm-{}", fingerprint(&lock)));
         fs::create_dir_all(&kit).unwrap();
-        for script in ["oidc_provider/server.mjs", "jose/verify.mjs"] {
+        for script in ["oidc_provider/server.mjs", "jose/sign.mjs", "jose/verify.mjs"] {
             let script = tests.join(script);
             fs::copy(&script, kit.join(script.file_name().unwrap())).unwrap();
         }

@@ -24,6 +24,7 @@ use crate::{
         digest::Digest,
         id::{DecisionId, IssuanceId},
         issuance::State,
+        json::read_bounded,
         ledger::{
             proof::TlogProof,
             tree::{FromRows, Rows, RowsFault, inclusion_proof, leaf_hash},
@@ -149,10 +150,7 @@ impl LedgerRow {
     /// The first column that says something else than the entry's bytes do, if any: somebody changed the database
     /// with other tools.
     pub fn column_fault(&self) -> Option<&'static str> {
-        let value: serde_json::Value = match serde_json::from_slice(&self.bytes) {
-            Ok(value) => value,
-            Err(_) => return Some("bytes"),
-        };
+        let Ok(value) = read_bounded(&self.bytes) else { return Some("bytes") };
         let text = |name| value.get(name).and_then(serde_json::Value::as_str);
         let decision = text("decision").and_then(DecisionId::parse).map(|id| id.bytes());
         let issuance = text("issuance").and_then(IssuanceId::parse).map(|id| id.bytes());

@@ -11,7 +11,7 @@ use super::{
     },
     roots,
 };
-use crate::kernel::digest::Digest;
+use crate::kernel::{digest::Digest, json::read_bounded};
 
 /// An anchor as it was found: a checkpoint note, a tlog-proof, or a receipt as the API gives it.
 #[derive(Clone, Debug)]
@@ -96,7 +96,7 @@ fn read_receipt(text: &str) -> Result<(TlogProof, Vec<u8>), &'static str> {
     let receipt: Receipt = serde_json::from_str(text).map_err(|_| UNREADABLE)?;
     let proof = TlogProof::parse(&receipt.proof).ok_or("its proof is no tlog-proof")?;
     let bytes = BASE64.decode(&receipt.entry).map_err(|_| "its entry is not base64")?;
-    let entry: Value = serde_json::from_slice(&bytes).map_err(|_| "its entry is not JSON")?;
+    let entry = read_bounded(&bytes).map_err(|_| "its entry is not JSON")?;
     if proof.index != receipt.index {
         return Err("its index is not that of its proof");
     }

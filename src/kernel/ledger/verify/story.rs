@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::super::entry::{ENTRY_VERSION, EntryCode, MAX_ENTRY_BYTES};
-use crate::kernel::{digest::Digest, id::ReplicaId};
+use crate::kernel::{digest::Digest, id::ReplicaId, json::read_bounded};
 
 /// What is known of the entries so far.
 #[derive(Default)]
@@ -32,7 +32,7 @@ impl Story {
         if bytes.len() > MAX_ENTRY_BYTES {
             return Err("it is over 16 KiB".to_owned());
         }
-        let value: Value = serde_json::from_slice(bytes).map_err(|_| "it is not JSON".to_owned())?;
+        let value = read_bounded(bytes).map_err(|_| "it is not JSON".to_owned())?;
         if serde_json_canonicalizer::to_vec(&value).ok().as_deref() != Some(bytes) {
             return Err("it is not canonical JSON".to_owned());
         }

@@ -1,0 +1,45 @@
+//! A party that is not ours, from PyPI: installed once into cargo's own folder by pinned hashes, never into the
+//! checkout. It speaks lines of JSON.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+use super::npm::{Script, fingerprint};
+
+/// Starts a script below `tests/` with what `tests/joserfc/requirements.txt` names.
+pub(crate) fn start(script: &str) -> Script {
+    // Its notices of deprecation are about names that CI systems use.
+    Script::spawn(Command::new(interpreter()).args(["-W", "ignore"]).arg(tests().join(script)))
+}
+
+/// A Python with the library.
+fn interpreter() -> &'static Path {
+    static INTERPRETER: OnceLock<PathBuf> = OnceLock::new();
+    INTERPRETER.get_or_init(|| {
+        let pinned = tests().join("joserfc/requirements.txt");
+        let key = fingerprint(&fs::read_to_string(&pinned).unwrap());
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("python-{key}"));
+        let installed = folder.join("installed");
+        let python = folder.join("bin/python");
+        if !installed.exists() {
+            run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder));
+            let pip = ["-m", "pip", "install", "--quiet", "--require-hashes", "--only-binary", ":all:", "-r"];
+            run(Command::new(&python).args(pip).arg(&pinned));
+            fs::write(installed, "").unwrap();
+        }
+        python
+    })
+}
+
+fn run(command: &mut Command) {
+    let status = command.status().unwrap_or_else(|fault| panic!("{command:?}: {fault}; run .ci/run"));
+    assert!(status.success(), "{command:?}: {status}; .ci/run installs python3-venv where it is missing");
+}
+
+fn tests() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests"))
+}
