@@ -62,7 +62,10 @@ pub enum ClientFault {
 #[derive(Debug, thiserror::Error)]
 pub enum FetchFault {
     /// The host has no address that may be connected to.
-    #[error("the address is not a public one, and allow_private_addresses is not set")]
+    #[error(
+        "no address of its host may be connected to: private ones need allow_private_addresses, and link-local and \
+         metadata ones are never"
+    )]
     Address,
     /// The body is compressed, which nobody asked for.
     #[error("the answer is compressed, which was not asked for")]

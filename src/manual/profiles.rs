@@ -119,6 +119,7 @@ mod tests {
             ("actor", seen(view.actor)),
             ("run", seen(view.run)),
             ("trigger", seen(view.trigger)),
+            ("ordinary triggers", codes(profile.ordinary.iter().copied(), ", ")),
             ("dangerous triggers", dangers(profile)),
             (
                 "job key",

@@ -26,7 +26,7 @@ use crate::{
 
 /// The sample policies, as they stand in the repository; the issuer's file is made to fit the demo's own.
 const ISSUER: &str = include_str!("../../../policies/issuers/github.yaml");
-const GRANTS: [(&str, &str); 4] = [
+const POLICIES: [(&str, &str); 7] = [
     (
         "grants/payments/payments-prod.yaml",
         include_str!("../../../policies/grants/payments/payments-prod.yaml"),
@@ -43,6 +43,9 @@ const GRANTS: [(&str, &str); 4] = [
         "grants/vendor/vendor-migration.yaml",
         include_str!("../../../policies/grants/vendor/vendor-migration.yaml"),
     ),
+    ("guardrails/base.yaml", include_str!("../../../policies/guardrails/base.yaml")),
+    ("guardrails/production.yaml", include_str!("../../../policies/guardrails/production.yaml")),
+    ("guardrails/vendors.yaml", include_str!("../../../policies/guardrails/vendors.yaml")),
 ];
 /// What the sample says where the demo says its own.
 const SAMPLE_URL: &str = "https://token.actions.githubusercontent.com";
@@ -91,7 +94,7 @@ impl Scene {
         let configuration = configuration(&public_url, &admin_url, issuer.url());
         let policy = ISSUER.replace(SAMPLE_URL, issuer.url()).replace(SAMPLE_AUDIENCE, &public_url);
         let mut policies = vec![("issuers/github.yaml", policy)];
-        policies.extend(GRANTS.map(|(path, text)| (path, text.to_owned())));
+        policies.extend(POLICIES.map(|(path, text)| (path, text.to_owned())));
         let plan =
             init::Plan { dir: &folder.0, configuration: &configuration, origin: ORIGIN, policies: &policies };
         init::create(&plan, &actor)?;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use super::{Report, gitlab::fingerprint};
-use crate::kernel::policy::{Finding, finding::CODES};
+use crate::kernel::policy::{Finding, finding::CODES, lint::LINT_CODES, suite::TEST_CODES};
 
 /// One run.
 pub(super) fn render(report: &Report<'_>) -> Value {
@@ -29,7 +29,8 @@ pub(super) fn render(report: &Report<'_>) -> Value {
 }
 
 fn rule(code: &str) -> Value {
-    let meaning = CODES.iter().find(|(name, _)| *name == code).map_or(code, |(_, meaning)| meaning);
+    let mut codes = CODES.iter().chain(LINT_CODES).chain(TEST_CODES);
+    let meaning = codes.find(|(name, _)| *name == code).map_or(code, |(_, meaning)| meaning);
     json!({ "id": code, "shortDescription": { "text": meaning } })
 }
 

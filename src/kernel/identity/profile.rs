@@ -54,6 +54,8 @@ pub struct Profile {
     pub foreign: fn(&Map<String, Value>) -> Option<&'static str>,
     /// Reads the trigger off the payload.
     pub trigger: fn(&Map<String, Value>) -> Trigger,
+    /// What the claim with the trigger says of the ordinary ones.
+    pub ordinary: &'static [&'static str],
     /// The dangerous triggers that `trigger` can answer, and how a rule names each.
     pub dangers: &'static [Danger],
     /// What the caller of a token without a required claim can do about it, where that is up to the job.
@@ -218,6 +220,11 @@ impl Profile {
     pub fn required(&self) -> impl Iterator<Item = &'static str> {
         let registered = ["iss", "aud", "exp", "iat"].into_iter().chain(self.jti_always.then_some("jti"));
         registered.chain(self.claims.iter().filter(|claim| claim.required).map(|claim| claim.name))
+    }
+
+    /// Whether it knows a trigger by that word, as ordinary or as dangerous.
+    pub fn has_trigger(&self, word: &str) -> bool {
+        self.ordinary.contains(&word) || self.dangers.iter().any(|danger| danger.word == word)
     }
 
     /// The trigger that a literal in a condition on a claim names, if it names one.

@@ -128,9 +128,10 @@ impl Offer<'_> {
 
     /// Where the rule says that only forbidden triggers, or also one of them, let in.
     fn forbidden(&self, words: &BTreeSet<String>) -> Option<(Place, String)> {
-        let claim = self.profile.view.trigger;
-        let condition = self.rule.conditions.iter().find(|condition| Some(condition.claim.as_str()) == claim);
         let named = self.rule.named_triggers.iter().find(|word| words.contains(*word));
+        let danger = self.profile.dangers.iter().find(|danger| named.is_some_and(|word| word == danger.word));
+        let claim = danger.map(|danger| danger.claim).or(self.profile.view.trigger);
+        let condition = self.rule.conditions.iter().find(|condition| Some(condition.claim.as_str()) == claim);
         match (condition, named) {
             (Some(condition), Some(word)) => Some((condition.place, format!("the rule names `{word}`"))),
             (_, None) if claim.is_none() && self.profile.open => {

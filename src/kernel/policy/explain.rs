@@ -234,7 +234,6 @@ fn rule(file: &str, weighed: &WeighedRule<'_>, identity: &JobIdentity, now: Time
 }
 
 fn trigger(at: At, weighed: &WeighedRule<'_>, identity: &JobIdentity) -> Option<Step> {
-    let claim = identity.profile().view.trigger;
     let got = match (identity.trigger(), identity.trigger_word()) {
         (Trigger::Ordinary, None) => return None,
         (Trigger::Ordinary, Some(word)) => format!("{word}, an ordinary one"),
@@ -246,7 +245,7 @@ fn trigger(at: At, weighed: &WeighedRule<'_>, identity: &JobIdentity) -> Option<
         (Trigger::Unknown, None) => "none that the token names".to_owned(),
     };
     Some(Step {
-        name: claim.unwrap_or("trigger").to_owned(),
+        name: identity.trigger_claim().to_owned(),
         at,
         wanted: "an ordinary trigger, or one that the rule names".to_owned(),
         got: Got::Text(got),

@@ -131,7 +131,6 @@ pub const CODES: &[(&str, &str)] = &[
     ("registered-claim", "a condition on a claim that verification alone reads"),
     ("requirement", "a word that a guardrail cannot require"),
     ("second-document", "more than one document in a file"),
-    ("secret-missing", "a sealed secret that nobody has set"),
     ("tab", "a tab where YAML wants spaces"),
     ("tag", "a tag; the language has none"),
     ("template", "a template in an audience or in a secret's name"),

@@ -50,6 +50,25 @@ fn of_grant(set: &PolicySet, grant: &Grant, now: Timestamp, findings: &mut Vec<F
     guardrails::of_grant(set, grant, findings);
 }
 
+/// The codes of lints with their meaning; sorted. `secret-missing` is told by who knows a store.
+pub const LINT_CODES: &[(&str, &str)] = &[
+    ("attacker-claim", "a condition on a text that whoever writes a job or opens a change can choose"),
+    (
+        "forbid-gap",
+        "what a guardrail forbids for one kind of target, and another kind of the same class gets around",
+    ),
+    ("glob-wide", "a pattern that matches what other organisations own, or everything"),
+    ("lapsed", "a grant whose last day is over"),
+    ("mutable-workflow", "a definition on a branch, which moves with every push"),
+    ("name-without-id", "a name that others can take, without the id that they cannot"),
+    ("never", "a value that no token of the profile has"),
+    ("secret-missing", "a sealed secret that nobody has set"),
+    ("shadowed", "a rule behind a wider one of its grant"),
+    ("sub-old-form", "GitHub's form of `sub` that newer repositories never send"),
+    ("ttl-cut", "a time to live that a guardrail cuts"),
+    ("unclassified", "a target that no guardrail classifies, where some classify"),
+];
+
 /// A rule in its surroundings.
 struct Subject<'a> {
     grant: &'a Grant,

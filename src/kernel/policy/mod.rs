@@ -22,3 +22,6 @@ pub mod yaml;
 pub use decide::{Decision, Denial, Permit};
 pub use finding::{Finding, Severity};
 pub use set::PolicySet;
+
+#[cfg(test)]
+mod tests;

@@ -103,20 +103,37 @@ fn discovery_speaks_of_its_issuer_and_sends_nowhere_else() {
     let mut rows = vec![
         discovery("no object", Reply::Json(json!([])), "is not a strict JSON object"),
         discovery("HTML", Reply::status(200, "", b"<html>Sign in</html>"), "is not a strict JSON object"),
-        discovery("two of one member", Reply::status(200, "", doubled.as_bytes()), "is not a strict JSON object"),
+        discovery(
+            "two of one member",
+            Reply::status(200, "", doubled.as_bytes()),
+            "is not a strict JSON object",
+        ),
         discovery("no jwks_uri", Reply::Json(json!({ "issuer": url })), "has no jwks_uri"),
         discovery("a file", sends("file:///etc/passwd".to_owned()), "the jwks_uri of the discovery document"),
         discovery("a user", sends(format!("http://x@127.0.0.1:{port}/keys")), "holds a user"),
         discovery("a name", sends(format!("http://localhost:{port}/keys")), "the jwks_uri of the discovery"),
-        discovery("metadata", sends("http://169.254.169.254/keys".to_owned()), "the jwks_uri of the discovery"),
+        discovery(
+            "metadata",
+            sends("http://169.254.169.254/keys".to_owned()),
+            "the jwks_uri of the discovery",
+        ),
         discovery("not found", Reply::status(404, "", b"{}"), "status 404"),
         discovery("no content", Reply::status(204, "", b""), "status 204"),
-        discovery("in parts", Reply::status(206, "", issuer.discovery().to_string().as_bytes()), "status 206"),
+        discovery(
+            "in parts",
+            Reply::status(206, "", issuer.discovery().to_string().as_bytes()),
+            "status 206",
+        ),
     ];
-    for other in [format!("{url}/"), url.to_uppercase(), "https://token.actions.githubusercontent.com".into()] {
+    for other in [format!("{url}/"), url.to_uppercase(), "https://token.actions.githubusercontent.com".into()]
+    {
         rows.push(discovery(format!("names {other}"), names(other), "names another issuer"));
     }
-    for other in [format!("http://{elsewhere}/keys"), format!("https://{elsewhere}/"), format!("https://127.0.0.1:{port}/keys")] {
+    for other in [
+        format!("http://{elsewhere}/keys"),
+        format!("https://{elsewhere}/"),
+        format!("https://127.0.0.1:{port}/keys"),
+    ] {
         rows.push(discovery(format!("sends to {other}"), sends(other), "names a jwks_uri of another origin"));
     }
     nothing_is_taken(&rows, &issuer, &[&trap]);
@@ -133,17 +150,33 @@ fn a_set_is_taken_whole_or_not_at_all() {
     let short = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 9999\r\n\r\n{set}");
     let headers = format!("HTTP/1.1 200 OK\r\nx: {}\r\ncontent-length: 2\r\n\r\n{{}}", "x".repeat(2 << 20));
     let rows = [
-        keys("HTML", Reply::status(200, "content-type: text/html\r\n", b"<html></html>"), "is not strict JSON"),
+        keys(
+            "HTML",
+            Reply::status(200, "content-type: text/html\r\n", b"<html></html>"),
+            "is not strict JSON",
+        ),
         keys("nothing", Reply::status(200, "", b""), "is not strict JSON"),
         keys("no keys", Reply::Json(json!({ "keys": [] })), "has no usable key"),
         keys("no list", Reply::Json(json!({ "keys": HostileIssuer::own_jwk() })), "has no list of keys"),
-        keys("only bad keys", Reply::Json(json!({ "keys": [{ "kty": "oct", "kid": "k", "k": "c2VjcmV0" }] })), "has no usable key"),
-        keys("65 keys", Reply::Json(json!({ "keys": vec![HostileIssuer::own_jwk(); 65] })), "more than 64 keys"),
+        keys(
+            "only bad keys",
+            Reply::Json(json!({ "keys": [{ "kty": "oct", "kid": "k", "k": "c2VjcmV0" }] })),
+            "has no usable key",
+        ),
+        keys(
+            "65 keys",
+            Reply::Json(json!({ "keys": vec![HostileIssuer::own_jwk(); 65] })),
+            "more than 64 keys",
+        ),
         keys("500", Reply::status(500, "", set.as_bytes()), "status 500"),
         keys("gzip", encoded("gzip"), "the answer is compressed"),
         keys("deflate", encoded("deflate"), "the answer is compressed"),
         keys("br, gzip", encoded("br, gzip"), "the answer is compressed"),
-        keys("a gzip bomb", Reply::status(200, "content-encoding: gzip\r\n", GZIP), "the answer is compressed"),
+        keys(
+            "a gzip bomb",
+            Reply::status(200, "content-encoding: gzip\r\n", GZIP),
+            "the answer is compressed",
+        ),
         keys("gzip that does not say so", Reply::status(200, "", GZIP), "is not strict JSON"),
         keys("cut short", Reply::Bytes(short.into_bytes()), "cannot be reached"),
         keys("headers of 2 MiB", Reply::Bytes(headers.into_bytes()), "cannot be reached"),
@@ -160,12 +193,13 @@ fn an_endless_document_is_left_at_the_cap_and_a_slow_one_at_the_deadline() {
     nothing_is_taken(&rows, &issuer, &[]);
     // What was taken of it: the cap, and what fits into the sockets' buffers on the way.
     assert!((256 << 10..5 << 20).contains(&issuer.written()), "{} bytes", issuer.written());
+    assert_eq!(issuer.cut_off(), 1);
 
     let rows = [
-        keys("keys drip", Reply::Drip, "the key set: no answer in time"),
-        discovery("discovery drips", Reply::Drip, "the discovery document: no answer in time"),
-        keys("keys never come", Reply::Silence, "the key set: no answer in time"),
-        discovery("discovery never comes", Reply::Silence, "the discovery document: no answer in time"),
+        keys("keys drip", Reply::Drip, "no answer in time"),
+        discovery("discovery drips", Reply::Drip, "no answer in time"),
+        keys("keys never come", Reply::Silence, "no answer in time"),
+        discovery("discovery never comes", Reply::Silence, "no answer in time"),
     ];
     nothing_is_taken(&rows, &HostileIssuer::start(), &[]);
 }
@@ -176,6 +210,5 @@ const SPACES: &str = match std::str::from_utf8(&[b' '; 4096]) {
 };
 
 /// `{}`, in the format of RFC 1952.
-const GZIP: &[u8] = &[
-    0x1f, 0x8b, 0x08, 0, 0, 0, 0, 0, 0, 0x03, 0xab, 0xae, 0x05, 0, 0x43, 0xbf, 0xa6, 0xa3, 0x02, 0, 0, 0,
-];
+const GZIP: &[u8] =
+    &[0x1f, 0x8b, 0x08, 0, 0, 0, 0, 0, 0, 0x03, 0xab, 0xae, 0x05, 0, 0x43, 0xbf, 0xa6, 0xa3, 0x02, 0, 0, 0];

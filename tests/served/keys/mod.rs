@@ -51,7 +51,7 @@ fn until_well(server: &Server, issuer: &str) {
     eventually("a well issuer", || Some(standing(server, issuer)).filter(well));
 }
 
-/// Fetches all keys again, as an operator does, and waits until an issuer has had its answer taken or refused.
+/// Fetches all keys again, as an operator does.
 fn fetch_again(server: &Server) {
     server.hang_up();
 }

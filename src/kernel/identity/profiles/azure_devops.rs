@@ -51,6 +51,7 @@ pub static AZURE_DEVOPS: Profile = Profile {
     is_personal_subject: |_| false,
     foreign,
     trigger,
+    ordinary: &[],
     dangers: &[
         Danger { word: "fork", claim: "rpo_ref", named_by: NamedBy::Beginning(PULL) },
         Danger { word: "service_connection", claim: "sub", named_by: NamedBy::Beginning("sc://") },

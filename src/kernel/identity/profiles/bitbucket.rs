@@ -42,6 +42,7 @@ pub static BITBUCKET: Profile = Profile {
     is_personal_subject: |_| false,
     foreign: |_| None,
     trigger: |_| Trigger::Ordinary,
+    ordinary: &[],
     dangers: &[],
     advice: None,
 };

@@ -46,6 +46,7 @@ pub static BUILDKITE: Profile = Profile {
     is_personal_subject: |_| false,
     foreign: |_| None,
     trigger,
+    ordinary: SOURCES,
     dangers: &[],
     advice: Some("mint it with `buildkite-agent oidc request-token --claim organization_id,pipeline_id`"),
 };

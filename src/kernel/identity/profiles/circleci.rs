@@ -52,6 +52,7 @@ pub static CIRCLECI: Profile = Profile {
     is_personal_subject: |_| false,
     foreign,
     trigger,
+    ordinary: &[],
     dangers: &[Danger { word: "human_shell", claim: SSH_RERUN, named_by: NamedBy::True }],
     advice: None,
 };

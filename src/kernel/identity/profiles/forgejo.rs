@@ -51,6 +51,7 @@ pub static FORGEJO: Profile = Profile {
     is_personal_subject,
     foreign: |_| None,
     trigger,
+    ordinary: ORDINARY,
     dangers: DANGERS,
     advice: None,
 };

@@ -36,6 +36,7 @@ pub static GENERIC: Profile = Profile {
     is_personal_subject: |subject| subject.contains('@'),
     foreign: |_| None,
     trigger: no_trigger,
+    ordinary: &[],
     dangers: &[],
     advice: None,
 };

@@ -54,6 +54,7 @@ pub static GITHUB_ACTIONS: Profile = Profile {
     is_personal_subject,
     foreign: |_| None,
     trigger,
+    ordinary: ORDINARY,
     dangers: DANGERS,
     advice: None,
 };

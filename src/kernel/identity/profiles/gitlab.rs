@@ -56,6 +56,7 @@ pub static GITLAB: Profile = Profile {
     is_personal_subject: |subject| subject.contains('@'),
     foreign: |_| None,
     trigger: |claims| trigger(claims, Age::Current),
+    ordinary: ORDINARY,
     dangers: &[Danger::word("fork", "pipeline_source")],
     advice: None,
 };

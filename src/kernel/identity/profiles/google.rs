@@ -38,6 +38,7 @@ pub static GOOGLE: Profile = Profile {
     is_personal_subject: |_| false,
     foreign,
     trigger: |_| Trigger::Ordinary,
+    ordinary: &[],
     dangers: &[],
     advice: None,
 };

@@ -37,6 +37,7 @@ pub static HCP_TERRAFORM: Profile = Profile {
     is_personal_subject: |_| false,
     foreign: |_| None,
     trigger,
+    ordinary: &["apply"],
     dangers: &[Danger::word("plan", PHASE)],
     advice: None,
 };

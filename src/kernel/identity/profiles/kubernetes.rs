@@ -45,6 +45,7 @@ pub static KUBERNETES: Profile = Profile {
     is_personal_subject: |_| false,
     foreign,
     trigger: |_| Trigger::Ordinary,
+    ordinary: &[],
     dangers: &[],
     advice: None,
 };

@@ -40,6 +40,7 @@ pub static SPIFFE: Profile = Profile {
     is_personal_subject: |_| false,
     foreign,
     trigger: |_| Trigger::Ordinary,
+    ordinary: &[],
     dangers: &[],
     advice: None,
 };

@@ -282,3 +282,79 @@ fn no_slip_of_the_finger_lets_a_stranger_in_or_drops_a_condition() {
     }
     assert!(loaded > 100, "{loaded}");
 }
+
+/// The contract's own example: every gate of a rule has its word.
+#[test]
+fn window_that_is_shut_is_a_reason_of_its_own() {
+    let grant = GRANT.replace("    match:", "    window: { timezone: UTC, days: [sun] }\n    match:");
+    // 2026-09-21, a Monday.
+    assert_eq!(decided(&grant, &[]), "window");
+    assert_eq!(decided(&grant, &[("ref", json!("x"))]), "no-rule");
+    assert_eq!(decided(&grant.replace("[sun]", "[mon]"), &[]), "permit");
+    let denial = denied(&grant, &[]);
+    assert_eq!(denial.trace[0].failed, ["window"]);
+}
+
+const DISCLOSING: &str = r#"
+grant: payments-prod
+disclose: owner
+allow:
+  - name: own
+    issuer: github
+    window: { timezone: UTC, days: [sun] }
+    match:
+      repository_owner_id: "4216"
+      repository_id: ["1", "70155112"]
+      ref: refs/heads/release
+  - name: sibling
+    issuer: github
+    match:
+      repository_owner_id: "4216"
+      repository_id: "2"
+      actor_id: "77"
+  - name: anyone
+    issuer: github
+    match:
+      repository_owner_id: "4216"
+      sha: abc
+credentials:
+  npm: { sealed: { secret: npm-token } }
+"#;
+
+#[test]
+fn owner_is_told_the_names_of_its_own_rules_claims() {
+    let told = |grant: &str, spoil: &[(&str, Value)]| denied(grant, spoil).failed_claims;
+    assert_eq!(told(DISCLOSING, &[]), Some(vec!["ref".to_owned()]));
+    assert_eq!(told(DISCLOSING, &[("ref", json!("refs/heads/release"))]), Some(vec![]), "nothing of windows");
+    let both = told(DISCLOSING, &[("event_name", json!("workflow_run"))]);
+    assert_eq!(both, Some(vec!["ref".to_owned(), "event_name".to_owned()]));
+    assert_eq!(told(DISCLOSING, &[("repository_id", json!("3"))]), None, "a stranger to its projects");
+    assert_eq!(
+        told(DISCLOSING, &[("repository_owner_id", json!("9"))]),
+        Some(vec!["repository_owner_id".to_owned(), "ref".to_owned()])
+    );
+    assert_eq!(told(&DISCLOSING.replace("disclose: owner\n", ""), &[]), None);
+    assert_eq!(told(&DISCLOSING.replace("[\"1\", \"70155112\"]", "{ not: \"1\" }"), &[]), None, "no literal");
+}
+
+#[test]
+fn owner_is_told_nothing_of_other_grants() {
+    let mut request = ask("payments-prod");
+    request.grants.push(ask("nope").grants.remove(0));
+    let open = DISCLOSING.replace("refs/heads/release", "refs/heads/main").replace("[sun]", "[mon]");
+    match decide(&set(&open), &identity(&[]), &request, now()) {
+        Decision::Deny(denial) => assert_eq!(denial.failed_claims, None),
+        Decision::Permit(_) => panic!("deny"),
+    }
+}
+
+#[test]
+fn permit_carries_limits_and_class() {
+    let grant = format!("{GRANT}limits: {{ issuances_per_hour: 3, live: 2, uses_per_token: 4 }}\n");
+    let Decision::Permit(permit) = decide(&set(&grant), &identity(&[]), &ask("payments-prod"), now()) else {
+        panic!("permit")
+    };
+    let limits = permit.grants()[0].limits;
+    assert_eq!((limits.issuances_per_hour, limits.live, limits.uses_per_token), (Some(3), Some(2), 4));
+    assert_eq!(permit.grants()[0].class, Class::Production);
+}

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::Subject;
 use crate::kernel::{
-    identity::{job::Trigger, profile::Profile},
+    identity::profile::Profile,
     policy::{
         finding::Finding,
         matcher::{Condition, Matcher},
@@ -152,9 +152,7 @@ fn never(subject: &Subject<'_>, condition: &Condition) -> Option<Finding> {
 
 fn impossible(profile: &Profile, claim: &str, text: &str) -> Option<String> {
     if Some(claim) == profile.view.trigger {
-        let claims = [(claim.to_owned(), text.into())].into_iter().collect();
-        let is_new = matches!((profile.trigger)(&claims), Trigger::Unknown);
-        return is_new.then(|| "it is no trigger that this version knows".to_owned());
+        return (!profile.has_trigger(text)).then(|| "it is no trigger that this version knows".to_owned());
     }
     let row = VALUES.iter().find(|row| row.profile == profile.name && row.claim == claim)?;
     match row.shape {

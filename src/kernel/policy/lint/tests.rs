@@ -1,5 +1,5 @@
-use super::lint;
-use crate::kernel::policy::{Severity, load, set::Files};
+use super::{LINT_CODES, lint};
+use crate::kernel::policy::{Severity, finding::CODES, load, set::Files};
 
 const ISSUER: &str = "\
 issuer: github
@@ -47,6 +47,11 @@ fn codes(files: &[(&str, &str)]) -> Vec<(&'static str, String)> {
         .into_iter()
         .map(|finding| {
             assert_eq!(finding.severity, Severity::Warning);
+            assert!(
+                LINT_CODES.iter().any(|(code, _)| *code == finding.code),
+                "{} is in no table",
+                finding.code
+            );
             let text = String::from_utf8(files.0[&finding.file].clone()).unwrap();
             (finding.code, text.lines().nth(finding.line - 1).unwrap().trim().to_owned())
         })
@@ -211,4 +216,21 @@ fn a_forbid_that_another_kind_gets_around_is_told() {
     assert_eq!(of(by_class), []);
     let both = by_target.replace("sealed: any", "sealed: any, oidc: any");
     assert_eq!(of(&both), []);
+}
+
+#[test]
+fn the_table_of_codes_is_sorted_and_apart_and_each_is_told_by_somebody() {
+    assert!(LINT_CODES.is_sorted_by(|left, right| left.0 < right.0));
+    assert!(LINT_CODES.iter().all(|(code, _)| !CODES.iter().any(|(other, _)| code == other)));
+    let sources = [
+        include_str!("../lint.rs"),
+        include_str!("claims.rs"),
+        include_str!("shadow.rs"),
+        include_str!("guardrails.rs"),
+    ]
+    .concat();
+    for (code, _) in LINT_CODES.iter().filter(|(code, _)| *code != "secret-missing") {
+        // Once in the table, and once where it is told.
+        assert!(sources.matches(&format!("\"{code}\"")).count() > 1, "nobody tells {code}");
+    }
 }

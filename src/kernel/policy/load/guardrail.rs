@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::{Issuers, grant};
 use crate::kernel::{
-    identity::{job::Trigger, profiles},
+    identity::profiles,
     lifetime::Lifetime,
     name::{GuardrailName, IssuerName},
     policy::{
@@ -283,12 +283,9 @@ fn trigger(findings: &mut Findings<'_>, node: &Node) -> Option<String> {
 }
 
 fn is_trigger(word: &str) -> bool {
-    let is_known = |profile: &&crate::kernel::identity::profile::Profile| {
-        let Some(claim) = profile.view.trigger else { return false };
-        let claims = [(claim.to_owned(), word.into())].into_iter().collect();
-        (profile.trigger)(&claims) != Trigger::Unknown
-    };
-    DANGEROUS_TRIGGERS.contains(&word) || PASSERS_BY.contains(&word) || profiles::ALL.iter().any(is_known)
+    DANGEROUS_TRIGGERS.contains(&word)
+        || PASSERS_BY.contains(&word)
+        || profiles::ALL.iter().any(|profile| profile.has_trigger(word))
 }
 
 fn classify(findings: &mut Findings<'_>, node: &Node) -> Option<Vec<Classified>> {

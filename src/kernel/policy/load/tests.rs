@@ -288,6 +288,198 @@ fn every_file_shows_all_of_its_mistakes_at_once() {
     assert_eq!(lines, [4, 9, 13, 14]);
 }
 
+const GUARDRAIL: &str = r#"guardrail: a
+applies_to: { class: [production], folder: t, issuer: github, target: { sealed: any } }
+require:
+  max_ttl: 1h
+  issuers: [github, own]
+  pinned: [project]
+  protected_ref: true
+  runner: hosted
+  lifetime: [static, fixed]
+  grant_names: ["*-prod"]
+targets:
+  sealed: [ "npm-*" ]
+  vault: [ "database/creds/*", { backend: dr, match: "database/creds/*-ro" } ]
+  aws: any
+forbid:
+  triggers: [pull_request_target, fork, issues, push]
+classify:
+  - { vault: "kv/data/ci/**", class: read }
+  - { oidc: [ "https://a.test", "https://b.test" ], class: signing }
+mode: report
+report_until: 2027-03-31
+"#;
+
+fn guardrail_findings(guardrail: &str) -> Vec<Finding> {
+    let files = files(&[
+        ("issuers/github.yaml", ISSUER),
+        ("issuers/own.yaml", GENERIC),
+        ("guardrails/a.yaml", guardrail),
+        ("grants/t/a.yaml", GRANT),
+    ]);
+    load(&files, None, None).err().unwrap_or_default()
+}
+
+#[test]
+fn every_spoiled_guardrail_is_refused_at_its_place() {
+    assert_eq!(guardrail_findings(GUARDRAIL), []);
+    for (from, to, code, line) in [
+        ("guardrail: a", "guardrail: A", "name", 1),
+        ("guardrail: a\n", "", "missing-key", 1),
+        ("class: [production]", "class: [prod]", "class", 2),
+        ("class: [production]", "class: []", "empty", 2),
+        ("folder: t", "folder: /t", "folder", 2),
+        ("folder: t", "folder: t/", "folder", 2),
+        ("folder: t", "folder: grants/t", "folder", 2),
+        ("folder: t", "folder: ../t", "folder", 2),
+        ("folder: t", "folder: \"***\"", "glob", 2),
+        ("issuer: github", "issuer: gitlab", "unknown-issuer", 2),
+        ("issuer: github", "issuers: github", "unknown-key", 2),
+        ("target: { sealed: any }", "target: {}", "empty", 2),
+        ("target: { sealed: any }", "target: { sealt: any }", "unknown-key", 2),
+        ("max_ttl: 1h", "max_ttl: 1", "duration", 4),
+        ("max_ttl: 1h", "max_ttl: 0s", "duration", 4),
+        ("issuers: [github, own]", "issuers: [github, ovn]", "unknown-issuer", 5),
+        ("pinned: [project]", "pinned: [tenant]", "requirement", 6),
+        ("pinned: [project]", "pinned: []", "empty", 6),
+        ("protected_ref: true", "protected_ref: false", "requirement", 7),
+        ("protected_ref: true", "protected_ref: \"true\"", "type", 7),
+        ("runner: hosted", "runner: self-hosted", "requirement", 8),
+        ("lifetime: [static, fixed]", "lifetime: [static, eternal]", "requirement", 9),
+        ("\"*-prod\"", "\"*_prod\"", "glob", 10),
+        ("\"*-prod\"", "\"prod/*\"", "glob", 10),
+        ("\"npm-*\"", "\"npm/*\"", "glob", 12),
+        ("\"npm-*\"", "{ backend: main, match: npm }", "backend", 12),
+        ("sealed: [ \"npm-*\" ]", "sealed: []", "empty", 12),
+        ("sealed: [ \"npm-*\" ]", "sealed: { any: true }", "unknown-key", 12),
+        ("match: \"database/creds/*-ro\"", "path: x", "missing-key", 13),
+        ("aws: any", "aws: every: any", "yaml-syntax", 14),
+        ("aws: any", "awz: any", "unknown-key", 14),
+        ("fork, issues, push", "forks", "trigger", 16),
+        ("fork, issues, push", "pull_request_targets", "trigger", 16),
+        ("triggers: [pull_request_target, fork, issues, push]", "trigger: [fork]", "unknown-key", 16),
+        ("class: read }", "class: read, sealed: x }", "kind", 18),
+        ("vault: \"kv/data/ci/**\", ", "", "kind", 18),
+        (", class: read }", " }", "missing-key", 18),
+        ("class: signing", "class: sign", "class", 19),
+        ("mode: report", "mode: observe", "mode", 20),
+        ("mode: report", "mode: enforce", "mode", 21),
+        ("mode: report\n", "", "mode", 20),
+        ("report_until: 2027-03-31\n", "", "mode", 20),
+        ("report_until: 2027-03-31", "report_until: later", "date", 21),
+    ] {
+        let spoiled = GUARDRAIL.replacen(from, to, 1);
+        assert_ne!(spoiled, GUARDRAIL, "{from}");
+        let found = guardrail_findings(&spoiled);
+        let hit = found.iter().find(|finding| finding.code == code);
+        let hit = hit.unwrap_or_else(|| panic!("{from} -> {to}: {found:?}"));
+        assert_eq!((hit.file.as_str(), hit.line), ("guardrails/a.yaml", line), "{to}: {hit}");
+        assert!(!hit.remedy.is_empty() && hit.column > 0);
+    }
+}
+
+#[test]
+fn guardrail_that_limits_nothing_is_refused() {
+    for text in [
+        "guardrail: a\n",
+        "guardrail: a\nmode: enforce\n",
+        "guardrail: a\napplies_to: { folder: t }\n",
+        "guardrail: a\nrequire: {}\n",
+        "guardrail: a\nforbid: {}\n",
+        "guardrail: a\nclassify: []\n",
+        "guardrail: a\ntargets: {}\n",
+        "guardrail: a\napplies_to: {}\nrequire: { max_ttl: 1h }\n",
+    ] {
+        let codes: Vec<_> = guardrail_findings(text).into_iter().map(|finding| finding.code).collect();
+        assert_eq!(codes, ["empty"], "{text}");
+    }
+}
+
+/// What one team's grant does is no reason to stop all others.
+#[test]
+fn breach_is_no_error() {
+    assert_eq!(
+        guardrail_findings(
+            "guardrail: a\nrequire: { issuers: own, grant_names: [\"x\"] }\ntargets: { vault: any }\n"
+        ),
+        []
+    );
+}
+
+#[test]
+fn every_spoiled_window_is_refused() {
+    let with = |window: &str| {
+        findings(ISSUER, &GRANT.replace("    match:\n", &format!("    window: {window}\n    match:\n")))
+    };
+    for good in [
+        "{ timezone: Europe/London, days: [mon, fri], from: \"07:00\", to: \"19:00\" }",
+        "{ timezone: UTC, from: 22:00, to: 06:00 }",
+        "{ timezone: UTC, days: [sat, sun] }",
+        "{ timezone: UTC, from: \"00:00\", to: \"24:00\" }",
+    ] {
+        assert_eq!(with(good), [], "{good}");
+    }
+    for (bad, code) in [
+        ("{ days: [mon] }", "missing-key"),
+        ("{ timezone: UTC }", "window"),
+        ("{ timezone: UTC, from: \"07:00\" }", "window"),
+        ("{ timezone: UTC, to: \"07:00\" }", "window"),
+        ("{ timezone: UTC, from: \"07:00\", to: \"07:00\" }", "window"),
+        ("{ timezone: UTC, from: \"24:00\", to: \"07:00\" }", "window"),
+        ("{ timezone: UTC, from: 7, to: 19 }", "window"),
+        ("{ timezone: UTC, from: \"7:00\", to: \"19:00\" }", "window"),
+        ("{ timezone: UTC, from: \"07:00\", to: \"24:30\" }", "window"),
+        ("{ timezone: London, days: [mon] }", "window"),
+        ("{ timezone: \"+01:00\", days: [mon] }", "window"),
+        ("{ timezone: UTC, days: [] }", "empty"),
+        ("{ timezone: UTC, days: mon }", "type"),
+        ("{ timezone: UTC, days: [monday] }", "window"),
+        ("{ timezone: UTC, days: [mon, mon] }", "window"),
+        ("{ timezone: UTC, days: [mon], until: \"19:00\" }", "unknown-key"),
+        ("[]", "type"),
+    ] {
+        let codes: Vec<_> = with(bad).into_iter().map(|finding| finding.code).collect();
+        assert_eq!(codes, [code], "{bad}");
+    }
+}
+
+#[test]
+fn limits_are_read_whole_and_absent_ones_are_none() {
+    let of = |limits: &str| {
+        let grant = format!("{GRANT}{limits}");
+        let set = load(&files(&[("issuers/github.yaml", ISSUER), ("grants/a.yaml", &grant)]), None, None);
+        set.unwrap_or_else(|findings| panic!("{findings:?}")).set.grants["a"].limits
+    };
+    assert_eq!(of(""), crate::kernel::policy::set::Limits::default());
+    let whole = of("limits: { issuances_per_hour: 20, live: 4, per: project, uses_per_token: 8 }\n");
+    assert_eq!((whole.issuances_per_hour, whole.live, whole.uses_per_token), (Some(20), Some(4), 8));
+    assert_eq!(whole.per, crate::kernel::policy::set::LimitScope::Project);
+}
+
+#[test]
+fn nothing_is_counted_per_project_where_tokens_name_none() {
+    let grant = "grant: a\nallow: [{ name: x, issuer: own, match: { sub: job-1 } }]\ncredentials: { npm: { sealed: { secret: x } } }\nlimits: { live: 1, per: project }\n";
+    let codes: Vec<_> = findings(ISSUER, grant).into_iter().map(|finding| finding.code).collect();
+    assert_eq!(codes, ["limits"]);
+    assert_eq!(findings(ISSUER, &grant.replace(", per: project", "")), []);
+}
+
+#[test]
+fn lower_class_than_its_targets_is_a_warning_and_a_higher_one_is_none() {
+    let warnings = |class: &str| {
+        let grant = GRANT.replace("class: production", &format!("class: {class}"));
+        let loaded = load(&files(&[("issuers/github.yaml", ISSUER), ("grants/a.yaml", &grant)]), None, None);
+        loaded.unwrap_or_else(|findings| panic!("{findings:?}")).warnings
+    };
+    let [warning] = &warnings("write")[..] else { panic!("one") };
+    assert_eq!(
+        (warning.code, warning.line, warning.severity),
+        ("class-lower", 4, crate::kernel::policy::Severity::Warning)
+    );
+    assert!(warnings("production").is_empty() && warnings("signing").is_empty());
+}
+
 #[test]
 fn every_code_stands_in_the_table_with_its_meaning() {
     let sources = [

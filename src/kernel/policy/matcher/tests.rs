@@ -181,7 +181,84 @@ fn naive(pattern: &[char], text: &[char]) -> bool {
     }
 }
 
+/// What stands where a condition looks, for the reference.
+#[derive(Clone, Debug)]
+enum There {
+    Nothing,
+    SomethingElse,
+    This(serde_json::Value),
+}
+
+/// The language's rules on matchers, one by one, as a reader would apply them.
+fn reference(matcher: &Matcher, there: &There) -> bool {
+    let value = match there {
+        There::SomethingElse => return false,
+        There::Nothing => None,
+        There::This(value) => Some(value),
+    };
+    match (matcher, value) {
+        (Matcher::AnyOf(any), _) => any.iter().filter(|each| reference(each, there)).count() > 0,
+        (Matcher::Present(due), value) => *due == value.is_some(),
+        (_, None) => false,
+        (Matcher::Equals(literal), Some(value)) => literal.to_string() == value.to_string(),
+        (Matcher::Glob(glob), Some(serde_json::Value::String(text))) => {
+            naive(&glob.as_str().chars().collect::<Vec<_>>(), &text.chars().collect::<Vec<_>>())
+        }
+        (Matcher::Glob(_), Some(_)) => false,
+        (Matcher::Not(inner), Some(_)) => !reference(inner, there),
+    }
+}
+
+fn any_value() -> impl Strategy<Value = serde_json::Value> {
+    prop_oneof![
+        "[ab/]{0,3}".prop_map(serde_json::Value::from),
+        (0_i64..3).prop_map(serde_json::Value::from),
+        any::<bool>().prop_map(serde_json::Value::from),
+    ]
+}
+
+fn any_matcher() -> impl Strategy<Value = Matcher> {
+    let leaf = prop_oneof![
+        any_value().prop_map(Matcher::Equals),
+        "[ab/*]{1,4}".prop_filter("three stars", |text| !text.contains("***")).prop_map(|text| glob(&text)),
+        any::<bool>().prop_map(Matcher::Present),
+    ];
+    leaf.prop_recursive(3, 12, 3, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 1..4).prop_map(Matcher::AnyOf),
+            inner.prop_filter("as the loader", |inner| !speaks_of_presence(inner)).prop_map(not),
+        ]
+    })
+}
+
+/// The loader refuses `not` around `present`.
+fn speaks_of_presence(matcher: &Matcher) -> bool {
+    match matcher {
+        Matcher::AnyOf(any) => any.iter().any(speaks_of_presence),
+        Matcher::Not(inner) => speaks_of_presence(inner),
+        Matcher::Present(_) => true,
+        Matcher::Equals(_) | Matcher::Glob(_) => false,
+    }
+}
+
 proptest! {
+    #[test]
+    fn matchers_agree_with_a_reference(matcher in any_matcher(), value in prop::option::of(any_value()), usable: bool) {
+        let (mut claims, mut unusable) = (Claims::new(), Vec::new());
+        let there = match value {
+            _ if !usable => {
+                unusable.push("x".to_owned());
+                There::SomethingElse
+            }
+            None => There::Nothing,
+            Some(value) => {
+                claims.insert("x".into(), value.clone());
+                There::This(value)
+            }
+        };
+        prop_assert_eq!(condition("x", matcher.clone()).holds(&claims, &unusable), reference(&matcher, &there), "{}", matcher);
+    }
+
     #[test]
     fn agrees_with_a_naive_reference(pattern in "[ab/*]{1,8}", text in "[ab/]{0,10}") {
         prop_assume!(!pattern.contains("***"));

@@ -49,7 +49,9 @@ pub(super) fn claim(
 ) -> Option<Value> {
     let value = value(findings, node)?;
     let spec = profile.claim(&key.text);
-    if spec.is_none() && !profile.open {
+    // An object that holds claims; what stands inside is judged when the token is read.
+    let is_object = value.is_object() && profile.inside(&key.text).next().is_some();
+    if spec.is_none() && !profile.open && !is_object {
         let message = format!("tokens of the profile `{}` have no claim `{}`", profile.name, key.text);
         findings.at_key(key, "unknown-claim", message, did_you_mean(&key.text, profile));
         return None;
@@ -96,7 +98,7 @@ pub(super) fn set(
     claims: &mut Map<String, Value>,
     (key, node): (&Key, &Node),
     profile: &'static Profile,
-) -> Option<()> {
+) -> Option<Value> {
     let path = path(findings, key)?;
     let value =
         if path.below.is_empty() { claim(findings, key, node, profile)? } else { value(findings, node)? };
@@ -109,7 +111,7 @@ pub(super) fn set(
         );
         return None;
     }
-    if put(claims, &path, value).is_none() {
+    if put(claims, &path, value.clone()).is_none() {
         let message = format!("there is nothing that `{}` could stand in", key.text);
         findings.at_key(
             key,
@@ -119,7 +121,7 @@ pub(super) fn set(
         );
         return None;
     }
-    Some(())
+    Some(value)
 }
 
 /// Takes a claim away, or what a pointer names inside one.
@@ -127,7 +129,7 @@ pub(super) fn remove(
     findings: &mut Findings<'_>,
     claims: &mut Map<String, Value>,
     node: &Node,
-) -> Option<()> {
+) -> Option<String> {
     let text = findings.filled(node)?;
     let key = Key { text: text.to_owned(), line: node.line, column: node.column, width: node.width };
     let path = path(findings, &key)?;
@@ -136,7 +138,7 @@ pub(super) fn remove(
         findings.at(node, "test-change", message, "name a claim that it has, or remove this");
         return None;
     }
-    Some(())
+    Some(text.to_owned())
 }
 
 fn path(findings: &mut Findings<'_>, key: &Key) -> Option<Path> {

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::{
-    Suites,
+    Changes, Suites,
     claims::put,
     neighbour,
     write::{changes, scalar, value},
@@ -228,7 +228,8 @@ fn fixture(wish: &Wish<'_>, lines: &[Line], set: &PolicySet) -> Result<Map<Strin
         return Ok(claims);
     }
     // What sets a job off can be read from several claims: whose project runs it for whom.
-    let names = wish.profile.claims.iter().filter(|spec| spec.identity && !spec.personal);
+    let tells = |spec: &ClaimSpec| wish.profile.dangers.iter().any(|danger| danger.claim == spec.name);
+    let names = wish.profile.claims.iter().filter(|spec| (spec.identity || tells(spec)) && !spec.personal);
     for spec in names.filter(|spec| !REGISTERED.contains(&spec.name)) {
         if let Some(value) = look(wish.claims, spec).filter(|value| spec.kind.fits(value)) {
             insert(&mut claims, spec.name, value.clone());
@@ -287,9 +288,9 @@ fn test_text(wish: &Wish<'_>, lines: &[Line], fixture: &Map<String, Value>, case
     let rows = lines.iter().zip(cases).map(|(line, (changed, failed))| {
         let failed: Vec<String> = failed.iter().map(|each| scalar(each)).collect();
         format!(
-            "  - {{ name: {}, use: job, {}, expect: deny, failed: [{}] }}\n",
+            "  - {{ name: {}, use: job, {}expect: deny, failed: [{}] }}\n",
             scalar(&format!("another {}", line.claim)),
-            changes(changed),
+            changes(&Changes { set: changed.clone(), ..Changes::default() }),
             failed.join(", ")
         )
     });

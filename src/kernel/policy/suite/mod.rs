@@ -62,6 +62,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use serde_json::Value;
 
 use super::{
     PolicySet,
@@ -101,12 +102,21 @@ struct Suite {
 struct Case {
     name: String,
     fixture: String,
+    changes: Changes,
     line: usize,
     column: usize,
     identity: JobIdentity,
     at: Timestamp,
     request: Request,
     expect: Expect,
+}
+
+/// How a case differs from its fixture.
+#[derive(Clone, Default)]
+struct Changes {
+    set: Vec<(String, Value)>,
+    remove: Vec<String>,
+    at: Option<Timestamp>,
 }
 
 /// What is due of a case.

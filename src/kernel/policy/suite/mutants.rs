@@ -7,13 +7,13 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::{
-    Case, neighbour,
+    Case, Changes, neighbour,
     places::{Place, Places, Step},
     run::length,
     write::{changes, scalar},
 };
 use crate::kernel::{
-    name::CredentialName,
+    name::{CredentialName, RuleName},
     policy::{
         PolicySet,
         matcher::{Condition, Glob, Matcher},
@@ -38,15 +38,23 @@ pub(super) struct Mutant {
 pub(super) struct Around<'a> {
     pub(super) set: &'a PolicySet,
     pub(super) places: &'a Places,
-    /// A case that is permitted, for a beginning.
-    pub(super) from: &'a Case,
+    /// Cases that are permitted, each with the rule that does; the ones closest to their fixtures first.
+    pub(super) permitted: &'a [(RuleName, &'a Case)],
+    /// Some case, where none is.
+    pub(super) any: &'a Case,
 }
 
 impl Around<'_> {
+    /// The case to begin from, for changing one thing.
+    fn from(&self, rule: Option<&Rule>) -> &Case {
+        let is_of = |(name, _): &&(RuleName, &Case)| rule.is_none_or(|rule| rule.name == *name);
+        self.permitted.iter().find(is_of).map_or(self.any, |(_, case)| case)
+    }
+
     /// A moment within a week of the permitted case at which a window is shut.
-    fn shut(&self, window: &Window) -> Option<Timestamp> {
-        let hours =
-            (1..=168).filter_map(|hours| self.from.at.checked_add(SignedDuration::from_hours(hours)).ok());
+    fn shut(&self, rule: &Rule, window: &Window) -> Option<Timestamp> {
+        let from = self.from(Some(rule)).at;
+        let hours = (1..=168).filter_map(|hours| from.checked_add(SignedDuration::from_hours(hours)).ok());
         hours.into_iter().find(|at| !window.is_open(*at))
     }
 }
@@ -75,34 +83,37 @@ fn of_condition(
     around: &Around<'_>,
     mutants: &mut Vec<Mutant>,
 ) {
-    let claim = condition.claim.as_str();
-    let rule = grant.rules.get(at).map_or("", |rule| rule.name.as_str());
+    let Some(own) = grant.rules.get(at) else { return };
+    let (claim, rule) = (condition.claim.as_str(), &own.name);
     let place = around.places.key(&["allow".into(), at.into(), "match".into(), claim.into()]);
-    let mut push = |what: String, change: &str, weaken: &dyn Fn(&mut Vec<Condition>)| {
+    let from = &around.from(Some(own)).identity;
+    let change = match &condition.matcher {
+        Matcher::Present(true) => Changes { remove: vec![claim.to_owned()], ..Changes::default() },
+        Matcher::Present(false) => {
+            Changes { set: vec![(claim.to_owned(), Value::from("something"))], ..Changes::default() }
+        }
+        Matcher::AnyOf(_) | Matcher::Equals(_) | Matcher::Glob(_) | Matcher::Not(_) => {
+            let refused = refused(&condition.matcher);
+            let whose = (from.issuer(), from.profile());
+            let set = neighbour::changes(whose, from.claims(), claim, &refused);
+            Changes { set, ..Changes::default() }
+        }
+    };
+    let case = deny(around, Some(own), change, &format!("failed: [{}]", scalar(claim)));
+    let mut push = |what: String, weaken: &dyn Fn(&mut Vec<Condition>)| {
         let mut weaker = grant.clone();
         if let Some(rule) = weaker.rules.get_mut(at) {
             weaken(&mut rule.conditions);
         }
-        let case = deny(around, change, &format!("failed: [{}]", scalar(claim)));
-        mutants.push(Mutant { place, what, case, grant: weaker, named: None });
+        mutants.push(Mutant { place, what, case: case.clone(), grant: weaker, named: None });
     };
-    let key = scalar(claim);
-    let change = match &condition.matcher {
-        Matcher::Present(true) => format!("remove: [{key}]"),
-        Matcher::Present(false) => format!("set: {{ {key}: something }}"),
-        Matcher::AnyOf(_) | Matcher::Equals(_) | Matcher::Glob(_) | Matcher::Not(_) => {
-            let (from, refused) = (&around.from.identity, refused(&condition.matcher));
-            let whose = (from.issuer(), from.profile());
-            changes(&neighbour::changes(whose, from.claims(), claim, &refused))
-        }
-    };
-    push(format!("rule `{rule}` without its condition on `{claim}`"), &change, &|conditions| {
+    push(format!("rule `{rule}` without its condition on `{claim}`"), &|conditions| {
         if number < conditions.len() {
             conditions.remove(number);
         }
     });
     if !matches!(condition.matcher, Matcher::Present(_)) {
-        push(format!("rule `{rule}` with any `{claim}` that is there"), &change, &|conditions| {
+        push(format!("rule `{rule}` with any `{claim}` that is there"), &|conditions| {
             if let Some(condition) = conditions.get_mut(number) {
                 condition.matcher = Matcher::Present(true);
             }
@@ -121,7 +132,12 @@ fn of_triggers(grant: &Grant, at: usize, rule: &Rule, around: &Around<'_>) -> Op
         named: Some(at),
         place: around.places.key(&["allow".into(), at.into()]),
         what: format!("rule `{}` with every trigger, the dangerous ones too", rule.name),
-        case: deny(around, &format!("set: {{ {}: some-new-trigger }}", scalar(claim)), "reason: trigger"),
+        case: deny(
+            around,
+            Some(rule),
+            Changes { set: vec![(claim.to_owned(), Value::from("some-new-trigger"))], ..Changes::default() },
+            "reason: trigger",
+        ),
         grant: grant.clone(),
     })
 }
@@ -130,11 +146,11 @@ fn of_window(grant: &Grant, at: usize, rule: &Rule, around: &Around<'_>) -> Opti
     let window = rule.window.as_ref()?;
     let mut weaker = grant.clone();
     weaker.rules.get_mut(at)?.window = None;
-    let shut = around.shut(window).map_or_else(|| "at: …".to_owned(), |at| format!("at: \"{at}\""));
+    let shut = Changes { at: around.shut(rule, window), ..Changes::default() };
     Some(Mutant {
         place: around.places.key(&["allow".into(), at.into(), "window".into()]),
         what: format!("rule `{}` at any time", rule.name),
-        case: deny(around, &shut, "failed: [window]"),
+        case: deny(around, Some(rule), shut, "failed: [window]"),
         grant: weaker,
         named: None,
     })
@@ -188,7 +204,8 @@ fn of_limits(grant: &Grant, around: &Around<'_>) -> Vec<Mutant> {
 }
 
 fn permit(around: &Around<'_>, due: &str) -> String {
-    format!("{{ name: …, use: {}, expect: permit, {due} }}", scalar(&around.from.fixture))
+    let from = around.from(None);
+    format!("{{ name: …, use: {}, {}expect: permit, {due} }}", scalar(&from.fixture), changes(&from.changes))
 }
 
 fn of_time(grant: &Grant, around: &Around<'_>) -> Vec<Mutant> {
@@ -200,12 +217,11 @@ fn of_time(grant: &Grant, around: &Around<'_>) -> Vec<Mutant> {
         mutants.push(Mutant { place, what: what.to_owned(), case, grant: weaker, named: None });
     };
     if let Some(end) = grant.lapses_at {
-        let case = deny(around, &format!("at: \"{end}\""), "reason: lapsed");
+        let case = deny(around, None, Changes { at: Some(end), ..Changes::default() }, "reason: lapsed");
         push("valid_until", "the grant without its last day", case, &|grant| grant.lapses_at = None);
     }
     if !grant.enabled {
-        let case =
-            format!("{{ name: …, use: {}, expect: deny, reason: disabled }}", scalar(&around.from.fixture));
+        let case = deny(around, None, Changes::default(), "reason: disabled");
         push("enabled", "the grant switched on", case, &|grant| grant.enabled = true);
     }
     mutants
@@ -216,11 +232,7 @@ fn of_ttls(grant: &Grant, around: &Around<'_>) -> Vec<Mutant> {
         let mut weaker = grant.clone();
         weaker.credentials.get_mut(name)?.ttl = Some(ttl.saturating_add(Duration::from_secs(1)));
         let place = around.places.key(&["credentials".into(), name.as_str().into(), "ttl".into()]);
-        let case = format!(
-            "{{ name: …, use: {}, expect: permit, ttl_max: {{ {name}: {} }} }}",
-            scalar(&around.from.fixture),
-            length(ttl)
-        );
+        let case = permit(around, &format!("ttl_max: {{ {name}: {} }}", length(ttl)));
         Some(Mutant {
             place,
             what: format!("`{name}` living for longer than {}", length(ttl)),
@@ -233,8 +245,19 @@ fn of_ttls(grant: &Grant, around: &Around<'_>) -> Vec<Mutant> {
     lives.filter_map(mutant).collect()
 }
 
-fn deny(around: &Around<'_>, change: &str, due: &str) -> String {
-    format!("{{ name: …, use: {}, {change}, expect: deny, {due} }}", scalar(&around.from.fixture))
+/// A case that differs from a permitted one by a change. Where there are several rules it names the one that is meant.
+fn deny(around: &Around<'_>, rule: Option<&Rule>, change: Changes, due: &str) -> String {
+    let from = around.from(rule);
+    let mut all = from.changes.clone();
+    all.set.retain(|(claim, _)| {
+        !change.set.iter().any(|(other, _)| other == claim) && !change.remove.contains(claim)
+    });
+    all.remove.retain(|claim| !change.set.iter().any(|(other, _)| other == claim));
+    all.set.extend(change.set);
+    all.remove.extend(change.remove);
+    all.at = change.at.or(all.at);
+    let rule = rule.map_or_else(String::new, |rule| format!(", rule: {}", rule.name));
+    format!("{{ name: …, use: {}, {}expect: deny, {due}{rule} }}", scalar(&from.fixture), changes(&all))
 }
 
 /// A value that the matcher does not take.

@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Case, Expect, Suites, fences,
+    Case, Suites, fences,
     mutants::{self, Around, Mutant},
     places::{Place, Places},
     run,
 };
 use crate::kernel::{
     identity::job::Trigger,
-    name::GrantName,
-    policy::{PolicySet, guardrail::Guardrail},
+    name::{GrantName, RuleName},
+    policy::{Decision, PolicySet, decide::decide, guardrail::Guardrail},
 };
 
 /// What came of weakening everything once.
@@ -69,9 +69,10 @@ pub(super) fn grants(suites: &mut Suites) -> Mutation {
         let Some(original) = set.grants.get(name).cloned() else { continue };
         let places = Places::of(files, &original.file);
         let triggers = triggers(&cases);
-        let permitted = cases.iter().find(|case| matches!(case.expect, Expect::Permit(_)));
-        let Some(from) = permitted.or(cases.first()) else { continue };
-        for mutant in mutants::of_grant(&original, &Around { set, places: &places, from }) {
+        let Some(any) = cases.first() else { continue };
+        let permitted = permitted(set, &cases);
+        let around = Around { set, places: &places, permitted: &permitted, any };
+        for mutant in mutants::of_grant(&original, &around) {
             mutation.weakened += 1;
             let Mutant { place, what, case, mut grant, named } = mutant;
             set.derive_grant(&mut grant);
@@ -122,6 +123,17 @@ fn is_noticed<'c>(set: &PolicySet, mut cases: impl Iterator<Item = &'c Case>) ->
 
 fn survivor(file: &str, (line, column, _): Place, what: String, remedy: String) -> Survivor {
     Survivor { file: file.to_owned(), line, column, what, remedy }
+}
+
+/// The cases that are permitted, with the rule that does it; those that differ least from their fixtures first.
+fn permitted<'c>(set: &PolicySet, cases: &[&'c Case]) -> Vec<(RuleName, &'c Case)> {
+    let permits = cases.iter().filter_map(|case| match decide(set, &case.identity, &case.request, case.at) {
+        Decision::Permit(permit) => Some((permit.grants().first()?.rule.clone(), *case)),
+        Decision::Deny(_) => None,
+    });
+    let mut permits: Vec<(RuleName, &Case)> = permits.collect();
+    permits.sort_by_key(|(_, case)| case.changes.set.len() + case.changes.remove.len());
+    permits
 }
 
 /// Every word for a trigger that some case has: what a rule that named them all would name.

@@ -5,7 +5,7 @@ use std::{cell::Cell, collections::BTreeMap};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::{Case, Suite, claims, expect};
+use super::{Case, Changes, Suite, claims, expect};
 use crate::kernel::{
     identity::{JobIdentity, profile::REGISTERED},
     json::{Bounds, read_strict},
@@ -298,12 +298,12 @@ fn case(
     let use_node = fields.require(findings, "use");
     let set = fields.take("set");
     let remove = fields.take("remove");
-    let at = fields.take("at").and_then(|node| moment(findings, node));
+    let own_at = fields.take("at").and_then(|node| moment(findings, node));
     let credentials = fields.take("credentials").and_then(|node| credentials(findings, node, grant));
     let expect = expect::expect(findings, &mut fields, (policies, grant), credentials.as_deref());
     fields.finish(findings);
     let fixture = fixture_of(findings, use_node?, fixtures)?;
-    let at = at.or(fixture.at);
+    let at = own_at.or(fixture.at);
     if at.is_none() && depends_on_time(policies, grant) {
         let message =
             "what this grant permits depends on the time, and neither the case nor its fixture has any";
@@ -311,7 +311,8 @@ fn case(
         findings.at(use_node?, "test-moment", message, remedy);
     }
     let mut claims = fixture.claims.clone();
-    changes(findings, &mut claims, (set, remove), fixture);
+    let mut changes = changes(findings, &mut claims, (set, remove), fixture);
+    changes.at = own_at;
     if findings.list.len() > before {
         return None;
     }
@@ -324,7 +325,7 @@ fn case(
     };
     let (name, at, request) = (name?.to_owned(), at.unwrap_or(SOME_MOMENT), Request { grants: vec![asked] });
     let fixture = findings.filled(use_node?)?.to_owned();
-    Some(Case { name, fixture, line, column, identity, at, request, expect: expect? })
+    Some(Case { name, fixture, changes, line, column, identity, at, request, expect: expect? })
 }
 
 fn fixture_of<'f, 'a>(
@@ -357,19 +358,21 @@ fn changes(
     claims: &mut Map<String, Value>,
     (set, remove): (Option<&Node>, Option<&Node>),
     fixture: &Fixture<'_>,
-) {
+) -> Changes {
+    let mut changes = Changes::default();
     for node in remove.and_then(|node| some(findings, node)).into_iter().flatten() {
-        claims::remove(findings, claims, node);
+        changes.remove.extend(claims::remove(findings, claims, node));
     }
-    let Some(node) = set else { return };
-    let Some(fields) = findings.fields(node) else { return };
+    let Some(fields) = set.and_then(|node| findings.fields(node)) else { return changes };
     let entries: Vec<(&Key, &Node)> = fields.rest().collect();
-    if entries.is_empty() {
+    if let (Some(node), true) = (set, entries.is_empty()) {
         findings.at(node, "empty", "nothing is set", "name claims, or remove the key");
     }
     for entry in entries {
-        claims::set(findings, claims, entry, fixture.issuer.trusted.profile);
+        let value = claims::set(findings, claims, entry, fixture.issuer.trusted.profile);
+        changes.set.extend(value.map(|value| (entry.0.text.clone(), value)));
     }
+    changes
 }
 
 fn some<'n>(findings: &mut Findings<'_>, node: &'n Node) -> Option<&'n [Node]> {

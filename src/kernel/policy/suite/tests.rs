@@ -225,7 +225,7 @@ fn failed_is_the_whole_list_in_any_order() {
 fn every_missing_case_leaves_a_survivor_with_its_place_and_its_cure() {
     for (name, what) in [
         ("name: owner,", "without its condition on `repository_owner_id`"),
-        ("name: ref,", "with any `ref` that is there"),
+        ("name: repository,", "without its condition on `repository_id`"),
         ("name: staging,", "with any `environment` that is there"),
         ("name: tag with environment,", "without its condition on `environment`"),
         ("name: tag by a stranger,", "every trigger"),
@@ -261,7 +261,7 @@ fn longer_life_is_noticed_by_the_limit_itself_only() {
     assert_eq!(failing(&suites), []);
     let survivors = suites.mutate().survivors;
     assert!(survivors[0].what.contains("living for longer than 3m"), "{}", survivors[0].what);
-    assert_eq!(survivors[0].line, 20);
+    assert_eq!(survivors[0].line, 21);
 }
 
 #[test]
@@ -283,7 +283,7 @@ fn grant_without_tests_a_denial_or_a_permit_is_a_finding() {
         ["test-no-permit"]
     );
     let off = format!("{GRANT}enabled: false\n");
-    let denied = "name: off, use: main, expect: deny, reason: disabled";
+    let denied = "name: switched off, use: main, expect: deny, reason: disabled";
     let test = only(&[]) + &format!("\n  - {{ {denied} }}\n");
     assert_eq!(codes(&[("grants/a.yaml", &off), ("grants/a.test.yaml", &test)]), [] as [&str; 0]);
 }
@@ -312,7 +312,13 @@ fn empty_tables_and_unused_fixtures_are_findings() {
 fn the_tables_of_codes_are_sorted_and_apart() {
     assert!(TEST_CODES.is_sorted_by(|left, right| left.0 < right.0));
     assert!(TEST_CODES.iter().all(|(code, _)| !CODES.iter().any(|(other, _)| code == other)));
-    let sources = [include_str!("mod.rs"), include_str!("read.rs"), include_str!("claims.rs")].concat();
+    let sources = [
+        include_str!("mod.rs"),
+        include_str!("read.rs"),
+        include_str!("claims.rs"),
+        include_str!("expect.rs"),
+    ]
+    .concat();
     for (code, _) in TEST_CODES {
         assert!(sources.matches(&format!("\"{code}\"")).count() > 1, "{code} is never given");
     }

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::Changes;
 use crate::kernel::policy::yaml::reads_as_something_else;
 
 /// A text as a YAML scalar: plain where every reader takes it for that text, else in double quotes. JSON's escapes are
@@ -23,8 +24,19 @@ pub(super) fn value(value: &Value) -> String {
     }
 }
 
-/// What a case sets.
-pub(super) fn changes(changes: &[(String, Value)]) -> String {
-    let each = changes.iter().map(|(claim, each)| format!("{}: {}", scalar(claim), value(each)));
-    format!("set: {{ {} }}", each.collect::<Vec<_>>().join(", "))
+/// What a case changes, as its keys say it; empty where that is nothing.
+pub(super) fn changes(Changes { set, remove, at }: &Changes) -> String {
+    let mut text = String::new();
+    if !set.is_empty() {
+        let each = set.iter().map(|(claim, each)| format!("{}: {}", scalar(claim), value(each)));
+        text.push_str(&format!("set: {{ {} }}, ", each.collect::<Vec<_>>().join(", ")));
+    }
+    if !remove.is_empty() {
+        let each: Vec<String> = remove.iter().map(|claim| scalar(claim)).collect();
+        text.push_str(&format!("remove: [{}], ", each.join(", ")));
+    }
+    if let Some(at) = at {
+        text.push_str(&format!("at: \"{at}\", "));
+    }
+    text
 }

@@ -180,3 +180,20 @@ fn a_trigger_answers_only_the_words_of_its_profile() {
     let all = ALL.iter().flat_map(|profile| profile.dangers.iter().map(|danger| (profile.name, danger.word)));
     assert_eq!(seen, all.collect());
 }
+
+#[test]
+fn the_ordinary_words_of_a_profile_are_ordinary() {
+    use crate::kernel::identity::job::Trigger;
+    for profile in ALL {
+        let Some(claim) = profile.view.trigger else {
+            assert_eq!(profile.ordinary, [""; 0], "{}", profile.name);
+            continue;
+        };
+        let bench = Bench::of(profile.name, profile.name);
+        for word in profile.ordinary {
+            let job = bench.identify(&spoilt(profile.name, json!({ claim: word }))).unwrap();
+            assert_eq!(job.trigger(), Trigger::Ordinary, "{} {word}", profile.name);
+        }
+        assert!(!profile.has_trigger("brand_new") && !profile.ordinary.is_empty());
+    }
+}
