@@ -387,7 +387,7 @@ fn flatten(tree: &[String], prefix: &[String], found: &mut Vec<Vec<String>>) {
     }
 }
 
-/// Drops every module under `#[cfg(test)]`.
+/// Drops every item, variant and arm under `#[cfg(test)]`.
 fn without_tests(tokens: Vec<String>) -> Vec<String> {
     let mark = ["#", "[", "cfg", "(", "test", ")", "]"];
     let mut kept = Vec::new();
@@ -398,16 +398,18 @@ fn without_tests(tokens: Vec<String>) -> Vec<String> {
             rest = after;
             continue;
         }
-        let mut depth = 0_usize;
+        let mut depth = 0_i32;
         let end = rest.iter().position(|token| {
             match token.as_str() {
-                "{" => depth += 1,
-                "}" => depth -= 1,
+                "{" | "(" | "[" => depth += 1,
+                "}" | ")" | "]" => depth -= 1,
                 _ => {}
             }
-            depth == 0 && (token == "}" || token == ";")
+            depth < 0 || (depth == 0 && ["}", ";", ","].contains(&token.as_str()))
         });
-        rest = rest.get(end.map_or(rest.len(), |end| end + 1)..).unwrap_or(&[]);
+        // Below nothing stands what the marked variant or arm was the last of.
+        let past = usize::from(depth >= 0);
+        rest = rest.get(end.map_or(rest.len(), |end| end + past)..).unwrap_or(&[]);
     }
     kept
 }
