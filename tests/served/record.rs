@@ -15,8 +15,9 @@ use serde_json::{Value, json};
 use super::{
     once::{deploy, only},
     support::{
-        Installation, Server, eventually,
+        Installation, Issuer, Server, eventually,
         installation::{CANARY, finish},
+        trust::{Broker, Trust, release},
     },
 };
 
