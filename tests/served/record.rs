@@ -380,8 +380,9 @@ fn claim_with_a_name_of_the_parsers_own_is_recorded_and_read_as_it_is() {
     broker.server.public.exchange(&token, &release()).ok();
 
     assert_eq!(broker.server.entries("ISSUED")[0]["subject"]["claims"]["build"], build);
-    drop(broker.server.stop());
-    let verdict = finish(&mut broker.installation.command(&["ledger", "verify"]), "");
+    let Broker { server, installation } = broker;
+    server.stop();
+    let verdict = finish(&mut installation.command(&["ledger", "verify"]), "");
     assert!(!String::from_utf8_lossy(&verdict.stdout).contains("not JSON"), "{verdict:?}");
     assert_eq!(verdict.status.code(), Some(31), "consistent, without an anchor: {verdict:?}");
 }

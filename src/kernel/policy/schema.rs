@@ -325,22 +325,12 @@ fn patterns() -> Value {
 fn test() -> Value {
     let claims = json!({ "type": "object" });
     let fixture = object(
-        &["issuer", "claims"],
+        &["issuer"],
         [
             ("issuer", described("One of issuers/*.yaml", name())),
             ("at", text("The moment, RFC 3339; due where the grant has a window or a date")),
             ("claims", described("The token's claims", claims.clone())),
-        ],
-    );
-    let case = object(
-        &["name", "use", "expect"],
-        [
-            ("name", text("What happens")),
-            ("use", text("A fixture")),
-            ("set", described("Claims set otherwise; null takes one away", claims)),
-            ("expect", json!({ "enum": ["permit", "deny"] })),
-            ("failed", described("The claims that must have failed", texts())),
-            ("ttl_max", described("No permitted credential lives longer", duration())),
+            ("file", text("A JSON file with the token's claims, below the policy directory")),
         ],
     );
     document(
@@ -349,13 +339,48 @@ fn test() -> Value {
             &["test", "fixtures", "cases"],
             [
                 ("test", described("The grant", name())),
+                ("given", described("A grant that stands in no file, as if it stood in this folder", claims)),
                 (
                     "fixtures",
                     json!({ "type": "object", "minProperties": 1, "additionalProperties": fixture }),
                 ),
-                ("cases", json!({ "type": "array", "minItems": 1, "items": case })),
+                ("cases", json!({ "type": "array", "minItems": 1, "items": case() })),
             ],
         ),
+    )
+}
+
+fn case() -> Value {
+    let claims = json!({ "type": "object" });
+    let longest = json!({ "anyOf": [duration(), { "type": "object", "additionalProperties": duration() }] });
+    let breaches = json!({ "anyOf": [texts(), { "type": "object", "additionalProperties": texts() }] });
+    let counts = json!({
+        "type": "object", "additionalProperties": false,
+        "properties": {
+            "issuances_per_hour": { "type": "integer" }, "live": { "type": "integer" },
+            "per": { "enum": ["grant", "project"] }, "uses_per_token": { "type": "integer" },
+        },
+    });
+    object(
+        &["name", "use", "expect"],
+        [
+            ("name", text("What happens")),
+            ("use", text("A fixture")),
+            ("set", described("Claims set otherwise", claims)),
+            ("remove", described("Claims taken away", texts())),
+            ("at", text("The moment, in place of the fixture's")),
+            ("credentials", described("The credentials asked for; all where absent", texts())),
+            ("expect", json!({ "enum": ["permit", "deny"] })),
+            ("rule", text("The rule that is meant")),
+            ("failed", described("Deny: the claims that failed", texts())),
+            ("reason", text("Deny: the reason, as the ledger has it")),
+            ("guardrails", described("Deny: the guardrails that refuse", breaches.clone())),
+            ("disclosed", described("Deny: the claims that the caller is told", texts())),
+            ("ttl_max", described("Permit: no credential, or none of these, lives longer", longest)),
+            ("class", described("Permit: the grant's class", class())),
+            ("limits", described("Permit: the grant's limits", counts)),
+            ("would_deny", described("Permit: the guardrails that only report", breaches)),
+        ],
     )
 }
 
@@ -432,3 +457,6 @@ fn texts() -> Value {
 fn scalar() -> Value {
     json!({ "type": ["string", "integer", "boolean"] })
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,7 @@ use crate::kernel::{
 };
 
 /// A set in which every key of the language stands, as trees, so that one thing can be turned. JSON is YAML.
-fn documents() -> BTreeMap<&'static str, Value> {
+pub(super) fn documents() -> BTreeMap<&'static str, Value> {
     let issuer = |name: &str, profile: &str, url: &str| json!({ "issuer": name, "profile": profile, "url": url, "audience": "https://broker.test", "max_token_age": "10m" });
     let deploy = json!({
         "grant": "deploy", "description": "x", "owners": ["team"], "class": "production",
