@@ -11,7 +11,7 @@ use support::{
 
 #[path = "served/support/draws.rs"]
 mod draws;
-#[expect(dead_code, unused_imports, reason = "the tests' kit serves more than this")]
+#[expect(dead_code, reason = "the tests' kit serves more than this")]
 #[path = "served/support/mod.rs"]
 mod support;
 

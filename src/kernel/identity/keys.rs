@@ -390,6 +390,26 @@ mod tests {
         assert!(parse(&[one.clone(), one, third]).unwrap().find("k", Algorithm::Es256).is_some());
     }
 
+    /// What one signature costs, for the decision that `adapters::issuer_keys` states.
+    #[test]
+    #[ignore = "a measurement: cargo test --release --lib -- --ignored --nocapture verification_costs"]
+    #[expect(clippy::print_stdout, reason = "it prints what it measured")]
+    fn verification_costs() {
+        const ROUNDS: u32 = 100;
+        for (bytes, exponent) in [(256, "AQAB"), (512, "AQAB"), (1024, "AQAB"), (1024, "_____w")] {
+            let mut modulus = vec![0xc1; bytes];
+            modulus[bytes - 1] = 1;
+            let jwk = json!({"kty": "RSA", "kid": "k", "n": URL_SAFE_NO_PAD.encode(modulus), "e": exponent});
+            let key = parse(&[jwk]).unwrap().find("k", Algorithm::Rs256).unwrap();
+            let signature = URL_SAFE_NO_PAD.encode(vec![0x5a; bytes]);
+            let start = std::time::Instant::now();
+            for _ in 0..ROUNDS {
+                assert!(!key.signed(b"header.claims", &signature));
+            }
+            println!("RSA-{} e={exponent}: {:?}", bytes * 8, start.elapsed() / ROUNDS);
+        }
+    }
+
     #[test]
     fn keeps_only_algorithms_of_the_profile() {
         let set = json!({"keys": [TestKey::p256().jwk("e"), TestKey::rsa().jwk("r")]}).to_string();
