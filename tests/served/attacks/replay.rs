@@ -238,7 +238,7 @@ fn r10_what_we_gave_out_is_no_token() {
     let parts: Vec<&str> = assertion.split('.').collect();
     let resigned = {
         let claims = crate::exchange::payload(&assertion);
-        compact(header().to_string(), claims.to_string(), |signed| own_key().sign(signed))
+        compact(&header().to_string(), &claims.to_string(), |signed| own_key().sign(signed))
     };
     arena.restart();
     arena.forget_summaries();
