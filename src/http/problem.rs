@@ -135,15 +135,19 @@ pub(super) struct Told {
 }
 
 /// When to come back: always said on 429 and 503, never elsewhere. Up to half as long again, and at least two seconds,
-/// are added by lot, so that those who were refused together do not come back together (attack class O-05). The lot is
-/// the random end of the request's id.
+/// are added by lot, so that those who were refused together do not come back together (attack class O-05); but never
+/// more than half a minute, since who waits for a limit's hour to roll on is told the very minute. The lot is the
+/// random end of the request's id.
 fn retry_after(status: StatusCode, refused: &Refused, request: Option<RequestId>) -> Option<u32> {
     let is_due = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
     let least = refused.retry_after_seconds.unwrap_or(1);
-    let spread = (least / 2).max(2);
+    let spread = (least / 2).clamp(2, MOST_SPREAD_SECONDS);
     let lot = request.map_or(0, lot_of) % spread.saturating_add(1);
     is_due.then(|| least.saturating_add(lot))
 }
+
+/// Enough for a few thousand to come one by one.
+const MOST_SPREAD_SECONDS: u32 = 30;
 
 fn lot_of(request: RequestId) -> u32 {
     let [.., a, b, c, d] = request.bytes();
@@ -325,7 +329,7 @@ mod tests {
             let refused = Refused::new(Code::Overloaded, "why").retry_after(least);
             retry_after(StatusCode::SERVICE_UNAVAILABLE, &refused, Some(request)).unwrap()
         };
-        for (least, most) in [(1, 3), (5, 7), (60, 90), (u32::MAX, u32::MAX)] {
+        for (least, most) in [(1, 3), (5, 7), (60, 90), (3_600, 3_630), (u32::MAX, u32::MAX)] {
             let all: std::collections::BTreeSet<u32> = (0..=255).map(|lot| seconds(least, lot)).collect();
             assert_eq!((all.first(), all.last()), (Some(&least), Some(&most)));
             assert!(all.len() > 2 || least == most, "{all:?}");

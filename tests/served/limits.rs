@@ -62,7 +62,8 @@ fn what_is_over_the_hours_limit_is_told_when_to_come_back_and_recorded_with_the_
     let answer = server.public.exchange(&installation.issuer.token(), &only("npm"));
 
     let problem = answer.problem(429, "quota_exceeded");
-    assert!((3_480..=3_600).contains(&problem["retry_after_seconds"].as_u64().unwrap()), "{problem}");
+    // The minute that the two stand in, whichever second of it this is, and what is added by lot.
+    assert!((3_480..=3_630).contains(&problem["retry_after_seconds"].as_u64().unwrap()), "{problem}");
     assert!(!problem.to_string().contains("issuances_per_hour"), "how high it is stays in the ledger");
     let denied = server.entries("DENIED").remove(0);
     assert_eq!(denied["decision"], problem["decision_id"]);
@@ -200,7 +201,7 @@ fn living_credentials_count_until_they_end_also_when_given_back_and_static_ones_
     let problem =
         server.public.exchange(&installation.issuer.token(), &only("cloud")).problem(429, "quota_exceeded");
 
-    assert!((240..=300).contains(&problem["retry_after_seconds"].as_u64().unwrap()), "{problem}");
+    assert!((240..=330).contains(&problem["retry_after_seconds"].as_u64().unwrap()), "{problem}");
     for _ in 0..2 {
         server.public.exchange(&installation.issuer.token(), &only("npm")).ok();
     }

@@ -34,6 +34,8 @@ mod order;
 #[cfg(test)]
 mod policy;
 #[cfg(test)]
+mod policy_commands;
+#[cfg(test)]
 mod profiles;
 #[cfg(test)]
 mod readme;

@@ -131,6 +131,68 @@ fn entries_name_the_set_that_decided() {
     }
 }
 
+#[test]
+fn refusal_by_a_guardrail_is_told_to_the_ledger_alone() {
+    let installation = Installation::new();
+    let guardrail = "guardrail: base\nrequire: { lifetime: [fixed] }\n";
+    installation.write("policies/guardrails/base.yaml", guardrail);
+    let server = installation.serve();
+
+    let refused = server.public.exchange(&installation.issuer.token(), &only("npm"));
+
+    let mut refused = refused.problem(403, "access_denied");
+    let unknown = json!({ "grants": ["no-such-grant"] });
+    let mut unknown =
+        server.public.exchange(&installation.issuer.token(), &unknown).problem(403, "access_denied");
+    for problem in [&mut refused, &mut unknown] {
+        problem.as_object_mut().unwrap().remove("decision_id").unwrap();
+    }
+    assert_eq!(refused, unknown);
+    let denied = server.entries("DENIED").pop().unwrap();
+    assert_eq!(denied["result"]["reason"], "guardrail");
+    assert_eq!(denied["result"]["breaches"][0]["guardrail"], "base");
+    assert_eq!(denied["result"]["breaches"][0]["requirement"], "require.lifetime");
+    server.public.exchange(&installation.issuer.token(), &only("cloud")).ok();
+}
+
+#[test]
+fn guardrail_that_reports_lets_the_permit_stand_and_says_so_in_the_ledger() {
+    let installation = Installation::new();
+    let guardrail =
+        "guardrail: base\nrequire: { lifetime: [fixed] }\nmode: report\nreport_until: 2099-12-31\n";
+    installation.write("policies/guardrails/base.yaml", guardrail);
+    let server = installation.serve();
+
+    server.public.exchange(&installation.issuer.token(), &only("npm")).ok();
+
+    let intent = server.entries("INTENT").pop().unwrap();
+    assert_eq!(intent["result"]["would_deny"][0]["guardrail"], "base");
+    assert_eq!(intent["policy"]["class"], "production");
+    assert!(!server.entries("ISSUED")[0].to_string().contains("would_deny"));
+}
+
+#[test]
+fn owners_of_a_grant_that_discloses_hear_which_claims_failed_and_strangers_do_not() {
+    let installation = Installation::new();
+    let owned = SECOND.replace("grant: second\n", "grant: second\ndisclose: owner\n").replace(
+        "repository_id: \"70155112\"",
+        "repository_id: \"70155112\", ref: refs/heads/release, environment: staging",
+    );
+    installation.write("policies/grants/second.yaml", &owned);
+    let server = installation.serve();
+    let ask = json!({ "grants": ["second"] });
+
+    let told = server.public.exchange(&installation.issuer.token(), &ask).problem(403, "access_denied");
+
+    let mut failed: Vec<&str> =
+        told["failed_claims"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    failed.sort_unstable();
+    assert_eq!(failed, ["environment", "ref"]);
+    let stranger = installation.issuer.token_with(json!({ "repository_id": "999" }));
+    let told = server.public.exchange(&stranger, &ask).problem(403, "access_denied");
+    assert!(told.get("failed_claims").is_none(), "{told}");
+}
+
 /// The names of grants that the valid job may use.
 fn granted(installation: &Installation, server: &Server) -> Vec<String> {
     let body = server.public.get("/v1/grants").bearer(&installation.issuer.token()).send().ok();

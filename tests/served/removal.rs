@@ -125,6 +125,22 @@ fn what_was_removed_and_comes_back_needs_no_word() {
 }
 
 #[test]
+fn deleted_guardrail_is_missed_by_name_whatever_file_it_stood_in() {
+    let installation = Installation::new();
+    let text = "guardrail: base\nrequire: { max_ttl: 1h }\n";
+    installation.write("policies/guardrails/base.yaml", text);
+    let server = installation.serve();
+
+    fs::remove_file(installation.file("policies/guardrails/base.yaml")).unwrap();
+    server.hang_up();
+
+    assert_eq!(rejected(&server)["result"]["lost"], json!(["guardrail/base"]));
+    installation.write("policies/guardrails/moved.yaml", &text.replace("1h", "30m"));
+    server.hang_up();
+    eventually("the set", || (server.entries("POLICY_LOADED").len() == 2).then_some(()));
+}
+
+#[test]
 fn what_is_no_digest_is_refused_and_recorded_nowhere() {
     let installation = guarded();
     for text in ["", "latest", "0123", &"g".repeat(64)] {

@@ -4,6 +4,7 @@
 
 mod attacks;
 mod data;
+mod types;
 
 use std::{
     collections::BTreeMap,
@@ -173,6 +174,25 @@ fn spoilt(golden: &str, changes: Value) -> Value {
         }
     }
     claims
+}
+
+/// Fixture, rule, what is spoiled, what comes of it.
+type Row<'a> = (&'a str, &'a str, Value, &'a str);
+
+fn holds(rows: &[Row<'_>]) {
+    for (golden, rule, changes, due) in rows {
+        let outcome = Bench::of(golden, rule).outcome(&spoilt(golden, changes.clone()));
+        assert_eq!(outcome.trim_end(), *due, "{golden} by {rule}: {changes}");
+    }
+}
+
+fn codes(golden: &str, url: Option<&str>, rule: &str) -> Vec<&'static str> {
+    let mut issuer = trusted(golden);
+    if let Some(url) = url {
+        url.clone_into(&mut issuer.url);
+    }
+    let found = Bench::load(&issuer, audience(&fixture(golden)), rule).err().unwrap_or_default();
+    found.iter().map(|finding| finding.code).collect()
 }
 
 #[test]

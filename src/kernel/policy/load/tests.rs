@@ -427,7 +427,7 @@ fn every_spoiled_window_is_refused() {
         ("{ timezone: UTC, to: \"07:00\" }", "window"),
         ("{ timezone: UTC, from: \"07:00\", to: \"07:00\" }", "window"),
         ("{ timezone: UTC, from: \"24:00\", to: \"07:00\" }", "window"),
-        ("{ timezone: UTC, from: 7, to: 19 }", "window"),
+        ("{ timezone: UTC, from: 7, to: \"19:00\" }", "window"),
         ("{ timezone: UTC, from: \"7:00\", to: \"19:00\" }", "window"),
         ("{ timezone: UTC, from: \"07:00\", to: \"24:30\" }", "window"),
         ("{ timezone: London, days: [mon] }", "window"),

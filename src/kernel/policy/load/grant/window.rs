@@ -17,7 +17,10 @@ pub(super) fn read(findings: &mut Findings<'_>, node: &Node) -> Option<Window> {
     let zone = zone_node.and_then(|node| zone(findings, node));
     let days = days_node.map_or(Some(Days::ALL), |node| days(findings, node));
     let times = match (from_node, to_node) {
-        (Some(from), Some(to)) => minute(findings, from).zip(minute(findings, to)),
+        (Some(from), Some(to)) => {
+            let (from, to) = (minute(findings, from), minute(findings, to));
+            from.zip(to)
+        }
         (None, None) if days_node.is_some() => Some((Minute::FIRST, Minute::END)),
         (None, None) => {
             findings.at(node, "window", "this window is always open", "add days, or from and to");
