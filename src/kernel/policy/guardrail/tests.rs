@@ -213,9 +213,7 @@ fn turns_of_tokens() -> Vec<Turn> {
 /// Each row turns one key of the language, and is a grant that loads.
 #[test]
 fn hostile_admin_reaches_nothing_that_the_fence_does_not_list() {
-    for (from, to, breach, token) in
-        &turns_of_files().into_iter().chain(turns_of_tokens()).collect::<Vec<_>>()
-    {
+    for (from, to, breach, token) in turns_of_files().into_iter().chain(turns_of_tokens()) {
         let hostile = HONEST.replacen(from, to, 1);
         assert_ne!(hostile, HONEST, "{from}");
         let set = fenced(FENCE, "grants/team/a.yaml", &hostile);
