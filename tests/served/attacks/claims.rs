@@ -11,7 +11,7 @@ use super::{
 use crate::support::{
     AUDIENCE,
     issuer::{now, own_key, set},
-    key::compact,
+    key::{compact, compact_bytes},
 };
 
 #[test]
@@ -48,7 +48,10 @@ fn c01_claims_are_one_strict_object() {
     let mut arena = Arena::new();
     let claims = arena.claims().to_string();
     let raw = |name: &str, payload: &[u8]| {
-        Case::new(name, compact(header().to_string(), payload, |signed| own_key().sign(signed)))
+        Case::new(
+            name,
+            compact_bytes(header().to_string().as_bytes(), payload, |signed| own_key().sign(signed)),
+        )
     };
     let text = |name: &str, payload: String| raw(name, payload.as_bytes());
     let inner = claims.trim_start_matches('{');

@@ -87,9 +87,9 @@ fn k01_k02_k03_issuers_are_compared_byte_for_byte_and_nothing_is_sent_to_others(
     let worse = [
         Case::new(
             "and alg none",
-            compact(json!({ "alg": "none" }).to_string(), stranger.to_string(), |_| vec![]),
+            compact(&json!({ "alg": "none" }).to_string(), &stranger.to_string(), |_| vec![]),
         ),
-        Case::new("and no signature", compact(header().to_string(), stranger.to_string(), |_| vec![])),
+        Case::new("and no signature", compact(&header().to_string(), &stranger.to_string(), |_| vec![])),
         Case::new("and an unknown kid", signed_as(&header_with(json!({ "kid": "x" })), &stranger)),
         Case::new("and HS256", signed_as(&header_with(json!({ "alg": "HS256" })), &stranger)),
     ];

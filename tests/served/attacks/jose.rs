@@ -38,7 +38,7 @@ fn t01_unsigned_tokens_are_refused_however_they_spell_it() {
     let claims = arena.claims().to_string();
     let old = signed_text(&header().to_string(), &claims);
     let (old_signed, old_signature) = old.rsplit_once('.').unwrap();
-    let unsigned = |header: Value| compact(header.to_string(), &claims, |_| Vec::new());
+    let unsigned = |header: Value| compact(&header.to_string(), &claims, |_| Vec::new());
     let mut none = vec![Case::new("alg none without kid", unsigned(json!({ "alg": "none" })))];
     for word in ["none", "None", "NONE", "nOnE", "", " none", "none ", "null", "no\u{0}ne"] {
         let token = unsigned(header_with(json!({ "alg": word })));
@@ -75,7 +75,7 @@ fn t02_public_keys_are_no_hmac_secrets() {
     let (mut ci, mut any, mut under_a_name) = (Vec::new(), Vec::new(), Vec::new());
     let rsa = key("rsa");
     let forged = |header: Value, claims: &str, algorithm, secret: &[u8]| {
-        compact(header.to_string(), claims, |signed| {
+        compact(&header.to_string(), claims, |signed| {
             hmac::sign(&hmac::Key::new(algorithm, secret), signed).as_ref().to_vec()
         })
     };
@@ -531,7 +531,7 @@ fn t08_encrypted_nested_and_json_forms_are_no_compact_jws() {
     let nested = signed_text(&header().to_string(), &inner);
     let quoted = signed_text(&header().to_string(), &json!(inner).to_string());
     let empty = [
-        Case::new("no payload", compact(header().to_string(), "", |signed| own_key().sign(signed))),
+        Case::new("no payload", compact(&header().to_string(), "", |signed| own_key().sign(signed))),
         Case::new("nested without cty", nested.clone()),
     ];
 
@@ -720,7 +720,7 @@ pub(super) fn claimed(
     claims: &Value,
     sign: impl FnOnce(&[u8]) -> Vec<u8>,
 ) -> String {
-    compact(json!({ "alg": algorithm, "kid": kid }).to_string(), claims.to_string(), sign)
+    compact(&json!({ "alg": algorithm, "kid": kid }).to_string(), &claims.to_string(), sign)
 }
 
 /// What `any` publishes: its keys, and a secret that must never be one.

@@ -1,6 +1,8 @@
 //! O, and P8: what a refusal tells by its words and its headers; by its time is `tests/timing.rs`. The five denials that
 //! end probing (O-04) are with the replays.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -60,6 +62,13 @@ fn o01_refusals_by_policy_are_equal_in_every_byte_but_the_decision() {
         assert_eq!(seen(&ask(token, SITUATIONS[0].1)), reference, "no such grant, {name}");
     }
     assert_eq!(reference.0, 403);
+    let reasons: BTreeSet<String> = server
+        .entries("DENIED")
+        .iter()
+        .map(|entry| entry["result"]["reason"].as_str().unwrap().to_owned())
+        .collect();
+    let told = ["disabled", "guardrail", "lapsed", "no-rule", "no-such-credential", "no-such-grant"];
+    assert!(told.iter().all(|reason| reasons.contains(*reason)), "the ledger tells them apart: {reasons:?}");
     assert_eq!(ask(&issuer.token(), PERMITTED).status, 200, "what is permitted is");
 }
 

@@ -112,10 +112,11 @@ impl HostileIssuer {
                     match acceptor {
                         None => state.attend(stream).await,
                         // A client that does not trust us ends the handshake.
-                        Some(acceptor) => match acceptor.accept(stream).await {
-                            Ok(stream) => state.attend(stream).await,
-                            Err(_) => {}
-                        },
+                        Some(acceptor) => {
+                            if let Ok(stream) = acceptor.accept(stream).await {
+                                state.attend(stream).await;
+                            }
+                        }
                     }
                 });
             }

@@ -99,12 +99,13 @@ impl Key {
 }
 
 /// A compact JWS of any header and payload, signed by whatever `sign` answers.
-pub(crate) fn compact(
-    header: impl AsRef<[u8]>,
-    payload: impl AsRef<[u8]>,
-    sign: impl FnOnce(&[u8]) -> Vec<u8>,
-) -> String {
-    let signed = format!("{}.{}", encode(header.as_ref()), encode(payload.as_ref()));
+pub(crate) fn compact(header: &str, payload: &str, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
+    compact_bytes(header.as_bytes(), payload.as_bytes(), sign)
+}
+
+/// The same of bytes that need be no text.
+pub(crate) fn compact_bytes(header: &[u8], payload: &[u8], sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
+    let signed = format!("{}.{}", encode(header), encode(payload));
     let signature = sign(signed.as_bytes());
     format!("{signed}.{}", encode(&signature))
 }

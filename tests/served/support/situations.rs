@@ -12,6 +12,7 @@ pub(crate) const SITUATIONS: &[(&str, &str)] = &[
     ("another environment", r#"{"grants":[{"name":"g-staging","credentials":["npm"]}]}"#),
     ("disabled", r#"{"grants":[{"name":"g-stopped","credentials":["npm"]}]}"#),
     ("lapsed", r#"{"grants":[{"name":"g-expired","credentials":["npm"]}]}"#),
+    ("behind a guardrail", r#"{"grants":[{"name":"g-guarded","credentials":["npm"]}]}"#),
     ("no such credential", r#"{"grants":[{"name":"g-allowed","credentials":["gem"]}]}"#),
 ];
 
@@ -40,14 +41,18 @@ pub(crate) fn install(installation: &Installation) {
             r#"repository_id: "70155112", environment: production"#,
             "valid_until: 2026-01-31\n",
         ),
+        ("guarded/g-guarded", "ci", r#"repository_id: "70155112", environment: production"#, ""),
         ("g-allowed", "ci", r#"repository_id: "70155112", environment: production"#, ""),
     ];
-    for (name, issuer, conditions, more) in grants {
+    let guardrail = "guardrail: fence\napplies_to: { folder: guarded }\ntargets: { oidc: any }\n";
+    installation.write("policies/guardrails/fence.yaml", guardrail);
+    for (path, issuer, conditions, more) in grants {
+        let name = path.rsplit('/').next().unwrap();
         let text = format!(
             "grant: {name}\ndescription: One of several that a job must not tell apart\nallow:\n  - name: main\n    \
              issuer: {issuer}\n    match: {{ repository_owner_id: \"4216\", {conditions} }}\ncredentials:\n  npm:\n    \
              sealed: {{ secret: npm-token }}\n{more}"
         );
-        installation.write(&format!("policies/grants/{name}.yaml"), &text);
+        installation.write(&format!("policies/grants/{path}.yaml"), &text);
     }
 }
