@@ -307,7 +307,9 @@ fn sources() -> Vec<Source> {
         }
     }
     assert!(found.len() > 30, "the sources were not found");
-    found.retain(|source| !source.path.ends_with("/tests.rs") && !source.path.ends_with("/testing.rs"));
+    let is_test =
+        |path: &str| path.ends_with("/tests.rs") || path.contains("/tests/") || path.ends_with("/testing.rs");
+    found.retain(|source| !is_test(&source.path));
     found.sort_by(|left, right| left.path.cmp(&right.path));
     found
 }
@@ -387,7 +389,7 @@ fn flatten(tree: &[String], prefix: &[String], found: &mut Vec<Vec<String>>) {
     }
 }
 
-/// Drops every module under `#[cfg(test)]`.
+/// Drops everything under `#[cfg(test)]`.
 fn without_tests(tokens: Vec<String>) -> Vec<String> {
     let mark = ["#", "[", "cfg", "(", "test", ")", "]"];
     let mut kept = Vec::new();
@@ -398,18 +400,30 @@ fn without_tests(tokens: Vec<String>) -> Vec<String> {
             rest = after;
             continue;
         }
-        let mut depth = 0_usize;
-        let end = rest.iter().position(|token| {
-            match token.as_str() {
-                "{" => depth += 1,
-                "}" => depth -= 1,
-                _ => {}
-            }
-            depth == 0 && (token == "}" || token == ";")
-        });
-        rest = rest.get(end.map_or(rest.len(), |end| end + 1)..).unwrap_or(&[]);
+        rest = rest.get(marked(rest)..).unwrap_or(&[]);
     }
     kept
+}
+
+/// How many tokens the mark at the start is about: an item, or a variant, field or arm, which ends where what is around it
+/// does.
+fn marked(tokens: &[String]) -> usize {
+    let mut depth = 0_usize;
+    for (at, token) in tokens.iter().enumerate() {
+        match token.as_str() {
+            "{" | "(" | "[" => depth += 1,
+            "}" | ")" | "]" if depth == 0 => return at,
+            "}" | ")" | "]" => {
+                depth -= 1;
+                if depth == 0 && token == "}" {
+                    return at + 1;
+                }
+            }
+            ";" | "," if depth == 0 => return at + 1,
+            _ => {}
+        }
+    }
+    tokens.len()
 }
 
 fn is_word(token: &str) -> bool {

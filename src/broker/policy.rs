@@ -165,7 +165,9 @@ impl Candidate {
 }
 
 fn loaded_draft(candidate: &Candidate, set: &PolicySet, lost: &[String]) -> Draft {
-    let mut result = json!({ "issuers": set.issuers.len(), "grants": set.grants.len() });
+    let mut result = json!({
+        "issuers": set.issuers.len(), "guardrails": set.guardrails.len(), "grants": set.grants.len(),
+    });
     if let Value::Object(members) = &mut result {
         members.extend(candidate.members());
         if !lost.is_empty() {

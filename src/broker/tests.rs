@@ -24,7 +24,7 @@ use super::{
 use crate::{
     adapters::{
         mint::{Assertions, Oidc, Sealed},
-        store::sqlite::{Change, Genesis, Options, Sqlite},
+        store::sqlite::{Change, Genesis, LettingIn, Options, Sqlite},
     },
     kernel::{
         digest::Digest,

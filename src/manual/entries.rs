@@ -14,7 +14,7 @@
 //! | `INTENT` | a credential is about to be issued | `decision`, `issuance`, `subject`, `policy {digest, commit, grant, rule, file, class}`, `request {id, grants, credential, kind, target, ttl_seconds}`, `result {would_deny}`, `token`, `commitments` |
 //! | `ISSUED` | its record, durable before a byte of it leaves | `decision`, `issuance`, `subject`, `policy {digest, commit, grant}`, `request {id, credential}`, `result {kind, lifetime, issued_at, expires_at, revocable, told}`, `token`, `commitments` |
 //! | `POLICY_ACCEPTED` | an operator lets a policy set in although it lacks what the one before had | `result {by, digest, until}` |
-//! | `POLICY_LOADED` | a policy set decides from now on | `result {digest, commit, issuers, grants, lost}`, `lost` where it was let in without them |
+//! | `POLICY_LOADED` | a policy set decides from now on | `result {digest, commit, issuers, guardrails, grants, lost}`, `lost` where it was let in without them |
 //! | `POLICY_REJECTED` | a policy set was refused | `result {digest, commit, findings, first}`, with `lost` and `command` where it lacks guardrails or issuers |
 //! | `READ` | somebody read the ledger: once a query, once a reader and hour for single entries | `result {reader, what}`, `commitments {query}` |
 //! | `RELEASED` | a job gave back what nobody can revoke | `decision`, `issuance`, `policy {grant}`, `request {credential, by}`, `result {usable_until}` |

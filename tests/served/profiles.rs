@@ -73,7 +73,7 @@ const PROFILES: &[(&str, Changes, Changes)] = &[
         || {
             vec![
                 json!({"kubernetes.io": account("ci", "deployer", json!(7))}),
-                json!({"kubernetes.io": account("ci", "other", json!("f5720c1d-e152-4356-a897-11b07aff165d"))}),
+                json!({"sub": "system:node:ip-10-0-1-7"}),
                 json!({"kubernetes.io": null}),
             ]
         },

@@ -51,10 +51,11 @@ impl Broker {
         };
         // An eighth of the time is the durable step's, so that a silent backend is answered as what it is.
         let deadline = deadline.checked_sub(self.settings.exchange_deadline / 8).unwrap_or(deadline);
-        if self.leaves_process(permit)
-            && let Err(refused) = self.store.foresee(claims.clone(), self.ambient.clock.now()).await?
-        {
-            return Err(self.refuse_claims((decision, caller, ask), permit, refused).await);
+        if self.leaves_process(permit) {
+            self.store.health()?;
+            if let Err(refused) = self.store.foresee(claims.clone(), self.ambient.clock.now()).await? {
+                return Err(self.refuse_claims((decision, caller, ask), permit, refused).await);
+            }
         }
         for turn in 0..=FETCHES {
             let now = self.ambient.clock.now();

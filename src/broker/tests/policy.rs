@@ -1,7 +1,7 @@
 //! Taking a policy set: what is recorded, what stays, and that exchanges go on under the set that they began with.
 
 use super::*;
-use crate::{adapters::store::LettingIn, kernel::lifetime::after};
+use crate::kernel::lifetime::after;
 
 /// A set without the issuer `own`, whose rules nobody needs.
 fn without_own() -> Files {

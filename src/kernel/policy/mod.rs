@@ -2,6 +2,7 @@
 //! that server, tests and tools share. There is no second path that could disagree.
 
 pub mod breaches;
+pub mod catalogue;
 pub mod class;
 pub mod decide;
 pub mod explain;

@@ -109,10 +109,11 @@ fn identity(choices: &[usize], now: Timestamp) -> JobIdentity {
     for (at, (name, values)) in github_claims().into_iter().enumerate() {
         // The first half of all choices is what the set wants, so that permits are no rarity.
         let chosen = choice(at + 1) % (2 * values.len());
-        match values.get(chosen).unwrap_or(&values[0]) {
-            Value::Null => claims.remove(name),
-            value => claims.insert(name.to_owned(), value.clone()),
-        };
+        let value = values.get(chosen).unwrap_or(&values[0]);
+        claims.remove(name);
+        if !value.is_null() {
+            claims.insert(name.to_owned(), value.clone());
+        }
     }
     built("github", "github-actions", claims, now)
 }
@@ -199,10 +200,9 @@ fn keys(tree: &Value, above: &mut Vec<String>, found: &mut Vec<Vec<String>>) {
 }
 
 fn owner<'t>(tree: &'t mut Value, path: &[String]) -> &'t mut Map<String, Value> {
-    let inner = path.iter().fold(tree, |tree, part| match tree {
-        Value::Object(members) => members.get_mut(part).unwrap(),
-        Value::Array(items) => &mut items[part.parse::<usize>().unwrap()],
-        other => panic!("{other}"),
+    let inner = path.iter().fold(tree, |tree, part| match part.parse::<usize>() {
+        Ok(at) => &mut tree[at],
+        Err(_) => &mut tree[part.as_str()],
     });
     inner.as_object_mut().unwrap()
 }

@@ -200,7 +200,7 @@ fn reference(matcher: &Matcher, there: &There) -> bool {
         (Matcher::AnyOf(any), _) => any.iter().filter(|each| reference(each, there)).count() > 0,
         (Matcher::Present(due), value) => *due == value.is_some(),
         (_, None) => false,
-        (Matcher::Equals(literal), Some(value)) => literal.to_string() == value.to_string(),
+        (Matcher::Equals(literal), Some(value)) => literal == value,
         (Matcher::Glob(glob), Some(serde_json::Value::String(text))) => {
             naive(&glob.as_str().chars().collect::<Vec<_>>(), &text.chars().collect::<Vec<_>>())
         }

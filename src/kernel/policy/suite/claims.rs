@@ -100,8 +100,8 @@ pub(super) fn set(
     profile: &'static Profile,
 ) -> Option<Value> {
     let path = path(findings, key)?;
-    let value =
-        if path.below.is_empty() { claim(findings, key, node, profile)? } else { value(findings, node)? };
+    let is_known = path.below.is_empty() || profile.claim(&key.text).is_some();
+    let value = if is_known { claim(findings, key, node, profile)? } else { value(findings, node)? };
     if look(claims, &path) == Some(&value) {
         findings.at(
             node,

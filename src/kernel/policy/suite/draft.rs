@@ -73,6 +73,8 @@ struct Line {
     claim: &'static str,
     value: Value,
     why: &'static str,
+    /// Whether the loader demands it.
+    is_due: bool,
 }
 
 /// Drafts a grant and its tests. `files` is the set that it is for: its issuers and guardrails count, its grants do not.
@@ -87,7 +89,9 @@ pub fn draft(wish: &Wish<'_>, files: &Files) -> Result<Draft, DraftFault> {
         Trigger::Dangerous(word) => return Err(DraftFault::Trigger(Some(word.to_owned()))),
         Trigger::Unknown => return Err(DraftFault::Trigger(job.trigger_word().map(str::to_owned))),
     }
-    let lines = lines(wish);
+    let mut lines = lines(wish);
+    // What cannot be otherwise alone says nothing that another line does not say, and no test could tell it apart.
+    lines.retain(|line| line.is_due || can_vary(wish, line));
     let grant = grant_text(wish, &lines);
     let mut files = apart(files, wish.grant, &grant);
     let set = load::load(&files, None, None).map_err(DraftFault::Refused)?.set;
@@ -134,7 +138,10 @@ fn lines(wish: &Wish<'_>) -> Vec<Line> {
         let Some(spec) = claim.and_then(|claim| profile.claim(claim)) else { return };
         let Some(value) = look(wish.claims, spec).filter(|value| is_literal(spec, value)) else { return };
         if !spec.attacker_controlled && !lines.iter().any(|line| line.claim == spec.name) {
-            lines.push(Line { claim: spec.name, value: value.clone(), why });
+            let is_due = profile.anchors.contains(&spec.name)
+                || profile.tenant_pins.contains(&spec.name)
+                || profile.demands.iter().any(|demand| demand.claim == spec.name);
+            lines.push(Line { claim: spec.name, value: value.clone(), why, is_due });
         }
     };
     let has =
@@ -164,6 +171,17 @@ fn lines(wish: &Wish<'_>) -> Vec<Line> {
     add(view.definition, "the reviewed file that defines the job");
     add(view.runner, "whose machine runs the job");
     lines
+}
+
+/// Whether a token of the profile can differ from this one by the line.
+fn can_vary(wish: &Wish<'_>, line: &Line) -> bool {
+    let other = neighbour::other(&line.value);
+    let mut claims = wish.claims.clone();
+    for (claim, value) in neighbour::changes((wish.issuer, wish.profile), &claims.clone(), line.claim, &other)
+    {
+        insert(&mut claims, &claim, value);
+    }
+    identity(wish, claims).is_ok()
 }
 
 fn is_true(value: &Value) -> bool {
@@ -316,7 +334,7 @@ fn test_text(wish: &Wish<'_>, lines: &[Line], fixture: &Map<String, Value>, case
 }
 
 fn look<'c>(claims: &'c Map<String, Value>, spec: &ClaimSpec) -> Option<&'c Value> {
-    claims.get(spec.name)
+    spec.find(claims)
 }
 
 fn insert(claims: &mut Map<String, Value>, name: &str, value: Value) {

@@ -138,9 +138,12 @@ impl Weakenings<'_> {
             let steps = ["classify".into(), at.into()];
             let case =
                 format!("a permit with `class: {}` of a grant with such a target", entry.class.as_str());
-            self.push(&steps, "without one of its classes", case.clone(), |weaker| {
-                weaker.classify.remove(at);
-            });
+            // What nothing classifies is production, so without such an entry its targets are what they were.
+            if entry.class != Class::Production {
+                self.push(&steps, "without one of its classes", case.clone(), |weaker| {
+                    weaker.classify.remove(at);
+                });
+            }
             if entry.class > Class::Read {
                 self.push(&steps, "that lowers one of its classes to read", case, |weaker| {
                     if let Some(entry) = weaker.classify.get_mut(at) {

@@ -59,11 +59,24 @@ impl Around<'_> {
     }
 }
 
+/// Whether a condition names the only trigger that is ordinary in its profile: without it all others are denied too.
+fn is_the_profiles_word(rule: &Rule, condition: &Condition, around: &Around<'_>) -> bool {
+    let Some(issuer) = around.set.issuers.get(&rule.issuer) else { return false };
+    let profile = issuer.trusted.profile;
+    let [word] = profile.ordinary else { return false };
+    profile.view.trigger == Some(condition.claim.as_str())
+        && condition.matcher.is_literal()
+        && condition.matcher.literals().into_iter().all(|literal| literal.as_str() == Some(word))
+}
+
 /// Every mutant of a grant.
 pub(super) fn of_grant(grant: &Grant, around: &Around<'_>) -> Vec<Mutant> {
     let mut mutants = Vec::new();
     for (at, rule) in grant.rules.iter().enumerate() {
         for (number, condition) in rule.conditions.iter().enumerate() {
+            if is_the_profiles_word(rule, condition, around) {
+                continue;
+            }
             of_condition(grant, (at, number), condition, around, &mut mutants);
         }
         mutants.extend(of_window(grant, at, rule, around));

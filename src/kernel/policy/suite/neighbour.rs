@@ -61,6 +61,8 @@ fn other_text(text: &str) -> String {
         "true" => "false".to_owned(),
         "false" => "true".to_owned(),
         _ if text.bytes().all(|byte| byte.is_ascii_digit()) => format!("{text}0"),
+        // Another account at the same place.
+        _ if text.contains('@') && !text.contains('/') => format!("other-{text}"),
         // An id with its last letter changed keeps its form.
         _ if text.len() >= 32
             && text.bytes().all(|byte| byte.is_ascii_hexdigit() || b"-{}".contains(&byte)) =>

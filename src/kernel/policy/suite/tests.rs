@@ -1,5 +1,12 @@
-use super::*;
-use crate::kernel::policy::{finding::CODES, load};
+use super::{
+    draft::{DraftFault, Wish, draft},
+    *,
+};
+use crate::kernel::{
+    identity::{profile::Profile, testing::fixture},
+    name::{IssuerName, SecretName},
+    policy::{finding::CODES, load},
+};
 
 const ISSUER: &str = "issuer: github\nprofile: github-actions\nurl: https://token.actions.githubusercontent.com\naudience: https://broker.test\n";
 const GRANT: &str = r#"grant: a
@@ -322,4 +329,98 @@ fn the_tables_of_codes_are_sorted_and_apart() {
     for (code, _) in TEST_CODES {
         assert!(sources.matches(&format!("\"{code}\"")).count() > 1, "{code} is never given");
     }
+}
+
+/// Every payload of the fixtures: what it is of, and why there is no draft, where there is none.
+const PAYLOADS: &[(&str, &str, &str, &str)] = &[
+    (
+        "azure-devops",
+        "azure-devops",
+        "https://vstoken.dev.azure.com/f892efa9-103e-4d28-97a1-3b8616a0994d",
+        "",
+    ),
+    (
+        "bitbucket",
+        "bitbucket",
+        "https://api.bitbucket.org/2.0/workspaces/acme/pipelines-config/identity/oidc",
+        "",
+    ),
+    ("buildkite", "buildkite", "https://agent.buildkite.com", ""),
+    ("circleci", "circleci", "https://oidc.circleci.com/org/x", ""),
+    ("forgejo", "forgejo", "https://forge.acme.example/api/actions", ""),
+    ("generic", "generic", "https://ci.acme.example", ""),
+    ("github-actions", "github-actions", "https://token.actions.githubusercontent.com", ""),
+    ("github-actions-enterprise", "github-actions", "https://token.actions.githubusercontent.com", ""),
+    ("github-actions-ghes", "github-actions", "https://ghe.acme.example/_services/token", ""),
+    ("github-actions-pull-request", "github-actions", "https://token.actions.githubusercontent.com", ""),
+    (
+        "github-actions-pull-request-target",
+        "github-actions",
+        "https://token.actions.githubusercontent.com",
+        "Trigger",
+    ),
+    ("gitlab", "gitlab", "https://gitlab.com", ""),
+    ("gitlab-fork-merge-request", "gitlab", "https://gitlab.com", "Trigger"),
+    ("gitlab-self-managed", "gitlab", "https://gitlab.acme.example", ""),
+    ("google", "google", "https://accounts.google.com", ""),
+    ("hcp-terraform", "hcp-terraform", "https://app.terraform.io", ""),
+    (
+        "kubernetes",
+        "kubernetes",
+        "https://oidc.eks.eu-west-1.amazonaws.com/id/EXAMPLED539D4633E53DE1B716D3041E",
+        "",
+    ),
+    ("spiffe", "spiffe", "https://spire.acme.example", ""),
+];
+
+#[test]
+fn draft_of_every_profile_is_let_in_and_notices_everything() {
+    let mut wrong = Vec::new();
+    for (file, profile, url, refused) in PAYLOADS {
+        let profile = Profile::by_name(profile).unwrap();
+        let serde_json::Value::Object(claims) = fixture(file) else { panic!("{file}") };
+        let url = claims.get("iss").and_then(serde_json::Value::as_str).unwrap_or(url);
+        let audience = profile.fixed_audience.unwrap_or("https://broker.test");
+        let issuer = format!("issuer: ci\nprofile: {}\nurl: {url}\naudience: {audience}\n", profile.name);
+        let files = Files([("issuers/ci.yaml".to_owned(), issuer.into_bytes())].into());
+        let (issuer, grant) = (IssuerName::parse("ci").unwrap(), GrantName::parse("drafted").unwrap());
+        let secret = SecretName::parse("token").unwrap();
+        let wish = Wish { issuer: &issuer, profile, claims: &claims, grant: &grant, secret: &secret };
+
+        match draft(&wish, &files) {
+            Ok(draft) => {
+                if !refused.is_empty() {
+                    wrong.push(format!("{file}: drafted\n{}", draft.grant));
+                }
+                for name in
+                    ["jti", "sha", "run_id", "pipeline_id", "job_id", "build_id", "actor", "user_email"]
+                {
+                    let value =
+                        claims.get(name).and_then(serde_json::Value::as_str).filter(|value| value.len() > 3);
+                    let text = &draft.grant;
+                    assert!(!value.is_some_and(|value| text.contains(value)), "{file}: {name}\n{text}");
+                }
+            }
+            Err(fault) if refused.is_empty() || !format!("{fault:?}").starts_with(refused) => {
+                wrong.push(format!("{file}: {fault:?}"));
+            }
+            Err(_) => {}
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn draft_says_that_a_guardrail_is_in_its_way() {
+    let serde_json::Value::Object(claims) = fixture("github-actions-enterprise") else { panic!() };
+    let guardrail = "guardrail: base\nrequire: { protected_ref: true }\n";
+    let files = [("issuers/github.yaml", ISSUER), ("guardrails/base.yaml", guardrail)];
+    let files = Files(files.map(|(path, text)| (path.to_owned(), text.as_bytes().to_vec())).into());
+    let (issuer, grant) = (IssuerName::parse("github").unwrap(), GrantName::parse("drafted").unwrap());
+    let secret = SecretName::parse("token").unwrap();
+    let profile = Profile::by_name("github-actions").unwrap();
+    let wish = Wish { issuer: &issuer, profile, claims: &claims, grant: &grant, secret: &secret };
+
+    let fault = draft(&wish, &files).err().unwrap();
+    assert!(matches!(&fault, DraftFault::Denied(reason) if reason == "guardrail"), "{fault:?}");
 }

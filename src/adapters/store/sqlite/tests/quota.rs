@@ -50,7 +50,9 @@ fn lasting(quotas: &[Quota], seconds: u64, until: u64) -> Issue {
 async fn exceeded(store: &Sqlite, issue: Issue) -> Exceeded {
     match store.issue(issue).await.unwrap() {
         IssueVerdict::Refused(ClaimRefused::Exceeded(exceeded)) => exceeded,
-        other => panic!("it was {}", word(&other)),
+        other @ (IssueVerdict::Moved | IssueVerdict::Recorded(_) | IssueVerdict::Refused(_)) => {
+            panic!("it was {}", word(&other))
+        }
     }
 }
 

@@ -379,12 +379,7 @@ fn f12_other_tokens_of_the_same_issuer_are_no_jobs() {
         ("google", "google", json!({"email": "a@gserviceaccount.com.evil.test"}), "401 another-kind:email"),
         ("google", "google", json!({"sub": "x1"}), "401 another-kind:sub"),
         ("google", "google", json!({"azp": null}), "401 missing-claim:azp"),
-        (
-            "kubernetes",
-            "kubernetes",
-            json!({"sub": "system:serviceaccount:ci:other"}),
-            "401 another-kind:sub",
-        ),
+        ("kubernetes", "kubernetes", json!({"sub": "system:serviceaccount:ci:other"}), "403 no-rule sub"),
         ("kubernetes", "kubernetes", json!({"sub": "system:node:ip-10-0-1-7"}), "401 another-kind:sub"),
         (
             "kubernetes",

@@ -197,3 +197,34 @@ fn the_ordinary_words_of_a_profile_are_ordinary() {
         assert!(!profile.has_trigger("brand_new") && !profile.ordinary.is_empty());
     }
 }
+
+/// A first policy can be drafted from one token of each system, and its tests notice every condition.
+#[test]
+fn a_job_of_each_profile_can_be_drafted_a_policy() {
+    use crate::kernel::{
+        name::{GrantName, SecretName},
+        policy::suite::draft::{Wish, draft},
+    };
+    let mut refused = Vec::new();
+    for (golden, _) in PERMITTED {
+        let (issuer, claims) = (trusted(golden), fixture(golden));
+        let text = format!(
+            "issuer: ci\nprofile: {}\nurl: {}\naudience: \"{}\"\n",
+            issuer.profile.name,
+            issuer.url,
+            audience(&claims)
+        );
+        let files = Files(BTreeMap::from([("issuers/ci.yaml".to_owned(), text.into_bytes())]));
+        let wish = Wish {
+            issuer: &issuer.name,
+            profile: issuer.profile,
+            claims: claims.as_object().unwrap(),
+            grant: &GrantName::parse("drafted").unwrap(),
+            secret: &SecretName::parse("npm-token").unwrap(),
+        };
+        if let Err(fault) = draft(&wish, &files) {
+            refused.push(format!("{golden}: {fault:?}"));
+        }
+    }
+    assert_eq!(refused, [""; 0], "{refused:#?}");
+}

@@ -46,13 +46,16 @@ fn read(findings: &mut Findings<'_>, key: &Key, node: &Node, known: &Known<'_>) 
     let sealed = fields.take("sealed");
     let oidc = fields.take("oidc");
     let ttl_node = fields.take("ttl");
+    let before = findings.list.len();
     for later in LATER_KINDS {
         fields.not_yet(findings, later);
     }
+    let is_later = findings.list.len() > before;
     fields.finish(findings);
     let target = match (sealed, oidc) {
         (Some(node), None) => read_sealed(findings, node)?,
         (None, Some(node)) => read_oidc(findings, node, known)?,
+        (None, None) if is_later => return None,
         (Some(_), Some(_)) | (None, None) => {
             let message = format!("the credential `{}` must be of exactly one kind", key.text);
             findings.at_key(
