@@ -37,7 +37,7 @@ use tokio::{
     task::JoinSet,
 };
 
-#[expect(dead_code, unused_imports, reason = "the tests' kit serves more than this")]
+#[expect(dead_code, reason = "the tests' kit serves more than this")]
 #[path = "../tests/served/support/mod.rs"]
 mod support;
 

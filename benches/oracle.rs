@@ -24,7 +24,7 @@ use support::{
 #[expect(dead_code, reason = "the test asks more of it than this")]
 #[path = "../tests/served/support/draws.rs"]
 mod draws;
-#[expect(dead_code, unused_imports, reason = "the tests' kit serves more than this")]
+#[expect(dead_code, reason = "the tests' kit serves more than this")]
 #[path = "../tests/served/support/mod.rs"]
 mod support;
 

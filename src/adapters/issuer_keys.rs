@@ -8,8 +8,8 @@
 //! nobody else's jobs (attack class K-10). The times stand in [`times`] and in the manual's page on issuers.
 //!
 //! Signatures are checked by whoever gets the key, on the request's own task, without a pool of its own: the largest
-//! key that is accepted takes well under a millisecond (measured by `verification_costs` in `kernel::identity::keys`), which no issuer
-//! can make longer and the rates of sources bound in number.
+//! key that is accepted takes about a millisecond (measured by `verification_costs` in `kernel::identity::keys`), which
+//! no issuer can make longer and the rates of sources bound in number.
 
 mod source;
 mod times;

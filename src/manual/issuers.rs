@@ -42,6 +42,6 @@
 //!
 //! Its jobs get 503 `issuer_unavailable` with a `Retry-After` that says when it can be asked again. Nobody else's do:
 //! issuers share no lock and no queue, those who wait for keys take at most 63 of each 64 places of
-//! `limits.in_flight`, and those who have a usable key never wait. `/readyz` on the admin listener lists the issuers
-//! with `fault` (its jobs are refused) and `warnings` (they will be), and stays 200: a dead issuer fails its own jobs
-//! only.
+//! `limits.in_flight`, and those who have a usable key do not wait for an issuer that is away. `/readyz` on the admin
+//! listener lists the issuers with `fault` (its jobs are refused) and `warnings` (they will be), and stays 200: a dead
+//! issuer fails its own jobs only.

@@ -2,6 +2,7 @@
 
 pub mod entries;
 pub mod exchange;
+pub mod findings;
 pub mod issuers;
 pub mod ledger;
 pub mod profiles;

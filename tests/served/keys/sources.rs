@@ -137,7 +137,8 @@ fn a_key_file_past_its_date_serves_nobody_and_says_so_beforehand() {
     let told = until_told(&server, "ci", "the date of the key file is over");
     assert_eq!(told["ready"], false, "{told}");
     let problem = deploy(&server, &token()).problem(503, "issuer_unavailable");
-    assert!((1..=60).contains(&problem["retry_after_seconds"].as_u64().unwrap()), "{problem}");
+    // At most the cool-down, and the half of it that answers are spread over.
+    assert!((1..=90).contains(&problem["retry_after_seconds"].as_u64().unwrap()), "{problem}");
     assert_eq!(server.entries("ISSUED").len(), 0);
 }
 

@@ -12,12 +12,15 @@ use crate::support::{
     key::{Key, compact, encode},
 };
 
+/// Signs bytes, well or not.
+type Sign = Box<dyn Fn(&[u8]) -> Vec<u8>>;
+
 /// A published key, and a token that it is said to have signed.
 struct Published {
     what: &'static str,
     jwk: Value,
     alg: &'static str,
-    sign: Box<dyn Fn(&[u8]) -> Vec<u8>>,
+    sign: Sign,
 }
 
 fn published(

@@ -218,7 +218,7 @@ fn hostile_admin_reaches_nothing_that_the_fence_does_not_list() {
         assert_ne!(hostile, HONEST, "{from}");
         let set = fenced(FENCE, "grants/team/a.yaml", &hostile);
         let found = ask(&set, &job(&token), None).err();
-        assert_eq!(found, Some(vec![breach.to_owned()]), "{to}");
+        assert_eq!(found, Some(vec![(*breach).to_owned()]), "{to}");
 
         // None of what else the language has gets around it.
         for way_out in [
