@@ -217,7 +217,7 @@ fn hostile_admin_reaches_nothing_that_the_fence_does_not_list() {
         let hostile = HONEST.replacen(from, to, 1);
         assert_ne!(hostile, HONEST, "{from}");
         let set = fenced(FENCE, "grants/team/a.yaml", &hostile);
-        let found = ask(&set, &job(token), None).err();
+        let found = ask(&set, &job(&token), None).err();
         assert_eq!(found, Some(vec![(*breach).to_owned()]), "{to}");
 
         // None of what else the language has gets around it.
@@ -232,12 +232,12 @@ fn hostile_admin_reaches_nothing_that_the_fence_does_not_list() {
             "class: production\nenabled: true",
         ] {
             let set = fenced(FENCE, "grants/team/a.yaml", &hostile.replace("class: production", way_out));
-            assert!(ask(&set, &job(token), None).is_err(), "{to}, {way_out}");
+            assert!(ask(&set, &job(&token), None).is_err(), "{to}, {way_out}");
         }
         for path in
             ["grants/team/deep/a.yaml", "grants/team/deep/deeper/a.yaml", "grants/team/.hidden/a.yaml"]
         {
-            assert!(ask(&fenced(FENCE, path, &hostile), &job(token), None).is_err(), "{to}, {path}");
+            assert!(ask(&fenced(FENCE, path, &hostile), &job(&token), None).is_err(), "{to}, {path}");
         }
     }
 }
