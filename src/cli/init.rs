@@ -45,6 +45,7 @@ const ORIGIN: &str = "hallpass.example.com/ledger";
 /// The first policies: an issuer that fits the configuration, and a grant that is switched off.
 const ISSUER: &str = include_str!("../../policies/issuers/github.yaml");
 const EXAMPLE: &str = include_str!("init/example.yaml");
+const EXAMPLE_TEST: &str = include_str!("init/example.test.yaml");
 
 impl Init {
     /// Writes the files and says what comes next.
@@ -60,6 +61,7 @@ impl Init {
             policies: &[
                 ("issuers/github.yaml", ISSUER.to_owned()),
                 ("grants/example.yaml", EXAMPLE.to_owned()),
+                ("grants/example.test.yaml", EXAMPLE_TEST.to_owned()),
             ],
         };
         create(&plan, &Actor::new()?)?;

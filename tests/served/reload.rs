@@ -67,12 +67,7 @@ fn exchanges_go_on_while_large_sets_are_swapped_and_entries_name_the_set_that_de
     }
     // What is decided after the last swap is decided by the set that it left.
     server.public.exchange(&installation.issuer.token(), &only("npm")).ok();
-<<<<<<< HEAD
-    let newest = if SWAPS.is_multiple_of(2) { &first } else { &second };
-    assert_eq!(&server.entries("INTENT")[0]["policy"]["digest"], newest);
-=======
     assert_eq!(server.entries("INTENT")[0]["policy"]["digest"], first);
->>>>>>> state
 }
 
 #[test]

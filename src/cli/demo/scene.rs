@@ -24,9 +24,22 @@ use crate::{
     kernel::{id::crockford, ledger::checkpoint::VerifierKey, name::SecretName, secret::Secret},
 };
 
-/// The sample policies, as they stand in the repository; the issuer's file is made to fit the demo's own.
+/// The sample policies for GitHub, as they stand in the repository; the issuer's file is made to fit the demo's own.
+/// Those of other CI systems are left out: the demo trusts nobody whom it would have to ask over the network.
 const ISSUER: &str = include_str!("../../../policies/issuers/github.yaml");
-const POLICIES: [(&str, &str); 7] = [
+const POLICIES: [(&str, &str); 13] = [
+    (
+        "grants/billing/billing-reports-by-name.yaml",
+        include_str!("../../../policies/grants/billing/billing-reports-by-name.yaml"),
+    ),
+    (
+        "grants/billing/billing-reports.yaml",
+        include_str!("../../../policies/grants/billing/billing-reports.yaml"),
+    ),
+    (
+        "grants/payments/payments-migrate.yaml",
+        include_str!("../../../policies/grants/payments/payments-migrate.yaml"),
+    ),
     (
         "grants/payments/payments-prod.yaml",
         include_str!("../../../policies/grants/payments/payments-prod.yaml"),
@@ -44,7 +57,10 @@ const POLICIES: [(&str, &str); 7] = [
         include_str!("../../../policies/grants/vendor/vendor-migration.yaml"),
     ),
     ("guardrails/base.yaml", include_str!("../../../policies/guardrails/base.yaml")),
+    ("guardrails/payments.yaml", include_str!("../../../policies/guardrails/payments.yaml")),
+    ("guardrails/pinned-projects.yaml", include_str!("../../../policies/guardrails/pinned-projects.yaml")),
     ("guardrails/production.yaml", include_str!("../../../policies/guardrails/production.yaml")),
+    ("guardrails/signing.yaml", include_str!("../../../policies/guardrails/signing.yaml")),
     ("guardrails/vendors.yaml", include_str!("../../../policies/guardrails/vendors.yaml")),
 ];
 /// What the sample says where the demo says its own.

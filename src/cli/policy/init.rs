@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-use super::claims;
+use super::{claims, schema};
 use crate::{
     adapters::policy_source::PolicySource,
     cli::{
@@ -110,6 +110,10 @@ impl Init {
         new.push((format!("grants/{grant}.yaml"), text));
         new.push((format!("grants/{grant}.test.yaml"), test));
         let written = write(&self.dir, &new)?;
+        // Generated, and no part of the set: for the editor that the modelines lead there.
+        if !self.dir.join(schema::FOLDER).exists() {
+            schema::write(&self.dir)?;
+        }
         self.tell(&written, &grant, &secret)
     }
 

@@ -83,9 +83,12 @@ pub(super) fn of_grant(grant: &Grant, around: &Around<'_>) -> Vec<Mutant> {
         mutants.extend(of_triggers(grant, at, rule, around));
     }
     mutants.extend(of_time(grant, around));
-    mutants.extend(of_ttls(grant, around));
-    mutants.extend(of_class(grant, around));
-    mutants.extend(of_limits(grant, around));
+    // What only a permit shows, nobody sees of a grant that is switched off.
+    if grant.enabled {
+        mutants.extend(of_ttls(grant, around));
+        mutants.extend(of_class(grant, around));
+        mutants.extend(of_limits(grant, around));
+    }
     mutants
 }
 
