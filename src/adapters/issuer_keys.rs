@@ -5,7 +5,7 @@
 //! flood of invented key ids costs one fetch (attack class K-06); an operator's hang-up and an edited key file are no
 //! flood and need not wait. A set is replaced only by one that was read whole; readers who have a usable key never
 //! wait for a refresh that others need. Issuers share nothing but a bound on waiters, so that one that hangs holds up
-//! nobody else's jobs (attack class K-10). The times stand in [`times`] and in the manual's page on issuers.
+//! nobody else's jobs (attack class K-10). The times stand in `times` and in the manual's page on issuers.
 //!
 //! Signatures are checked by whoever gets the key, on the request's own task, without a pool of its own: the largest
 //! key that is accepted takes about a millisecond (measured by `verification_costs` in `kernel::identity::keys`), which

@@ -265,7 +265,8 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// For a last word, and for the peer to read it. What it sent may hold a token, so it is short (P5).
 const PARTING: Duration = Duration::from_millis(500);
-/// An idle connection costs some kilobytes.
+/// One that says nothing costs 3 kB and one with half a head 26 kB (measured on a release build, 2026-11-24); the most
+/// that one may make us keep is a head of twice the cap, so that all together stay below half a gigabyte.
 const MAX_CONNECTIONS: usize = 8_192;
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ impl Days {
     /// Every day.
     pub const ALL: Self = Self([true; 7]);
 
-    /// None; add by [`Self::add`].
+    /// None; add by [`Self::with`].
     pub const NONE: Self = Self([false; 7]);
 
     /// Adds the day that a word such as `mon` names; `None` where it names none, or one that is in it already.

@@ -4,7 +4,7 @@
 //! A test that passes by accident is worse than none, so nothing here is lenient: an unknown key, a fixture or grant
 //! that is not there, an empty table, a change that changes nothing, a claim that no token has, a grant without a
 //! case that is denied, and a grant whose time matters in a case without a moment are all findings, and there is no
-//! way to skip a case. What is left is measured by [`mutate`]: each thing that a grant or guardrail demands is taken
+//! way to skip a case. What is left is measured by `mutate`: each thing that a grant or guardrail demands is taken
 //! away in turn, and some case must fail for it.
 //!
 //! # The format
