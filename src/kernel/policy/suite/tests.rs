@@ -395,8 +395,12 @@ fn draft_of_every_profile_is_let_in_and_notices_everything() {
                 for name in
                     ["jti", "sha", "run_id", "pipeline_id", "job_id", "build_id", "actor", "user_email"]
                 {
-                    let value =
-                        claims.get(name).and_then(serde_json::Value::as_str).filter(|value| value.len() > 3);
+                    // One system's run is another's project.
+                    let is_project = profile.project.is_some_and(|(project, _)| project == name);
+                    let value = claims
+                        .get(name)
+                        .and_then(serde_json::Value::as_str)
+                        .filter(|value| value.len() > 3 && !is_project);
                     let text = &draft.grant;
                     assert!(!value.is_some_and(|value| text.contains(value)), "{file}: {name}\n{text}");
                 }
