@@ -184,3 +184,14 @@ fn json(output: &Output) -> Value {
 fn text_of(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
+
+#[test]
+fn shipped_schemas_are_those_that_the_binary_writes() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for kind in ["grant", "guardrail", "issuer", "test"] {
+        let shipped = fs::read_to_string(root.join(format!("policies/.schemas/{kind}.json"))).unwrap();
+        let shipped: Value = serde_json::from_str(&shipped).unwrap();
+        let written = json(&policy(&["schema", kind], root));
+        assert_eq!(shipped, written, "write them anew by `hallpass policy schema --dir policies`");
+    }
+}
