@@ -327,11 +327,17 @@ fn load_beyond_the_places_is_shed_and_livez_goes_on() {
     let server = installation.serve();
     let address = server.public.address;
     let before = entries(&server);
-    let mut slow = Wire::open(address);
-    slow.send(exchange("a.b.c", 5));
-    let refused = eventually("a full house", || {
-        let answer = say(address, exchange(&installation.issuer.token(), BODY.len()) + BODY).0.unwrap();
-        (answer.status == 503).then_some(answer)
+    let (mut slow, refused) = eventually("a full house", || {
+        let mut slow = Wire::open(address);
+        slow.send(exchange("a.b.c", 5));
+        // A good one that came first may have had the place, and then the slow one was sent away: it comes again.
+        (0..20)
+            .find_map(|_| {
+                let answer =
+                    say(address, exchange(&installation.issuer.token(), BODY.len()) + BODY).0.unwrap();
+                (answer.status == 503).then_some(answer)
+            })
+            .map(|answer| (slow, answer))
     });
 
     let body = refused.problem(503, "overloaded");

@@ -426,3 +426,56 @@ fn draft_says_that_a_guardrail_is_in_its_way() {
     let fault = draft(&wish, &files).err().unwrap();
     assert!(matches!(&fault, DraftFault::Denied(reason) if reason == "guardrail"), "{fault:?}");
 }
+
+/// The shipped policies as they stand on the disk.
+fn shipped() -> Files {
+    fn walk(root: &std::path::Path, folder: &std::path::Path, files: &mut Files) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.file_name().unwrap().to_string_lossy().starts_with('.') {
+                continue;
+            }
+            if path.is_dir() {
+                walk(root, &path, files);
+            } else {
+                let name = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
+                files.0.insert(name, std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
+    let mut files = Files::default();
+    walk(&root, &root, &mut files);
+    files
+}
+
+/// Every identity of the shipped tests before every shipped credential: what one change of a policy opens somewhere
+/// else shows here as a changed line.
+#[test]
+fn every_shipped_identity_meets_every_shipped_credential() {
+    use crate::kernel::policy::decide::{Decision, GrantRequest, decide};
+
+    let files = shipped();
+    let set = load::load(&files, None, None).unwrap_or_else(|findings| panic!("{findings:?}")).set;
+    let suites = Suites::read(files, set.clone());
+    let (mut table, mut denied) = (String::new(), 0_usize);
+    for suite in &suites.suites {
+        for case in &suite.cases {
+            let mut permitted = Vec::new();
+            for grant in set.names.iter().filter_map(|name| set.grants.get(name)) {
+                for credential in grant.credentials.keys() {
+                    let credentials = Some(vec![credential.to_string()]);
+                    let asked = GrantRequest { name: grant.name.to_string(), credentials, ttl: None };
+                    match decide(&set, &case.identity, &Request { grants: vec![asked] }, case.at) {
+                        Decision::Permit(_) => permitted.push(format!("{}.{credential}", grant.name)),
+                        Decision::Deny(_) => denied += 1,
+                    }
+                }
+            }
+            let permitted = if permitted.is_empty() { "nothing".to_owned() } else { permitted.join(" ") };
+            table.push_str(&format!("{}, {}: {permitted}\n", suite.grant, case.name));
+        }
+    }
+    table.push_str(&format!("denied: {denied}\n"));
+    insta::assert_snapshot!(table);
+}
