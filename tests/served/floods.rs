@@ -326,7 +326,6 @@ fn load_beyond_the_places_is_shed_and_livez_goes_on() {
     spoil(&installation, "limits: { ", "limits: { in_flight: 1, ");
     let server = installation.serve();
     let address = server.public.address;
-    let before = entries(&server);
     let (mut slow, refused) = eventually("a full house", || {
         let mut slow = Wire::open(address);
         slow.send(exchange("a.b.c", 5));
@@ -340,6 +339,7 @@ fn load_beyond_the_places_is_shed_and_livez_goes_on() {
             .map(|answer| (slow, answer))
     });
 
+    let before = entries(&server);
     let body = refused.problem(503, "overloaded");
     assert!((1..=3).contains(&body["retry_after_seconds"].as_u64().unwrap()), "{body}");
     assert_eq!(body["detail"], "too many requests are in flight; try again shortly");

@@ -191,8 +191,9 @@ fn an_endless_document_is_left_at_the_cap_and_a_slow_one_at_the_deadline() {
     let issuer = HostileIssuer::start();
     let rows = [keys("endless", Reply::Endless(SPACES), "larger than 262144 bytes")];
     nothing_is_taken(&rows, &issuer, &[]);
-    // What was taken of it: the cap, and what fits into the sockets' buffers on the way.
-    assert!((256 << 10..5 << 20).contains(&issuer.written()), "{} bytes", issuer.written());
+    // What was taken of it: the cap, and what fits into the sockets' buffers on the way, which Linux lets grow to 4 MiB
+    // on one side and 6 MiB on the other.
+    assert!((256 << 10..12 << 20).contains(&issuer.written()), "{} bytes", issuer.written());
     assert_eq!(issuer.cut_off(), 1);
 
     let rows = [
