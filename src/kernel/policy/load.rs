@@ -7,6 +7,7 @@ mod issuer;
 
 use std::collections::{BTreeMap, HashMap};
 
+pub(super) use self::grant::class;
 use super::{
     finding::{Finding, Place},
     guardrail::Guardrail,

@@ -104,7 +104,7 @@ fn mutable_definition(subject: &Subject<'_>, condition: &Condition) -> Option<Fi
         reference.is_some_and(|reference| reference.starts_with("refs/heads/") || reference.starts_with('*'))
     };
     let found = texts(&condition.matcher).into_iter().chain(globs(&condition.matcher)).find(is_on_branch)?;
-    let is_guarded = is_own(subject, found) && is_protected(subject);
+    let is_guarded = is_own(subject, &condition.claim, found) && is_protected(subject);
     let is_pinned =
         subject.rule.conditions.iter().any(|each| each.claim == *digest && each.matcher.is_literal());
     (!is_guarded && !is_pinned).then(|| {
@@ -115,13 +115,14 @@ fn mutable_definition(subject: &Subject<'_>, condition: &Condition) -> Option<Fi
 }
 
 /// Whether a definition is of the very project that the rule names: then its branch is the job's own.
-fn is_own(subject: &Subject<'_>, definition: &str) -> bool {
+fn is_own(subject: &Subject<'_>, claim: &str, definition: &str) -> bool {
     let name = subject.profile.project.and_then(|(_, name)| name);
-    let owned = |project: &str| {
-        let rest =
-            definition.strip_prefix(project).or_else(|| definition.split_once('/')?.1.strip_prefix(project));
-        rest.is_some_and(|rest| rest.starts_with('/'))
+    // GitLab writes its host before the project; elsewhere a first segment is an owner, who may be a stranger.
+    let path = match definition.split_once('/') {
+        Some((_, path)) if claim == "ci_config_ref_uri" => path,
+        Some(_) | None => definition,
     };
+    let owned = |project: &str| path.strip_prefix(project).is_some_and(|rest| rest.starts_with('/'));
     subject
         .rule
         .conditions
@@ -133,8 +134,11 @@ fn is_own(subject: &Subject<'_>, definition: &str) -> bool {
 fn is_protected(subject: &Subject<'_>) -> bool {
     let view = &subject.profile.view;
     subject.rule.conditions.iter().any(|each| {
-        let is_claim = |name: Option<&str>| name == Some(each.claim.as_str());
-        (is_claim(view.ref_protected) || is_claim(view.environment)) && each.matcher.is_literal()
+        let is_claim = |name: Option<&str>| name == Some(each.claim.as_str()) && each.matcher.is_literal();
+        let is_true = |literal: &Value| literal.as_bool() == Some(true) || literal.as_str() == Some("true");
+        // A rule for refs that are not protected speaks of protection, too.
+        let says_protected = is_claim(view.ref_protected) && each.matcher.literals().into_iter().all(is_true);
+        says_protected || is_claim(view.environment)
     })
 }
 

@@ -113,6 +113,10 @@ fn a_definition_that_moves_with_a_branch_is_told_unless_it_is_pinned_or_the_prot
     assert_eq!(one(&[(tag, own)]).0, "mutable-workflow");
     let protected = format!("{own}\n      ref_protected: \"true\"");
     assert_eq!(of_grant(&[(tag, &protected)]), []);
+    let unprotected = protected.replace("\"true\"", "\"false\"");
+    assert_eq!(one(&[(tag, &unprotected)]).0, "mutable-workflow");
+    let strangers = protected.replace("acme/payments/", "evil/acme/payments/");
+    assert_eq!(one(&[(tag, &strangers)]).0, "mutable-workflow");
     let lookalike = protected.replace("acme/payments/", "acme/payments-evil/");
     assert_eq!(one(&[(tag, &lookalike)]).0, "mutable-workflow");
 }

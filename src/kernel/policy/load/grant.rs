@@ -105,7 +105,7 @@ fn name(findings: &mut Findings<'_>, node: &Node, before: &HashMap<GrantName, Gr
 }
 
 /// A class's word.
-pub(super) fn class(findings: &mut Findings<'_>, node: &Node) -> Option<Class> {
+pub(in crate::kernel::policy) fn class(findings: &mut Findings<'_>, node: &Node) -> Option<Class> {
     let text = findings.filled(node)?;
     let class = Class::parse(text);
     if class.is_none() {

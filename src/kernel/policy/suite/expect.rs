@@ -7,7 +7,7 @@ use crate::kernel::{
     name::{CredentialName, RuleName},
     policy::{
         PolicySet,
-        class::Class,
+        load::class,
         set::{Grant, LimitScope},
         yaml::{Content, Fields, Findings, Key, Node, nearest},
     },
@@ -75,20 +75,6 @@ fn strange(findings: &mut Findings<'_>, entries: &[Entry<'_>], other: &str) {
         let message = format!("`{}` goes with `expect: {other}`", key.text);
         findings.at_key(key, "test-expect", message, "remove it, or expect the other");
     }
-}
-
-fn class(findings: &mut Findings<'_>, node: &Node) -> Option<Class> {
-    let text = findings.filled(node)?;
-    let class = Class::parse(text);
-    if class.is_none() {
-        findings.at(
-            node,
-            "class",
-            format!("`{text}` is no class"),
-            "write read, write, production or signing",
-        );
-    }
-    class
 }
 
 fn limits(findings: &mut Findings<'_>, node: &Node) -> Option<DueLimits> {
