@@ -5,18 +5,17 @@
 mod actor;
 pub mod allocator;
 mod check;
-mod client;
 mod config;
 mod demo;
 mod exit;
 mod findings;
-mod get;
 mod healthcheck;
 mod init;
 mod installation;
 mod keys;
 mod ledger;
 mod output;
+mod pipeline;
 mod policy;
 mod process;
 mod replica;
@@ -24,7 +23,6 @@ mod secret;
 mod serve;
 mod telemetry;
 mod version;
-mod whoami;
 
 use std::process::ExitCode;
 
@@ -48,7 +46,7 @@ enum Command {
     /// Shows everything in one process on loopback, and keeps running for a try.
     Demo(demo::Demo),
     /// Trades a job's token for the credentials of a grant.
-    Get(get::Get),
+    Get(pipeline::Get),
     /// Asks whether the broker is alive, for containers.
     Healthcheck(healthcheck::Healthcheck),
     /// Makes an installation: configuration, keys, tokens, database, first policies.
@@ -70,7 +68,7 @@ enum Command {
     /// Shows the version.
     Version(version::Version),
     /// Shows what the broker reads in a job's token.
-    Whoami(whoami::Whoami),
+    Whoami(pipeline::Whoami),
 }
 
 /// Runs the command line.

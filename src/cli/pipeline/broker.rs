@@ -3,7 +3,7 @@
 //! Proxy variables apply here, never to the broker's own fetches. A token is sent to https only, or to loopback.
 
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -12,9 +12,9 @@ use reqwest::{Certificate, Client, Method, RequestBuilder, StatusCode, Url};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::{
+use super::super::{
     config::is_secure,
-    exit::{Exit, Failure},
+    exit::{self, Exit, Failure},
 };
 use crate::{
     broker::ambient::Entropy,
@@ -61,6 +61,11 @@ struct Miss {
 }
 
 impl Broker {
+    /// Its URL as written.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Gets ready to call.
     ///
     /// # Errors
@@ -83,7 +88,7 @@ impl Broker {
             Some(authorities) => builder.tls_certs_only(authorities),
             None => builder,
         };
-        let client = builder.build().map_err(|fault| Failure::usage(super::exit::chain(&fault)))?;
+        let client = builder.build().map_err(|fault| Failure::usage(exit::chain(&fault)))?;
         Ok(Caller { client, base })
     }
 }
@@ -107,33 +112,6 @@ fn authorities(path: &Path) -> Result<Vec<Certificate>, Failure> {
     let pem = fs::read(path).map_err(|fault| Failure::file(path, &fault))?;
     let authorities = Certificate::from_pem_bundle(&pem).ok().filter(|found| !found.is_empty());
     authorities.ok_or_else(|| Failure::usage(format!("{}: it holds no certificate", path.display())))
-}
-
-/// Reads the job's token from a file; `-` is stdin.
-///
-/// # Errors
-///
-/// [`Exit::NoToken`] where there is none, or an empty one.
-pub(crate) fn token(file: Option<&Path>) -> Result<Secret, Failure> {
-    let missing = |why: String| Failure::new(Exit::NoToken, why);
-    let Some(file) = file else {
-        let hint = "no CI identity token: write the token that the CI system minted for this job into a file, and name it with --token-file";
-        return Err(missing(hint.to_owned()));
-    };
-    let text =
-        if file == Path::new("-") { io::read_to_string(io::stdin()) } else { fs::read_to_string(file) };
-    let text = Secret::from_text(text.map_err(|fault| missing(format!("{}: {fault}", file.display())))?);
-    let token = text.expose().trim_ascii();
-    if token.is_empty() {
-        return Err(missing(format!(
-            "{} is empty: the CI system gave this job no identity token",
-            file.display()
-        )));
-    }
-    if !token.iter().all(u8::is_ascii_graphic) {
-        return Err(missing(format!("{} holds no token, but several words or binary", file.display())));
-    }
-    Ok(Secret::new(token.to_vec()))
 }
 
 impl Caller {
@@ -238,7 +216,7 @@ async fn once(request: RequestBuilder) -> Result<Answer, Miss> {
 }
 
 fn unreachable(fault: &reqwest::Error) -> Failure {
-    let text = super::exit::chain(fault);
+    let text = exit::chain(fault);
     Failure::new(Exit::Unreachable, format!("the broker cannot be reached: {text}"))
 }
 

@@ -1,14 +1,15 @@
 //! `hallpass whoami`: what the broker reads in a job's token, for those who write policy.
 
-use std::path::PathBuf;
-
 use serde_json::Value;
 
 use super::{
-    client::{Broker, shown, token},
-    exit::{Done, Exit, Failure},
-    output::{self, Output},
-    process,
+    super::{
+        exit::{Done, Exit, Failure},
+        output::{self, Output},
+        process,
+    },
+    broker::{Broker, shown},
+    identity::Identity,
 };
 use crate::kernel::json::read_bounded;
 
@@ -17,9 +18,8 @@ use crate::kernel::json::read_bounded;
 pub(crate) struct Whoami {
     #[command(flatten)]
     broker: Broker,
-    /// The file that holds the job's token; `-` is stdin.
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    identity: Identity,
     /// How the answer is shown.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
@@ -34,8 +34,11 @@ impl Whoami {
     pub(crate) fn run(self) -> Done {
         process::harden()?;
         let caller = self.broker.caller()?;
-        let token = token(self.token_file.as_deref())?;
-        let answer = process::runtime()?.block_on(caller.get("/v1/whoami", Some(&token)))?;
+        let source = self.identity.source(self.broker.url())?;
+        let answer = process::runtime()?.block_on(async {
+            let token = source.token().await?;
+            caller.get("/v1/whoami", Some(&token)).await
+        })?;
         let identity = read_bounded(answer.body.expose())
             .map_err(|_| Failure::new(Exit::Unreachable, "the answer is not a broker's"))?;
         match self.output {
