@@ -8,6 +8,8 @@ mod commands;
 #[cfg(test)]
 mod exchange;
 #[cfg(test)]
+mod exec;
+#[cfg(test)]
 mod floods;
 #[cfg(test)]
 mod independent_issuer;

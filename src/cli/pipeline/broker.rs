@@ -144,6 +144,16 @@ impl Caller {
         patiently(request).await
     }
 
+    /// Deletes, by a handle or a token. 204: nothing usable remains; 202: it will be so; 200: nobody can revoke it.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] as the contract's exit codes say.
+    pub(crate) async fn delete(&self, path: &str, right: &Secret) -> Result<Answer, Failure> {
+        let request = || self.request(Method::DELETE, path, Some(right));
+        patiently(request).await
+    }
+
     fn request(&self, method: Method, path: &str, token: Option<&Secret>) -> Result<RequestBuilder, Failure> {
         let url = format!("{}{path}", self.base.as_str().trim_end_matches('/'));
         let request = self.client.request(method, url);
@@ -203,7 +213,7 @@ async fn once(request: RequestBuilder) -> Result<Answer, Miss> {
         body.extend_from_slice(&chunk);
     }
     let body = Secret::new(body);
-    if status == StatusCode::OK {
+    if [StatusCode::OK, StatusCode::ACCEPTED, StatusCode::NO_CONTENT].contains(&status) {
         return Ok(Answer { body });
     }
     let (failure, code) = refusal(status, &body);

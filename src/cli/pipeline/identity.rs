@@ -41,6 +41,13 @@ impl Identity {
     }
 }
 
+impl Identity {
+    /// The variables to keep from a process that is given credentials: with them it could get tokens of its own.
+    pub(super) fn minting_variables(&self) -> Vec<String> {
+        vec!["ACTIONS_ID_TOKEN_REQUEST_TOKEN".to_owned()]
+    }
+}
+
 impl Source {
     /// Whether the CI system mints another token when asked again; where it does not, a job has one for all its life.
     pub(super) fn renews(&self) -> bool {

@@ -4,10 +4,19 @@
 //! refusals into exit codes, [`exchanged`] is what comes back. One file a command stands on these.
 
 mod ask;
+mod aws;
 mod broker;
+mod credential;
 mod exchanged;
+mod exec;
 mod get;
 mod identity;
 mod whoami;
 
-pub(super) use self::{broker::shown, get::Get, whoami::Whoami};
+pub(super) use self::{
+    broker::shown,
+    credential::CredentialCommand,
+    exec::{Exec, OWN_FAILURE},
+    get::Get,
+    whoami::Whoami,
+};
