@@ -19,6 +19,45 @@ pub(super) struct Identity {
     audience: Option<String>,
 }
 
+/// A CI system, as far as a job's identity token goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum System {
+    /// The person who wrote the step named where the token is.
+    Explicit,
+    /// GitHub Actions.
+    GitHub,
+    /// GitLab CI/CD.
+    GitLab,
+    /// Buildkite.
+    Buildkite,
+    /// CircleCI.
+    CircleCi,
+    /// Azure Pipelines.
+    AzurePipelines,
+    /// Bitbucket Pipelines.
+    Bitbucket,
+    /// A pod of Kubernetes, such as Tekton's or Argo's.
+    Kubernetes,
+}
+
+/// Variables by which a process of the job could get another token, or do more at the CI system than the step is meant
+/// to; those that an option names are not here, [`Identity::minting_variables`] has them too.
+const MINTING_VARIABLES: [&str; 13] = [
+    "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
+    "ACTIONS_ID_TOKEN_REQUEST_URL",
+    "ACTIONS_RUNTIME_TOKEN",
+    "BITBUCKET_STEP_OIDC_TOKEN",
+    "BUILDKITE_AGENT_ACCESS_TOKEN",
+    "BUILDKITE_AGENT_JOB_API_TOKEN",
+    "CIRCLE_OIDC_TOKEN",
+    "CIRCLE_OIDC_TOKEN_V2",
+    "CI_JOB_TOKEN",
+    "HALLPASS_ID_TOKEN",
+    "HALLPASS_TOKEN_FILE",
+    "SYSTEM_ACCESSTOKEN",
+    "SYSTEM_OIDCREQUESTURI",
+];
+
 /// A place that gives the job's identity token.
 pub(super) struct Source {
     file: PathBuf,
@@ -41,7 +80,19 @@ impl Identity {
     }
 }
 
+impl Identity {
+    /// The variables to keep from a process that is given credentials: with them it could get tokens of its own.
+    pub(super) fn minting_variables(&self) -> Vec<String> {
+        MINTING_VARIABLES.map(str::to_owned).to_vec()
+    }
+}
+
 impl Source {
+    /// The CI system that the token comes from.
+    pub(super) fn system(&self) -> System {
+        System::Explicit
+    }
+
     /// Whether the CI system mints another token when asked again; where it does not, a job has one for all its life.
     pub(super) fn renews(&self) -> bool {
         false
