@@ -47,6 +47,8 @@ enum Command {
     Demo(demo::Demo),
     /// Trades a job's token for the credentials of a grant.
     Get(pipeline::Get),
+    /// Lists the grants that a job's token may use now.
+    Grants(pipeline::Grants),
     /// Asks whether the broker is alive, for containers.
     Healthcheck(healthcheck::Healthcheck),
     /// Makes an installation: configuration, keys, tokens, database, first policies.
@@ -99,6 +101,7 @@ impl Command {
             Self::Config(command) => command.run(),
             Self::Demo(demo) => demo.run(),
             Self::Get(get) => get.run(),
+            Self::Grants(grants) => grants.run(),
             Self::Healthcheck(check) => check.run(),
             Self::Init(init) => init.run(),
             Self::Keys(command) => command.run(),
