@@ -48,6 +48,19 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// The mistakes in files that it tells of, where it does.
     pub(crate) findings: Vec<Finding>,
+    /// What the broker said, where it refused.
+    pub(crate) problem: Option<Box<Problem>>,
+}
+
+/// The parts of a broker's problem document (RFC 9457) that somebody acts upon.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    /// Its stable code.
+    pub(crate) code: String,
+    /// The decision, where one was made.
+    pub(crate) decision: Option<String>,
+    /// Names of claims that failed, where the grant discloses them to its own projects.
+    pub(crate) failed_claims: Vec<String>,
 }
 
 /// What a command comes to.
@@ -102,7 +115,7 @@ impl From<Exit> for ExitCode {
 impl Failure {
     /// A bad end with its sentence.
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), findings: Vec::new() }
+        Self { exit, message: message.into(), findings: Vec::new(), problem: None }
     }
 
     /// Wrong usage or configuration.

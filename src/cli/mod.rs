@@ -52,6 +52,8 @@ enum Command {
     Exec(pipeline::Exec),
     /// Trades a job's token for the credentials of a grant.
     Get(pipeline::Get),
+    /// Lists the grants that a job's token may use now.
+    Grants(pipeline::Grants),
     /// Asks whether the broker is alive, for containers.
     Healthcheck(healthcheck::Healthcheck),
     /// Makes an installation: configuration, keys, tokens, database, first policies.
@@ -112,6 +114,7 @@ impl Command {
             Self::Demo(demo) => demo.run(),
             Self::Exec(exec) => exec.run(),
             Self::Get(get) => get.run(),
+            Self::Grants(grants) => grants.run(),
             Self::Healthcheck(check) => check.run(),
             Self::Init(init) => init.run(),
             Self::Keys(command) => command.run(),

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use super::support::{
     Installation, Server, eventually,
     installation::{CANARY, binary, finish, run},
+    issuer::fresh_id,
 };
 
 const PASSWORD: &str = "pässword & \"quotes\" <7f>";
@@ -72,11 +73,17 @@ impl Job {
 
     /// `exec` with a fresh token, before `--`.
     pub(crate) fn exec(&self, arguments: &[&str]) -> Command {
-        let token = self.installation.file("ci.token");
-        fs::write(&token, self.installation.issuer.token()).unwrap();
         let mut command = self.step(&["exec"]);
-        command.args(arguments).arg("--token-file").arg(token);
+        command.args(arguments).arg("--token-file").arg(self.token());
         command
+    }
+
+    /// A file with a fresh token, for its owner alone.
+    pub(crate) fn token(&self) -> PathBuf {
+        let path = self.installation.file(&format!("{}.token", fresh_id()));
+        fs::write(&path, self.installation.issuer.token()).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path
     }
 
     /// The same for the grant `work` and a script of the shell.
@@ -572,7 +579,10 @@ fn a_terminal_is_passed_through_and_its_keys_are_heard_once() {
 
 /// The environment of a running process, as the kernel has it.
 pub(crate) fn environ(pid: &str) -> BTreeMap<String, String> {
-    let bytes = fs::read(format!("/proc/{pid}/environ")).unwrap();
+    // There is none for the moment in which it becomes another program.
+    let bytes = eventually("an environment", || {
+        Some(fs::read(format!("/proc/{pid}/environ")).unwrap()).filter(|bytes| !bytes.is_empty())
+    });
     let pairs = bytes.split(|byte| *byte == 0).filter(|pair| !pair.is_empty());
     pairs
         .map(|pair| {

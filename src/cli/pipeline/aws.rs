@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::exchanged::Issuance;
+use super::{exchanged::Issuance, names::AWS};
 use crate::kernel::secret::Secret;
 
 /// An access key as a credential's fields hold it.
@@ -16,27 +16,15 @@ pub(super) struct AccessKey<'a> {
     pub(super) session: Option<&'a Secret>,
 }
 
-/// The names of a field in the order of [`AccessKey`]: as AWS's STS spells them, then as Vault's engine does.
-const FIELDS: [[&str; 2]; 3] = [
-    ["access_key_id", "access_key"],
-    ["secret_access_key", "secret_key"],
-    ["session_token", "security_token"],
-];
-
 impl<'a> AccessKey<'a> {
     /// The access key of a credential that is one.
     pub(super) fn of(issuance: &'a Issuance) -> Option<Self> {
-        let [id, secret, session] = FIELDS.map(|names| {
+        let [id, secret, session] = AWS.map(|(_, names)| {
             let mut fields = issuance.fields.iter();
             fields.find(|field| names.contains(&field.name.as_str())).map(|field| &field.value)
         });
         // A token that is there but empty stands for none.
         Some(Self { id: id?, secret: secret?, session: session.filter(|token| !token.is_empty()) })
-    }
-
-    /// Whether a field of such a credential is part of the key.
-    pub(super) fn has(field: &str) -> bool {
-        FIELDS.iter().flatten().any(|name| *name == field)
     }
 
     /// A JSON object under the names of `credential_process` and of the container endpoint, which differ in one; `None`

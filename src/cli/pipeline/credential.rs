@@ -10,6 +10,7 @@ use super::{
     ask::Ask,
     aws::{self, AccessKey},
     broker::Broker,
+    denial,
     exchanged::Exchanged,
     identity::Identity,
 };
@@ -62,7 +63,8 @@ impl AwsProcess {
         let body = self.ask.body();
         let answer = process::light_runtime()?.block_on(async {
             let token = source.token().await?;
-            caller.post("/v1/exchange", &token, &body).await
+            let answer = caller.post("/v1/exchange", &token, &body).await;
+            answer.map_err(|failure| denial::explain(failure, &source, &token))
         })?;
         let exchanged = Exchanged::read(&answer.body)?;
         output::bytes(document(&exchanged)?.expose())

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{task::LocalSet, time::timeout};
 
 use super::super::{
     super::{exit::Exit, output},
@@ -62,23 +62,23 @@ impl Holdings {
     }
 
     /// Gives everything back, in ten seconds or so at most, and says what could not be.
-    pub(super) async fn give_back(&self, caller: &Arc<Caller>) {
+    pub(super) async fn give_back_all(&self, caller: &Arc<Caller>) {
         let all = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         give_back(all.into_iter().flatten().collect(), caller).await;
     }
 }
 
 async fn give_back(held: Vec<Held>, caller: &Arc<Caller>) {
-    let mut tasks = JoinSet::new();
+    let together = LocalSet::new();
     for each in held {
         let caller = Arc::clone(caller);
-        tasks.spawn(async move { each.give_back(&caller).await });
+        together.spawn_local(async move {
+            if let Some(warning) = each.give_back(&caller).await {
+                output::say(&warning);
+            }
+        });
     }
-    while let Some(told) = tasks.join_next().await {
-        if let Ok(Some(warning)) = told {
-            output::say(&warning);
-        }
-    }
+    together.await;
 }
 
 impl Held {

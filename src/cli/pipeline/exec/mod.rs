@@ -45,6 +45,7 @@ use super::{
     },
     ask::Ask,
     broker::Broker,
+    denial,
     exchanged::Exchanged,
     identity::Identity,
 };
@@ -125,7 +126,7 @@ impl Exec {
         match self.prepare().and_then(Run::run) {
             Ok(0) => Ok(()),
             Ok(code) => Err(Failure::silent(Exit::Passed(code))),
-            Err(failure) => Err(own(failure)),
+            Err(failure) => denial::announced(Err(failure)).map_err(own),
         }
     }
 
@@ -185,7 +186,7 @@ impl Run {
             refresher.stop();
         }
         drop(ground.files);
-        runtime.block_on(holdings.give_back(&caller));
+        runtime.block_on(holdings.give_back_all(&caller));
         let (code, running) = ended?;
         running.last_words(interruption.signal().is_some());
         Ok(code)

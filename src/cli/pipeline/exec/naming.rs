@@ -1,12 +1,7 @@
-//! Under which names the child finds its credentials: the one place that says so.
+//! What the child finds, and under which names.
 //!
-//! With `--env` or `--file` the child gets what they name and nothing else. Without, it gets every field:
-//!
-//! - an AWS access key as `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and, where there is one, `AWS_SESSION_TOKEN`;
-//! - any other field as `CREDENTIAL_FIELD` in capitals: `db` with `username` and `password` is `DB_USERNAME` and
-//!   `DB_PASSWORD`, `npm` with `value` is `NPM_VALUE`. What is no letter or digit becomes `_`.
-//!
-//! Two fields under one name are refused, never one over the other.
+//! With `--env` or `--file` it gets what they name and nothing else. Without, it gets every field by the rule of
+//! [`super::super::names`]; while credentials are renewed, an AWS access key is at an endpoint instead.
 
 use std::{collections::BTreeSet, str::FromStr};
 
@@ -15,7 +10,9 @@ use serde_json::Value;
 use super::super::{
     super::exit::Failure,
     aws::AccessKey,
+    broker::shown,
     exchanged::{Exchanged, Issuance},
+    names,
 };
 use crate::kernel::secret::Secret;
 
@@ -191,7 +188,7 @@ fn find<'a>(exchanged: &'a Exchanged, mapping: &Mapping) -> Result<(&'a Issuance
         .ok_or_else(|| Failure::usage(format!("{variable}: `{grant}` gave no credential `{credential}`")))?;
     let found = issuance.fields.iter().find(|each| each.name == *field).ok_or_else(|| {
         let names: Vec<&str> = issuance.fields.iter().map(|field| field.name.as_str()).collect();
-        let names = super::super::broker::shown(&names.join(", "));
+        let names = shown(&names.join(", "));
         Failure::usage(format!("{variable}: `{grant}.{credential}` has no field `{field}`, but {names}"))
     })?;
     Ok((issuance, Named { variable: variable.clone(), value: copy(&found.value) }))
@@ -199,49 +196,24 @@ fn find<'a>(exchanged: &'a Exchanged, mapping: &Mapping) -> Result<(&'a Issuance
 
 fn by_default(exchanged: &Exchanged, renewal: Renewal) -> Result<Delivery, Failure> {
     let mut delivery = Delivery::default();
-    for (at, issuance) in exchanged.issuances.iter().enumerate() {
-        let key = AccessKey::of(issuance);
-        let is_key = key.is_some();
-        match (key, renewal) {
-            (Some(_), Renewal::WhileRunning) if delivery.endpoint.is_some() => {
-                return Err(Failure::usage(
-                    "two credentials are AWS access keys, and an endpoint has one; choose by --credential",
-                ));
-            }
-            (Some(_), Renewal::WhileRunning) => delivery.endpoint = Some(at),
-            (Some(key), Renewal::Never) => {
-                let parts = [Some(key.id), Some(key.secret), key.session];
-                let parts = AWS_VARIABLES.into_iter().zip(parts);
-                delivery.variables.extend(parts.filter_map(|(name, value)| {
-                    Some(Named { variable: name.to_owned(), value: copy(value?) })
-                }));
-            }
-            (None, _) => {}
+    let is_key = |issuance: &Issuance| AccessKey::of(issuance).is_some();
+    if renewal == Renewal::WhileRunning {
+        delivery.endpoint = exchanged.issuances.iter().position(is_key);
+    }
+    // By this rule two access keys would have one name, so there is one at most.
+    for named in names::by_rule(exchanged)? {
+        let is_at_endpoint =
+            delivery.endpoint.is_some() && names::AWS.iter().any(|(name, _)| *name == named.variable);
+        if is_at_endpoint {
+            continue;
         }
-        for field in issuance.fields.iter().filter(|field| !(is_key && AccessKey::has(&field.name))) {
-            let variable = variable(&issuance.credential, &field.name)?;
-            fits_variable(issuance, &variable, renewal)?;
-            delivery.variables.push(Named { variable, value: copy(&field.value) });
+        let has = |issuance: &&Issuance| issuance.fields.iter().any(|field| std::ptr::eq(field, named.field));
+        if let Some(issuance) = exchanged.issuances.iter().find(has) {
+            fits_variable(issuance, &named.variable, renewal)?;
         }
+        delivery.variables.push(Named { variable: named.variable, value: copy(&named.field.value) });
     }
     Ok(delivery)
-}
-
-/// What AWS's tools read, in the order of [`AccessKey`].
-const AWS_VARIABLES: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
-
-/// Names that a program obeys as code or as where to find code; whoever writes a secret's fields must not choose them.
-const OBEYED: [&str; 8] = ["LD_", "DYLD_", "GIT_", "PYTHON", "NODE_", "PERL5", "RUBY", "BASH_"];
-
-fn variable(credential: &str, field: &str) -> Result<String, Failure> {
-    let name: String = format!("{credential}_{field}")
-        .chars()
-        .map(|letter| if letter.is_ascii_alphanumeric() { letter.to_ascii_uppercase() } else { '_' })
-        .collect();
-    if !is_variable(&name) || OBEYED.iter().any(|prefix| name.starts_with(prefix)) {
-        return Err(Failure::usage(format!("{name} is no name to give unasked; name it by --env or --file")));
-    }
-    Ok(name)
 }
 
 fn fits_variable(issuance: &Issuance, variable: &str, renewal: Renewal) -> Result<(), Failure> {
@@ -329,7 +301,7 @@ mod tests {
         let keys = json!({ "access_key_id": "AKIA", "secret_access_key": "s" });
         let two_keys = exchanged(&[("one", keys.clone()), ("two", keys)]);
         for renewal in [Renewal::Never, Renewal::WhileRunning] {
-            assert!(refusal(Names::default().deliver(&two_keys, renewal)).contains("two credentials"));
+            assert!(refusal(Names::default().deliver(&two_keys, renewal)).contains("AWS_ACCESS_KEY_ID"));
         }
         let fields = exchanged(&[("a-b", json!({ "c": "1" })), ("a", json!({ "b_c": "2" }))]);
         assert!(refusal(Names::default().deliver(&fields, Renewal::Never)).contains("A_B_C"));

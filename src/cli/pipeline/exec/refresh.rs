@@ -22,6 +22,7 @@ use super::{
         },
         aws::AccessKey,
         broker::Caller,
+        denial,
         exchanged::Exchanged,
         identity::Source,
     },
@@ -89,7 +90,8 @@ impl Asking {
     /// As the contract's exit codes say.
     pub(super) async fn exchange(&self) -> Result<Exchanged, Failure> {
         let token = self.source.token().await?;
-        let answer = self.caller.post("/v1/exchange", &token, &self.body).await?;
+        let answer = self.caller.post("/v1/exchange", &token, &self.body).await;
+        let answer = answer.map_err(|failure| denial::explain(failure, &self.source, &token))?;
         Exchanged::read(&answer.body)
     }
 }
