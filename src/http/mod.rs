@@ -22,6 +22,7 @@ mod problem;
 mod protocol;
 mod reply;
 mod roles;
+mod token;
 mod wellknown;
 mod whoami;
 mod wire;
@@ -79,6 +80,7 @@ pub fn public_router(floor: Arc<Floor>) -> Router {
             "/v1/issuances/{id}",
             only("GET, DELETE", gate.before(get(issuances::show).delete(issuances::give_back))),
         )
+        .route(token::PATH, only("POST", token::speak_oauth(gate.before(post(token::exchange)))))
         .route("/v1/whoami", only("GET", gate.before(get(whoami::show))))
         .route("/.well-known/jwks.json", only("GET", gate.before(get(wellknown::jwks))))
         .route("/.well-known/openid-configuration", only("GET", gate.before(get(wellknown::configuration))));

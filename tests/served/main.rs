@@ -50,4 +50,6 @@ mod requests;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod token;
+#[cfg(test)]
 mod wiped;

@@ -5,34 +5,34 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    sync::OnceLock,
+    sync::{Mutex, PoisonError},
 };
 
 use super::npm::{Script, fingerprint};
 
-/// Starts a script below `tests/` with what `tests/joserfc/requirements.txt` names.
+/// Starts a script below `tests/` with what the `requirements.txt` beside it names.
 pub(crate) fn start(script: &str) -> Script {
+    let script = tests().join(script);
+    let python = interpreter(&script.with_file_name("requirements.txt"));
     // Its notices of deprecation are about names that CI systems use.
-    Script::spawn(Command::new(interpreter()).args(["-W", "ignore"]).arg(tests().join(script)))
+    Script::spawn(Command::new(python).args(["-W", "ignore"]).arg(script))
 }
 
-/// A Python with the library.
-fn interpreter() -> &'static Path {
-    static INTERPRETER: OnceLock<PathBuf> = OnceLock::new();
-    INTERPRETER.get_or_init(|| {
-        let pinned = tests().join("joserfc/requirements.txt");
-        let key = fingerprint(&fs::read_to_string(&pinned).unwrap());
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("python-{key}"));
-        let installed = folder.join("installed");
-        let python = folder.join("bin/python");
-        if !installed.exists() {
-            run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder));
-            let pip = ["-m", "pip", "install", "--quiet", "--require-hashes", "--only-binary", ":all:", "-r"];
-            run(Command::new(&python).args(pip).arg(&pinned));
-            fs::write(installed, "").unwrap();
-        }
-        python
-    })
+/// A Python with the libraries that a file pins.
+pub(crate) fn interpreter(pinned: &Path) -> PathBuf {
+    static INSTALLING: Mutex<()> = Mutex::new(());
+    let key = fingerprint(&fs::read_to_string(pinned).unwrap());
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("python-{key}"));
+    let installed = folder.join("installed");
+    let python = folder.join("bin/python");
+    let _one_at_a_time = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
+    if !installed.exists() {
+        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder));
+        let pip = ["-m", "pip", "install", "--quiet", "--require-hashes", "--only-binary", ":all:", "-r"];
+        run(Command::new(&python).args(pip).arg(pinned));
+        fs::write(installed, "").unwrap();
+    }
+    python
 }
 
 fn run(command: &mut Command) {
