@@ -28,6 +28,8 @@ mod keys;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod listeners;
+#[cfg(test)]
 mod once;
 #[cfg(test)]
 mod order;
