@@ -7,6 +7,7 @@ pub mod allocator;
 mod check;
 mod config;
 mod demo;
+mod doctor;
 mod exit;
 mod findings;
 mod healthcheck;
@@ -45,6 +46,8 @@ enum Command {
     Config(check::ConfigCommand),
     /// Shows everything in one process on loopback, and keeps running for a try.
     Demo(demo::Demo),
+    /// Looks at machine, files, database, issuers and policies, and says what to do.
+    Doctor(doctor::Doctor),
     /// Trades a job's token for the credentials of a grant.
     Get(pipeline::Get),
     /// Asks whether the broker is alive, for containers.
@@ -98,6 +101,7 @@ impl Command {
         match self {
             Self::Config(command) => command.run(),
             Self::Demo(demo) => demo.run(),
+            Self::Doctor(doctor) => doctor.run(),
             Self::Get(get) => get.run(),
             Self::Healthcheck(check) => check.run(),
             Self::Init(init) => init.run(),

@@ -6,6 +6,8 @@ mod attacks;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod exchange;
 #[cfg(test)]
 mod floods;
