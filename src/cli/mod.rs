@@ -11,6 +11,7 @@ mod doctor;
 mod exit;
 mod findings;
 mod healthcheck;
+mod help;
 mod init;
 mod installation;
 mod keys;
@@ -41,6 +42,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Writes what a shell needs to complete commands.
+    Completions(help::Completions),
     /// Looks at the configuration.
     #[command(subcommand)]
     Config(check::ConfigCommand),
@@ -60,6 +63,8 @@ enum Command {
     /// Verifies, exports and shows the ledger.
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
+    /// Writes the manual's pages.
+    Man(help::Man),
     /// Checks, tests and lets in policies.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -99,6 +104,7 @@ pub fn run() -> ExitCode {
 impl Command {
     fn run(self) -> Done {
         match self {
+            Self::Completions(completions) => completions.run(),
             Self::Config(command) => command.run(),
             Self::Demo(demo) => demo.run(),
             Self::Doctor(doctor) => doctor.run(),
@@ -107,6 +113,7 @@ impl Command {
             Self::Init(init) => init.run(),
             Self::Keys(command) => command.run(),
             Self::Ledger(command) => command.run(),
+            Self::Man(man) => man.run(),
             Self::Policy(command) => command.run(),
             Self::Secret(command) => command.run(),
             Self::Serve(serve) => serve.run(),
