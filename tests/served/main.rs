@@ -36,6 +36,8 @@ mod once;
 #[cfg(test)]
 mod order;
 #[cfg(test)]
+mod packaged;
+#[cfg(test)]
 mod policy;
 #[cfg(test)]
 mod policy_commands;
