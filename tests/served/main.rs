@@ -4,11 +4,18 @@
 #[cfg(test)]
 mod attacks;
 #[cfg(test)]
+mod client;
+#[cfg(test)]
 mod commands;
 #[cfg(test)]
 mod doctor;
+mod credential_aws;
 #[cfg(test)]
 mod exchange;
+#[cfg(test)]
+mod exec;
+#[cfg(test)]
+mod exec_refresh;
 #[cfg(test)]
 mod floods;
 #[cfg(test)]
