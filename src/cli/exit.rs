@@ -35,6 +35,8 @@ pub(crate) enum Exit {
     Integrity,
     /// 31: consistent, but not anchored.
     NotAnchored,
+    /// What `exec` passes on: its command's code, or 125 to 127 as `env` has them.
+    Passed(u8),
 }
 
 /// A bad end.
@@ -80,6 +82,26 @@ impl Exit {
             Self::GuardrailRefuses => 23,
             Self::Integrity => 30,
             Self::NotAnchored => 31,
+            Self::Passed(code) => code,
+        }
+    }
+
+    /// The code in words.
+    pub(crate) fn meaning(self) -> &'static str {
+        match self {
+            Self::Internal => "an internal fault",
+            Self::Usage => "usage or configuration",
+            Self::Denied => "denied",
+            Self::NoToken => "no CI identity token",
+            Self::Unreachable => "the broker cannot be reached",
+            Self::Backend => "a backend failed",
+            Self::RateLimited => "rate limited",
+            Self::PolicyInvalid => "the policy is invalid",
+            Self::PolicyTestsFailed => "policy tests failed",
+            Self::GuardrailRefuses => "a guardrail refuses",
+            Self::Integrity => "an integrity check failed",
+            Self::NotAnchored => "consistent, but not anchored",
+            Self::Passed(_) => "the command's own",
         }
     }
 }

@@ -19,7 +19,7 @@ pub(super) struct Named<'a> {
 }
 
 /// Fields of an access key, by the names of STS and of Vault's `aws` engine, and what AWS's tools read.
-const AWS: [(&str, &[&str]); 3] = [
+pub(super) const AWS: [(&str, &[&str]); 3] = [
     ("AWS_ACCESS_KEY_ID", &["access_key_id", "access_key"]),
     ("AWS_SECRET_ACCESS_KEY", &["secret_access_key", "secret_key"]),
     ("AWS_SESSION_TOKEN", &["session_token", "security_token"]),
@@ -42,7 +42,7 @@ pub(super) fn by_rule(exchanged: &Exchanged) -> Result<Vec<Named<'_>>, Failure> 
                 .map_or_else(|| variable(&issuance.credential, &field.name), |name| Ok(name.to_owned()))?;
             if !seen.insert(variable.clone()) {
                 return Err(Failure::usage(format!(
-                    "two fields would both be {variable}; choose by --credential GRANT.NAME"
+                    "two fields would both be {variable}; choose by --credential GRANT.NAME, or name them by exec's --env"
                 )));
             }
             named.push(Named { variable, field });
@@ -68,7 +68,7 @@ fn variable(credential: &str, field: &str) -> Result<String, Failure> {
         || OBEYED.iter().any(|each| name.starts_with(each))
     {
         return Err(Failure::usage(format!(
-            "{} is no name to give unasked; take the field alone by --field {}",
+            "{} is no name to give unasked; take the field alone by get's --field {}, or name it by exec's --env",
             shown(&name),
             shown(field)
         )));
