@@ -441,8 +441,10 @@ fn every_refusal_of_the_broker_has_its_exit_code() {
         assert!(refused.contains("Refused: so it is") && refused.contains("dec_1"), "{refused}");
         assert_eq!(fake.requests().len(), 1);
     }
-    let hung_up = Fake::answering(vec![(0, "", String::new())]);
-    get(&hung_up, &[], 13);
+    // What no broker answers.
+    for (status, body) in [(0, ""), (204, ""), (200, "<html>"), (302, ""), (502, "<html>")] {
+        get(&Fake::answering(vec![(status, "60", body.to_owned())]), &["--output", "human"], 13);
+    }
 }
 
 #[test]
@@ -496,6 +498,24 @@ fn a_reader_that_went_away_is_no_panic() {
     let output = child.wait_with_output().unwrap();
     assert!(!stderr(&output).contains("panicked"), "{output:?}");
     assert!(matches!(output.status.code(), Some(0 | 1)), "{output:?}");
+}
+
+#[test]
+fn version_says_what_the_binary_is_made_of() {
+    let output = finish(binary().args(["version", "--verbose", "--output", "json"]), "");
+    let version: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let sbom = &version["sbom"];
+    assert_eq!((sbom["bomFormat"].as_str(), sbom["specVersion"].as_str()), (Some("CycloneDX"), Some("1.6")));
+    let components = sbom["components"].as_array().unwrap();
+    let rustls = components.iter().find(|each| each["name"] == "rustls").unwrap();
+    assert!(rustls["purl"].as_str().unwrap().starts_with("pkg:cargo/rustls@0.23."), "{rustls}");
+    assert!(
+        components
+            .iter()
+            .all(|each| each["licenses"][0]["expression"].as_str().is_some_and(|text| !text.is_empty()))
+    );
+    let shown = finish(binary().args(["version", "--verbose"]), "");
+    assert_eq!(String::from_utf8(shown.stdout).unwrap().lines().count(), components.len() + 1);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod client;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
+mod doctor;
 mod credential_aws;
 #[cfg(test)]
 mod exchange;
@@ -36,9 +37,13 @@ mod keys;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod listeners;
+#[cfg(test)]
 mod once;
 #[cfg(test)]
 mod order;
+#[cfg(test)]
+mod packaged;
 #[cfg(test)]
 mod policy;
 #[cfg(test)]
@@ -57,5 +62,7 @@ mod removal;
 mod requests;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod token;
 #[cfg(test)]
 mod wiped;
