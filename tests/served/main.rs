@@ -8,8 +8,9 @@ mod client;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
-mod doctor;
 mod credential_aws;
+#[cfg(test)]
+mod doctor;
 #[cfg(test)]
 mod exchange;
 #[cfg(test)]
