@@ -32,6 +32,8 @@ mod once;
 #[cfg(test)]
 mod order;
 #[cfg(test)]
+mod platforms;
+#[cfg(test)]
 mod policy;
 #[cfg(test)]
 mod policy_commands;
