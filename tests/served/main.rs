@@ -6,7 +6,13 @@ mod attacks;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
+mod credential_aws;
+#[cfg(test)]
 mod exchange;
+#[cfg(test)]
+mod exec;
+#[cfg(test)]
+mod exec_refresh;
 #[cfg(test)]
 mod floods;
 #[cfg(test)]
