@@ -183,18 +183,14 @@ fn unreachable(fault: &reqwest::Error, whom: &str) -> Failure {
 }
 
 /// Why the server's certificate is refused, where that is the fault: asking again would not change it.
-fn distrust(fault: &reqwest::Error) -> Option<String> {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(fault);
-    while let Some(each) = cause {
-        // An io::Error does not name what it wraps as its source.
-        let inner = each.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let inner = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        match inner.or_else(|| each.downcast_ref::<rustls::Error>()) {
-            Some(refused @ rustls::Error::InvalidCertificate(_)) => return Some(refused.to_string()),
-            Some(_) | None => cause = each.source(),
-        }
+fn distrust(fault: &(dyn std::error::Error + 'static)) -> Option<String> {
+    if let Some(refused @ rustls::Error::InvalidCertificate(_)) = fault.downcast_ref() {
+        return Some(refused.to_string());
     }
-    None
+    // An io::Error does not name what it wraps as its source, and wraps another of its kind here.
+    let wrapped = fault.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    let wrapped = wrapped.and_then(|inner| distrust(inner));
+    wrapped.or_else(|| distrust(fault.source()?))
 }
 
 #[cfg(test)]
