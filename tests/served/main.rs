@@ -44,6 +44,7 @@ mod once;
 mod order;
 #[cfg(test)]
 mod packaged;
+mod platforms;
 #[cfg(test)]
 mod policy;
 #[cfg(test)]
