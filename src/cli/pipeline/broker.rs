@@ -140,13 +140,20 @@ impl Caller {
         self.patiently(request).await?.document()
     }
 
-    /// Deletes, by a handle or a token. 204: nothing usable remains; 202: it will be so; 200: nobody can revoke it.
+    /// Deletes, by a handle or a token, in one try that takes no longer than `bound`: for those who are about to end.
+    /// 204: nothing usable remains; 202: it will be so; 200: nobody can revoke it.
     ///
     /// # Errors
     ///
     /// [`Failure`] as the contract's exit codes say.
-    pub(crate) async fn delete(&self, path: &str, right: &Secret) -> Result<Answer, Failure> {
-        self.patiently(|| self.request(Method::DELETE, path, Some(right))).await
+    pub(crate) async fn delete_once(
+        &self,
+        path: &str,
+        right: &Secret,
+        bound: Duration,
+    ) -> Result<Answer, Failure> {
+        let request = self.request(Method::DELETE, path, Some(right))?;
+        once(request.timeout(bound)).await.map_err(|miss| miss.failure)
     }
 
     fn request(&self, method: Method, path: &str, token: Option<&Secret>) -> Result<RequestBuilder, Failure> {
