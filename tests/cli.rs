@@ -499,6 +499,24 @@ fn a_reader_that_went_away_is_no_panic() {
 }
 
 #[test]
+fn version_says_what_the_binary_is_made_of() {
+    let output = finish(binary().args(["version", "--verbose", "--output", "json"]), "");
+    let version: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let sbom = &version["sbom"];
+    assert_eq!((sbom["bomFormat"].as_str(), sbom["specVersion"].as_str()), (Some("CycloneDX"), Some("1.6")));
+    let components = sbom["components"].as_array().unwrap();
+    let rustls = components.iter().find(|each| each["name"] == "rustls").unwrap();
+    assert!(rustls["purl"].as_str().unwrap().starts_with("pkg:cargo/rustls@0.23."), "{rustls}");
+    assert!(
+        components
+            .iter()
+            .all(|each| each["licenses"][0]["expression"].as_str().is_some_and(|text| !text.is_empty()))
+    );
+    let shown = finish(binary().args(["version", "--verbose"]), "");
+    assert_eq!(String::from_utf8(shown.stdout).unwrap().lines().count(), components.len() + 1);
+}
+
+#[test]
 fn version_says_what_this_binary_knows() {
     let output = finish(binary().args(["version", "--output", "json"]), "");
     let version: Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -7,9 +7,11 @@ pub mod allocator;
 mod check;
 mod config;
 mod demo;
+mod doctor;
 mod exit;
 mod findings;
 mod healthcheck;
+mod help;
 mod init;
 mod installation;
 mod keys;
@@ -40,6 +42,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Writes what a shell needs to complete commands.
+    Completions(help::Completions),
     /// Looks at the configuration.
     #[command(subcommand)]
     Config(check::ConfigCommand),
@@ -48,6 +52,8 @@ enum Command {
     Credential(pipeline::CredentialCommand),
     /// Shows everything in one process on loopback, and keeps running for a try.
     Demo(demo::Demo),
+    /// Looks at machine, files, database, issuers and policies, and says what to do.
+    Doctor(doctor::Doctor),
     /// Runs a command with the credentials of grants, and gives them back when it ends.
     Exec(pipeline::Exec),
     /// Trades a job's token for the credentials of a grant.
@@ -64,6 +70,8 @@ enum Command {
     /// Verifies, exports and shows the ledger.
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
+    /// Writes the manual's pages.
+    Man(help::Man),
     /// Checks, tests and lets in policies.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -109,9 +117,11 @@ pub fn run() -> ExitCode {
 impl Command {
     fn run(self) -> Done {
         match self {
+            Self::Completions(completions) => completions.run(),
             Self::Config(command) => command.run(),
             Self::Credential(command) => command.run(),
             Self::Demo(demo) => demo.run(),
+            Self::Doctor(doctor) => doctor.run(),
             Self::Exec(exec) => exec.run(),
             Self::Get(get) => get.run(),
             Self::Grants(grants) => grants.run(),
@@ -119,6 +129,7 @@ impl Command {
             Self::Init(init) => init.run(),
             Self::Keys(command) => command.run(),
             Self::Ledger(command) => command.run(),
+            Self::Man(man) => man.run(),
             Self::Policy(command) => command.run(),
             Self::Secret(command) => command.run(),
             Self::Serve(serve) => serve.run(),

@@ -8,6 +8,7 @@ mod client;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
+mod doctor;
 mod credential_aws;
 #[cfg(test)]
 mod exchange;
@@ -36,10 +37,13 @@ mod keys;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod listeners;
+#[cfg(test)]
 mod once;
 #[cfg(test)]
 mod order;
 #[cfg(test)]
+mod packaged;
 mod platforms;
 #[cfg(test)]
 mod policy;
@@ -59,5 +63,7 @@ mod removal;
 mod requests;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod token;
 #[cfg(test)]
 mod wiped;

@@ -5,16 +5,16 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    sync::Mutex,
+    sync::{Mutex, PoisonError},
 };
 
 use super::npm::{Script, fingerprint};
 
-/// Starts a script below `tests/` with what `tests/joserfc/requirements.txt` names.
+/// Starts a script below `tests/` with what the `requirements.txt` beside it names.
 pub(crate) fn start(script: &str) -> Script {
+    let (kit, _) = script.split_once('/').unwrap();
     // Its notices of deprecation are about names that CI systems use.
-    let mut command = Command::new(folder("joserfc").join("bin/python"));
-    Script::spawn(command.args(["-W", "ignore"]).arg(tests().join(script)))
+    Script::spawn(program(kit, "python").args(["-W", "ignore"]).arg(tests().join(script)))
 }
 
 /// A program of the folder that holds what `tests/NAME/requirements.txt` names, such as `python`.
@@ -25,7 +25,7 @@ pub(crate) fn program(kit: &str, name: &str) -> Command {
 /// A virtual environment with pinned packages, made once.
 fn folder(kit: &str) -> PathBuf {
     static MAKING: Mutex<()> = Mutex::new(());
-    let _guard = MAKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _guard = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     let pinned = tests().join(kit).join("requirements.txt");
     let key = fingerprint(&fs::read_to_string(&pinned).unwrap());
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("python-{key}"));

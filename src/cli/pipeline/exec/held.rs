@@ -17,9 +17,9 @@ use crate::kernel::secret::Secret;
 /// What is held of one issuance: enough to give it back.
 pub(super) struct Held {
     id: String,
-    grant: String,
-    credential: String,
     handle: Secret,
+    /// What to tell of it where it cannot be given back.
+    told: String,
 }
 
 /// The issuances of all exchanges that were not given back yet, one list an exchange, the oldest first.
@@ -36,11 +36,11 @@ const WAIT: Duration = Duration::from_millis(200);
 impl Holdings {
     /// Takes the rights to give back out of an exchange.
     pub(super) fn take(&self, exchanged: &mut Exchanged) {
+        let decision = shown(&exchanged.decision);
         let held = |issuance: &mut Issuance| Held {
             id: issuance.id.clone(),
-            grant: issuance.grant.clone(),
-            credential: issuance.credential.clone(),
             handle: std::mem::replace(&mut issuance.handle, Secret::new(Vec::new())),
+            told: told(issuance, &decision),
         };
         let held = exchanged.issuances.iter_mut().map(held).collect();
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(held);
@@ -66,6 +66,18 @@ impl Holdings {
         let all = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         give_back(all.into_iter().flatten().collect(), caller).await;
     }
+}
+
+fn told(issuance: &Issuance, decision: &str) -> String {
+    let end = issuance.expires_at.map_or_else(|| "never".to_owned(), |end| format!("at {end}"));
+    let verb = if issuance.revocable { "revoked" } else { "released" };
+    format!(
+        "{}/{} ({}, {}, {decision}) could not be {verb}, it ends {end}",
+        shown(&issuance.grant),
+        shown(&issuance.credential),
+        shown(&issuance.kind),
+        shown(&issuance.id),
+    )
 }
 
 async fn give_back(held: Vec<Held>, caller: &Arc<Caller>) {
@@ -98,11 +110,6 @@ impl Held {
                 Err(_) => why = "no answer in time".to_owned(),
             }
         }
-        Some(format!(
-            "hallpass: warning: {}/{} ({}) could not be given back; it ends by itself where it has an end: {why}",
-            shown(&self.grant),
-            shown(&self.credential),
-            shown(&self.id),
-        ))
+        Some(format!("hallpass: warning: {}: {why}", self.told))
     }
 }

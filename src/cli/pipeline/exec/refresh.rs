@@ -152,13 +152,10 @@ impl Refresher {
         let running = move || {
             runtime.block_on(async {
                 let serving = async {
-                    match endpoint {
-                        Some(endpoint) => {
-                            if let Err(fault) = endpoint.serve().await {
-                                output::say(&format!("hallpass: warning: no credentials for AWS: {fault}"));
-                            }
-                        }
-                        None => {}
+                    if let Some(endpoint) = endpoint
+                        && let Err(fault) = endpoint.serve().await
+                    {
+                        output::say(&format!("hallpass: warning: no credentials for AWS: {fault}"));
                     }
                     std::future::pending::<()>().await;
                 };
@@ -229,9 +226,8 @@ impl Kept {
                 files.write(&named.variable, &named.value)?;
             }
         }
-        match &self.key {
-            Some(key) => hand_out(key, exchanged, &delivery, term)?,
-            None => {}
+        if let Some(key) = &self.key {
+            hand_out(key, exchanged, &delivery, term)?;
         }
         Ok(term)
     }
