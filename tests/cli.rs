@@ -441,8 +441,10 @@ fn every_refusal_of_the_broker_has_its_exit_code() {
         assert!(refused.contains("Refused: so it is") && refused.contains("dec_1"), "{refused}");
         assert_eq!(fake.requests().len(), 1);
     }
-    let hung_up = Fake::answering(vec![(0, "", String::new())]);
-    get(&hung_up, &[], 13);
+    // What no broker answers.
+    for (status, body) in [(0, ""), (204, ""), (200, "<html>"), (302, ""), (502, "<html>")] {
+        get(&Fake::answering(vec![(status, "60", body.to_owned())]), &["--output", "human"], 13);
+    }
 }
 
 #[test]

@@ -118,7 +118,7 @@ impl Caller {
     ///
     /// [`Failure`] as the contract's exit codes say.
     pub(crate) async fn get(&self, path: &str, token: Option<&Secret>) -> Result<Answer, Failure> {
-        self.patiently(|| self.request(Method::GET, path, token)).await
+        self.patiently(|| self.request(Method::GET, path, token)).await?.document()
     }
 
     /// Posts a body, under one idempotency key for all tries.
@@ -137,7 +137,7 @@ impl Caller {
                 .header("content-type", "application/json")
                 .body(text.clone()))
         };
-        self.patiently(request).await
+        self.patiently(request).await?.document()
     }
 
     /// Deletes, by a handle or a token. 204: nothing usable remains; 202: it will be so; 200: nobody can revoke it.
@@ -168,6 +168,17 @@ impl Caller {
             once(request.timeout(left.min(ONE_TRY))).await
         };
         call::patiently(self.budget, attempt).await
+    }
+}
+
+impl Answer {
+    /// Itself, where it is what a question is answered with.
+    fn document(self) -> Result<Self, Failure> {
+        if self.status == 200 {
+            return Ok(self);
+        }
+        let message = format!("the answer has status {}, and is not a broker's", self.status);
+        Err(Failure::new(Exit::Unreachable, message))
     }
 }
 

@@ -131,7 +131,9 @@ fn jitter(bound: Duration) -> Result<Duration, Failure> {
 pub(super) async fn send(request: RequestBuilder, whom: &str) -> Result<Response, Miss> {
     request.send().await.map_err(|fault| {
         if let Some(refused) = distrust(&fault) {
-            let message = format!("{whom} cannot be trusted: {refused}; --ca-file names other authorities");
+            let message = format!(
+                "{whom} cannot be trusted: {refused}; SSL_CERT_FILE, and for the broker --ca-file, name other authorities"
+            );
             return Miss { failure: Failure::new(Exit::Unreachable, message), again: None };
         }
         Miss { again: fault.is_connect().then_some(Duration::ZERO), failure: unreachable(&fault, whom) }

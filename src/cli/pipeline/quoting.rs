@@ -121,6 +121,36 @@ mod tests {
         assert_eq!(written("a\r\nb", for_dotenv), None);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn what_is_written_is_read_back_whatever_it_is(value in "[a-z'\"\\\\$ {}#\n\r=`\u{e4}\u{1f511}]{0,12}") {
+            if let Some(text) = written(&value, for_dotenv) {
+                for reader in [python_dotenv, node_dotenv] {
+                    proptest::prop_assert_eq!(reader(&text), Some(value.clone()), "{}", text);
+                }
+            }
+            let script = written(&value, for_shell).unwrap();
+            proptest::prop_assert_eq!(shell_word(&script), Some(value), "{}", script);
+        }
+    }
+
+    /// What a shell reads after `V=`: single quotes and escaped quotes are all that is ever written.
+    fn shell_word(text: &str) -> Option<String> {
+        let mut rest = text.strip_prefix("export V=")?.strip_suffix('\n')?;
+        let mut value = String::new();
+        while !rest.is_empty() {
+            if let Some(after) = rest.strip_prefix("\\'") {
+                value.push('\'');
+                rest = after;
+                continue;
+            }
+            let (quoted, after) = rest.strip_prefix('\'')?.split_once('\'')?;
+            value.push_str(quoted);
+            rest = after;
+        }
+        Some(value)
+    }
+
     /// What python-dotenv 1.x does with one line `V=…`: `parser.py` (`_single_quoted_value`, `_double_quoted_value`,
     /// `decode_escapes`) and `variables.py` (`_posix_variable`), for values without CR.
     fn python_dotenv(text: &str) -> Option<String> {

@@ -297,3 +297,41 @@ pub(super) fn indented(text: &str) -> String {
     let lines: Vec<String> = text.lines().map(|line| format!("  {line}")).collect();
     lines.join("\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_mint_another_token_is_known_by_name() {
+        let identity = Identity {
+            token_file: None,
+            token_variable: Some("DEPLOY_ID_TOKEN".to_owned()),
+            service_connection: None,
+            audience: None,
+        };
+        let variables = identity.minting_variables();
+        for name in
+            ["ACTIONS_ID_TOKEN_REQUEST_TOKEN", "SYSTEM_ACCESSTOKEN", "HALLPASS_ID_TOKEN", "DEPLOY_ID_TOKEN"]
+        {
+            assert!(variables.iter().any(|each| each == name), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_who_mints_on_request_renews() {
+        let audience = Audience { text: "a".to_owned(), is_named: false };
+        let renews = |way: Way| Source::of(System::Explicit, way, audience.clone()).renews();
+        assert!(renews(Way::Program { name: "buildkite-agent", arguments: Vec::new() }));
+        assert!(!renews(Way::Variable("HALLPASS_ID_TOKEN".to_owned())));
+        assert!(!renews(Way::File("t".into())) && !renews(Way::Stdin));
+    }
+
+    #[test]
+    fn azure_signs_for_one_audience_unless_another_is_named() {
+        let chosen = |is_named| Audience { text: "https://hallpass.example.com".to_owned(), is_named };
+        assert_eq!(System::AzurePipelines.audience(chosen(false)).text, "api://AzureADTokenExchange");
+        assert_eq!(System::AzurePipelines.audience(chosen(true)).text, "https://hallpass.example.com");
+        assert_eq!(System::GitHub.audience(chosen(false)).text, "https://hallpass.example.com");
+    }
+}
