@@ -157,17 +157,21 @@ impl Job {
 
     /// A later step of the job: `run:` under bash, as the runner calls it.
     pub(crate) fn run(&mut self, script: &str) -> Step {
+        self.run_by("bash --noprofile --norc -e -o pipefail {0}", script)
+    }
+
+    /// The same with a `shell:` of its own.
+    pub(crate) fn run_by(&mut self, shell: &str, script: &str) -> Step {
         let file = self.temp().join("script.sh");
         fs::write(&file, script).unwrap();
-        let mut command = Command::new("bash");
-        command.args(["--noprofile", "--norc", "-e", "-o", "pipefail"]).arg(&file);
+        let words: Vec<String> =
+            shell.split(' ').map(|word| word.replace("{0}", file.to_str().unwrap())).collect();
+        // Looked up on the job's path, not on ours.
+        let mut command = Command::new("/usr/bin/env");
+        command.args(&words);
         let mut environment = self.environment.clone();
-        // Scripts get neither; only actions do.
-        for name in
-            ["ACTIONS_RUNTIME_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"]
-        {
-            environment.remove(name);
-        }
+        // Scripts are not given it; only actions are.
+        environment.remove("ACTIONS_RUNTIME_TOKEN");
         environment.extend(self.exported.clone());
         self.step(command, environment)
     }
@@ -207,7 +211,10 @@ impl Job {
     }
 
     fn node(&self, script: &str, inputs: Variables, state: &Variables) -> (Command, Variables) {
-        let mut command = Command::new("node");
+        // The runner has a Node of its own, whatever the job's path is.
+        let path = std::env::var_os("PATH").unwrap();
+        let node = std::env::split_paths(&path).map(|folder| folder.join("node")).find(|file| file.exists());
+        let mut command = Command::new(node.expect("there is no node; run .ci/run"));
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(script));
         let mut environment = self.environment.clone();
         environment.extend(self.exported.clone());
@@ -228,7 +235,7 @@ impl Job {
             fs::write(&file, "").unwrap();
             environment.insert(name.to_owned(), file.to_str().unwrap().to_owned());
         }
-        environment.insert("PATH".to_owned(), std::env::var("PATH").unwrap());
+        environment.entry("PATH".to_owned()).or_insert_with(|| std::env::var("PATH").unwrap());
         command.env_clear().envs(&environment).current_dir(self.workspace());
         command.stdin(Stdio::null());
     }

@@ -5,4 +5,5 @@
 mod front;
 mod github;
 mod github_runner;
+mod shell;
 mod token_service;
