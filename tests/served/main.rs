@@ -8,8 +8,9 @@ mod client;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
-mod doctor;
 mod credential_aws;
+#[cfg(test)]
+mod doctor;
 #[cfg(test)]
 mod exchange;
 #[cfg(test)]
@@ -44,6 +45,7 @@ mod once;
 mod order;
 #[cfg(test)]
 mod packaged;
+#[cfg(test)]
 mod platforms;
 #[cfg(test)]
 mod policy;
