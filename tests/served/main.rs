@@ -7,9 +7,9 @@ mod attacks;
 mod client;
 #[cfg(test)]
 mod commands;
+mod credential_aws;
 #[cfg(test)]
 mod doctor;
-mod credential_aws;
 #[cfg(test)]
 mod exchange;
 #[cfg(test)]
