@@ -297,6 +297,43 @@ fn github_workflow_of_the_examples_works_as_it_stands() {
     assert!(!job.log().contains(CANARY), "{}", job.log());
 }
 
+#[test]
+fn readme_shows_steps_that_there_are() {
+    let readme = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md"));
+    let (_, section) = readme.split_once("## Ready-made steps").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let blocks: Vec<&str> =
+        section.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let [github, gitlab, buildkite, circleci, azure, bitbucket] = blocks[..] else { panic!("{blocks:?}") };
+    let names =
+        |node: &Node| -> Vec<String> { members(node).into_iter().map(|(name, _)| name.to_owned()).collect() };
+    let declared = |file: &str, path: &[&str]| names(at(&parsed(file, &example(file, EXAMPLE)), path));
+    let step = |text: &str| items(at(&parsed("README.md", text), &["steps"]))[0].clone();
+
+    let action = parsed("action.yml", &example("../action.yml", EXAMPLE));
+    let orb = declared("circleci/orb.yml", &["commands", "exec", "parameters"]);
+    let template = parsed("hallpass.yml", &example("azure-pipelines/hallpass.yml", EXAMPLE));
+    let template =
+        items(at(&template, &["parameters"])).iter().map(|each| scalar(each, "name").unwrap()).collect();
+    let component = example("gitlab/templates/hallpass.yml", EXAMPLE);
+    let (component, _) = component.split_once("\n---\n").unwrap();
+    let include = items(at(&parsed("README.md", gitlab), &["include"]))[0].clone();
+    let plugins = step(buildkite);
+    let (_, plugin) = members(&items(at(&plugins, &["plugins"]))[0])[0];
+    let (circleci, azure) = (step(circleci), step(azure));
+    let given: [(Vec<String>, Vec<String>); 5] = [
+        (names(at(&step(github), &["with"])), names(at(&action, &["inputs"]))),
+        (names(at(&include, &["inputs"])), names(at(&parsed("component", component), &["spec", "inputs"]))),
+        (names(plugin), declared(&format!("{PLUGIN}/plugin.yml"), &["configuration", "properties"])),
+        (names(at(&circleci, &["hallpass/exec"])), orb),
+        (names(at(&azure, &["parameters"])), template),
+    ];
+    for (given, declared) in given {
+        assert!(given.iter().all(|name| declared.contains(name)), "{given:?} of {declared:?}");
+    }
+    assert!(bitbucket.contains("hallpass exec deploy --url"), "{bitbucket}");
+}
+
 // GitLab
 
 /// A job that extends the component's hidden job: its variables, `script` and `after_script`.
