@@ -89,6 +89,10 @@ impl KeySource for Keys {
         Box::pin(async move { found.ok_or(KeyFault::Unknown) })
     }
 
+    fn thumbprints(&self, _issuer: &IssuerName, kid: &str) -> Vec<Digest> {
+        self.0.thumbprints(kid)
+    }
+
     fn standing(&self) -> Vec<KeyStanding> {
         Vec::new()
     }

@@ -1,5 +1,6 @@
 //! The store's laws, on real files: each test has a database of its own.
 
+mod freeze;
 mod issue;
 mod ledger;
 mod open;
@@ -7,6 +8,7 @@ mod policy;
 mod quota;
 mod refuse;
 mod secrets;
+mod transit;
 
 use std::{
     path::{Path, PathBuf},
@@ -152,6 +154,7 @@ fn issue() -> Issue {
             key: None,
             once: vec![vec![Digest::of(b"token 1, demo, npm, 1")]],
             quotas: Vec::new(),
+            freezable: freezable(),
         },
         once_until: later(960),
         entries: vec![outcome(EntryCode::Intent), outcome(EntryCode::Issued)],
@@ -159,6 +162,17 @@ fn issue() -> Issue {
         failed: false,
         sealed_generation: None,
         now: now(),
+    }
+}
+
+/// That job, with the key that signed its token.
+fn freezable() -> Freezable {
+    Freezable {
+        issuer: IssuerName::parse("github").unwrap(),
+        kid: "k1".to_owned(),
+        thumbprint: Digest::of(b"key 1"),
+        project: Some("701".to_owned()),
+        grants: vec![GrantName::parse("demo").unwrap()],
     }
 }
 
@@ -211,6 +225,7 @@ fn word(verdict: &IssueVerdict) -> &'static str {
 fn refused_word(refused: &ClaimRefused) -> &'static str {
     match refused {
         ClaimRefused::Exceeded(_) => "exceeded",
+        ClaimRefused::Frozen(_) => "frozen",
         ClaimRefused::Mismatch => "mismatch",
         ClaimRefused::Replayed => "replayed",
     }
