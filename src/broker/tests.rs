@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     error::{Code, Refused},
-    exchange::{Ask, Exchanged, Outcome, RetryKey},
+    exchange::{Ask, Exchanged, Outcome, RetryKey, Room},
     identify::{Caller, Origin},
     issuances::{GivenBack, Right},
     policy::PolicyRefused,
@@ -292,6 +292,7 @@ fn ask(grant: &str) -> Ask {
         dry_run: false,
         inputs: Vec::new(),
         retry: None,
+        room: Room::Any,
     }
 }
 

@@ -13,7 +13,7 @@ use super::problem::Problem;
 use crate::{
     broker::{
         error::Code,
-        exchange::{Ask, RetryKey},
+        exchange::{Ask, RetryKey, Room},
     },
     kernel::{
         digest::Digest,
@@ -37,8 +37,8 @@ pub(super) fn read_ask(body: &[u8], headers: &HeaderMap) -> Result<Ask, Problem>
     let reason = members.remove("reason").map(read_reason).transpose()?;
     let dry_run = flag(&mut members, "dry_run")?;
     refuse_rest(&members, "")?;
-    let retry = read_retry_key(headers, body)?;
-    Ok(Ask { request: Request { grants }, reason, dry_run, inputs, retry })
+    let retry = read_retry_key(headers, EXCHANGE, body)?;
+    Ok(Ask { request: Request { grants }, reason, dry_run, inputs, retry, room: Room::Any })
 }
 
 /// Reads the body of a job's revocation, which says that it means the job.
@@ -259,7 +259,11 @@ fn read_reason(value: Value) -> Result<String, Problem> {
 }
 
 /// Reads `Idempotency-Key`, with the digest of what it stands for: route and body (P3).
-fn read_retry_key(headers: &HeaderMap, body: &[u8]) -> Result<Option<RetryKey>, Problem> {
+pub(super) fn read_retry_key(
+    headers: &HeaderMap,
+    route: &'static str,
+    body: &[u8],
+) -> Result<Option<RetryKey>, Problem> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let bytes = value.as_bytes();
@@ -267,7 +271,7 @@ fn read_retry_key(headers: &HeaderMap, body: &[u8]) -> Result<Option<RetryKey>, 
     let key = value.to_str().ok().filter(|_| fits && values.next().is_none()).ok_or_else(|| {
         malformed("there must be one `Idempotency-Key` header, of 16 to 64 visible ASCII characters")
     })?;
-    let body = Digest::of_parts(&[b"POST /v1/exchange", body]);
+    let body = Digest::of_parts(&[route.as_bytes(), body]);
     Ok(Some(RetryKey { key: key.to_owned(), body }))
 }
 
@@ -306,6 +310,7 @@ const MAX_REASON_CHARS: usize = 256;
 const MAX_TTL_SECONDS: u64 = 1_000_000_000;
 /// The deepest valid body has six levels; 512 nodes hold 8 grants with 16 credentials and their inputs many times.
 const BOUNDS: Bounds = Bounds { depth: 8, nodes: 512, string_bytes: MAX_INPUT_BYTES };
+const EXCHANGE: &str = "POST /v1/exchange";
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 #[cfg(test)]
