@@ -7,9 +7,11 @@ mod attacks;
 mod client;
 #[cfg(test)]
 mod commands;
+mod credential_aws;
 #[cfg(test)]
 mod doctor;
-mod credential_aws;
+#[cfg(test)]
+mod emergency;
 #[cfg(test)]
 mod exchange;
 #[cfg(test)]

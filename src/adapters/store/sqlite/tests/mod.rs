@@ -7,6 +7,7 @@ mod open;
 mod policy;
 mod quota;
 mod refuse;
+mod replicas;
 mod secrets;
 mod transit;
 
@@ -27,7 +28,7 @@ use crate::{
         ports::{KeyClaim, NewIssuance},
     },
     kernel::{
-        id::{DecisionId, ReplicaId},
+        id::DecisionId,
         ledger::{
             entry::{Draft, EntryCode, Personal},
             proof::TlogProof,
