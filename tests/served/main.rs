@@ -12,6 +12,8 @@ mod credential_aws;
 #[cfg(test)]
 mod doctor;
 #[cfg(test)]
+mod emergency;
+#[cfg(test)]
 mod exchange;
 #[cfg(test)]
 mod exec;
