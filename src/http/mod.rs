@@ -9,6 +9,7 @@ mod answer;
 mod bearer;
 mod carrier;
 mod connection;
+mod emergency;
 mod exchange;
 mod grants;
 mod head;
@@ -22,6 +23,7 @@ mod parcel;
 mod problem;
 mod protocol;
 mod reply;
+mod revocations;
 mod roles;
 mod source;
 mod token;
@@ -86,6 +88,7 @@ pub fn public_router(floor: Arc<Floor>) -> Router {
             "/v1/issuances/{id}",
             only("GET, DELETE", gate.before(get(issuances::show).delete(issuances::give_back))),
         )
+        .route("/v1/revocations", only("POST", gate.before(post(revocations::of_job))))
         .route(token::PATH, only("POST", token::speak_oauth(gate.before(post(token::exchange)))))
         .route("/v1/whoami", only("GET", gate.before(get(whoami::show))))
         .route("/.well-known/jwks.json", only("GET", gate.before(get(wellknown::jwks))))
@@ -99,6 +102,9 @@ pub fn admin_router(floor: Arc<Floor>) -> Router {
     let router = Router::new()
         .route("/livez", only("GET, HEAD", get(health::live)))
         .route("/readyz", only("GET, HEAD", get(health::ready)))
+        .route("/v1/admin/revocations", only("POST", gate.before(post(emergency::revoke))))
+        .route("/v1/freezes", only("GET, POST", gate.before(get(emergency::list).post(emergency::freeze))))
+        .route("/v1/thaws", only("POST", gate.before(post(emergency::thaw))))
         .route("/v1/ledger/checkpoint", only("GET", gate.before(get(ledger::checkpoint))))
         .route("/v1/ledger/entries", only("GET", gate.before(get(ledger::search))))
         .route("/v1/ledger/entries/{index}", only("GET", gate.before(get(ledger::entry))))

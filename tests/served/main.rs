@@ -12,6 +12,8 @@ mod credential_aws;
 #[cfg(test)]
 mod doctor;
 #[cfg(test)]
+mod emergency;
+#[cfg(test)]
 mod exchange;
 #[cfg(test)]
 mod exec;
@@ -45,6 +47,8 @@ mod once;
 mod order;
 #[cfg(test)]
 mod packaged;
+#[cfg(test)]
+mod platforms;
 #[cfg(test)]
 mod policy;
 #[cfg(test)]
