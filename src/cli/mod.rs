@@ -4,6 +4,7 @@
 
 mod actor;
 pub mod allocator;
+mod backup;
 mod check;
 mod client;
 mod config;
@@ -42,6 +43,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Copies the database while `serve` runs; the sealing key is not in it.
+    Backup(backup::Backup),
     /// Looks at the configuration.
     #[command(subcommand)]
     Config(check::ConfigCommand),
@@ -53,7 +56,7 @@ enum Command {
     Healthcheck(healthcheck::Healthcheck),
     /// Makes an installation: configuration, keys, tokens, database, first policies.
     Init(init::Init),
-    /// Shows public keys.
+    /// Lists and changes keys, and shows public ones.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
     /// Verifies, exports and shows the ledger.
@@ -62,6 +65,8 @@ enum Command {
     /// Checks, tests and lets in policies.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Checks a backup, or puts it where there is no database.
+    Restore(backup::Restore),
     /// Sets, lists and removes sealed secrets; works while `serve` runs.
     #[command(subcommand)]
     Secret(secret::SecretCommand),
@@ -98,6 +103,7 @@ pub fn run() -> ExitCode {
 impl Command {
     fn run(self) -> Done {
         match self {
+            Self::Backup(backup) => backup.run(),
             Self::Config(command) => command.run(),
             Self::Demo(demo) => demo.run(),
             Self::Get(get) => get.run(),
@@ -106,6 +112,7 @@ impl Command {
             Self::Keys(command) => command.run(),
             Self::Ledger(command) => command.run(),
             Self::Policy(command) => command.run(),
+            Self::Restore(restore) => restore.run(),
             Self::Secret(command) => command.run(),
             Self::Serve(serve) => serve.run(),
             Self::Version(version) => version.run(),

@@ -6,6 +6,7 @@ mod open;
 mod policy;
 mod quota;
 mod refuse;
+mod rotation;
 mod secrets;
 
 use std::{
@@ -34,6 +35,7 @@ use crate::{
         lifetime::{Lifetime, after},
         name::{CredentialName, GrantName, IssuerName},
         policy::target::Kind,
+        sealing::SealingKey,
     },
 };
 
