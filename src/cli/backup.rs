@@ -18,10 +18,11 @@ use serde_json::{Value, json};
 
 use super::{
     actor::Actor,
-    client::shown,
     config::Config,
     exit::{Done, Exit, Failure, chain},
-    installation, output, process,
+    installation, output,
+    pipeline::broker::shown,
+    process,
     serve::seen::{Rollback, Seen},
 };
 use crate::{

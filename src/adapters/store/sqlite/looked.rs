@@ -84,6 +84,22 @@ impl LedgerRow {
 }
 
 impl Sqlite {
+    /// What is wrong with the columns that the writer goes on from: they say the same as the signed head, or the
+    /// next entry would not fit the ones before.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreFault::Unavailable`] where the database cannot be read.
+    pub async fn head_fault(&self) -> Result<Option<&'static str>, StoreFault> {
+        let key = self.verifier_key();
+        self.read(move |conn| match Head::load(conn).and_then(|head| head.check(conn, &key)) {
+            Ok(()) => Ok(None),
+            Err(Trouble::Damaged(what)) => Ok(Some(what)),
+            Err(trouble) => Err(trouble),
+        })
+        .await
+    }
+
     /// Entries in order from an index on, for exports and verification; at most 1000.
     ///
     /// # Errors

@@ -127,7 +127,7 @@ pub enum RotationFault {
 /// Fills a slice with random bytes; false where there are none.
 pub type Random = Arc<dyn Fn(&mut [u8]) -> bool + Send + Sync>;
 /// Makes an entry of what there is to tell; none where it cannot be made.
-pub type Tell<T> = Arc<dyn Fn(&T) -> Option<Entry> + Send + Sync>;
+pub type Telling<T> = Arc<dyn Fn(&T) -> Option<Entry> + Send + Sync>;
 
 impl Sqlite {
     /// Puts a new ledger key in the place of the one that there is. From this transaction on every process signs with
@@ -140,7 +140,7 @@ impl Sqlite {
         &self,
         now: Timestamp,
         random: Random,
-        tell: Tell<Handover>,
+        tell: Telling<Handover>,
     ) -> Result<Rotated<VerifierKey>, RotationFault> {
         let keyring = self.keyring().ok_or_else(read_only)?;
         for _ in 0..TRIES {
@@ -172,7 +172,7 @@ impl Sqlite {
     pub async fn rewrap(
         &self,
         random: Random,
-        tell: Tell<SealingHandover>,
+        tell: Telling<SealingHandover>,
     ) -> Result<Rotated<u64>, RotationFault> {
         let keyring = self.keyring().ok_or_else(read_only)?.clone();
         let newest = keyring.newest().ok_or(SealFault::WrongKey)?;
@@ -315,7 +315,7 @@ struct RotateLedger {
     record: SealedRecord,
     check: Vec<u8>,
     now: Timestamp,
-    tell: Tell<Handover>,
+    tell: Telling<Handover>,
 }
 
 impl Command for RotateLedger {
@@ -372,7 +372,7 @@ struct Rewrap {
     newest: Arc<SealingKey>,
     is_served: bool,
     random: Random,
-    tell: Tell<SealingHandover>,
+    tell: Telling<SealingHandover>,
 }
 
 /// One record as the tables have it.

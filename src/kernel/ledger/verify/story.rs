@@ -180,8 +180,7 @@ fn is_salt(text: &str) -> bool {
 }
 
 /// Codes of the contract that this version knows and does not write (design: section 6); alerts beside them.
-const LATER_CODES: [&str; 8] =
-    ["FROZEN", "LOGIN", "POLICY_ACCEPTED", "PRUNED", "REDACTED", "REVOKED", "THAWED", "UNRESOLVED"];
+const LATER_CODES: [&str; 6] = ["LOGIN", "POLICY_ACCEPTED", "PRUNED", "REDACTED", "REVOKED", "UNRESOLVED"];
 
 /// Replicas append to one log, each by its own clock; one that is more than 5 s off the database's is not ready
 /// (design: section 2, "Time").

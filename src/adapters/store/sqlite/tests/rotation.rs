@@ -7,7 +7,7 @@ fn filling() -> Random {
     Arc::new(random)
 }
 
-fn told<T>() -> Tell<T> {
+fn told<T>() -> Telling<T> {
     // Not of the ledger's key: what such an entry must say is the verifier's matter.
     Arc::new(|_: &T| Some(entry(EntryCode::Started)))
 }
