@@ -4,9 +4,21 @@
 #[cfg(test)]
 mod attacks;
 #[cfg(test)]
+mod client;
+#[cfg(test)]
 mod commands;
 #[cfg(test)]
+mod credential_aws;
+#[cfg(test)]
+mod doctor;
+#[cfg(test)]
+mod emergency;
+#[cfg(test)]
 mod exchange;
+#[cfg(test)]
+mod exec;
+#[cfg(test)]
+mod exec_refresh;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
@@ -30,9 +42,15 @@ mod keys;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod listeners;
+#[cfg(test)]
 mod once;
 #[cfg(test)]
 mod order;
+#[cfg(test)]
+mod packaged;
+#[cfg(test)]
+mod platforms;
 #[cfg(test)]
 mod policy;
 #[cfg(test)]
