@@ -140,8 +140,16 @@ impl Caller {
         self.patiently(request).await?.document()
     }
 
-    /// Deletes, by a handle or a token, in one try that takes no longer than `bound`: for those who are about to end.
-    /// 204: nothing usable remains; 202: it will be so; 200: nobody can revoke it.
+    /// Deletes, by a handle or a token. 204: nothing usable remains; 202: it will be so; 200: nobody can revoke it.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] as the contract's exit codes say.
+    pub(crate) async fn delete(&self, path: &str, right: &Secret) -> Result<Answer, Failure> {
+        self.patiently(|| self.request(Method::DELETE, path, Some(right))).await
+    }
+
+    /// The same in one try that takes no longer than `bound`: for those who are about to end.
     ///
     /// # Errors
     ///
