@@ -27,6 +27,7 @@ use super::{
     batch::{Batch, Committed, Step},
     files::{Files, checkpoint_if_due, count_frames, is_failed_fsync},
     head::Head,
+    keys::{self, LEDGER},
     refuse::Rates,
     schema::BUSY,
     secrets::SealedMap,
@@ -34,7 +35,11 @@ use super::{
 };
 use crate::{
     broker::ports::StoreFault,
-    kernel::{digest::Digest, ledger::checkpoint::LogKey},
+    kernel::{
+        digest::Digest,
+        ledger::checkpoint::{LogKey, VerifierKey},
+        sealing::Keyring,
+    },
 };
 
 /// Commands that may wait; one more is told that the queue is full.
@@ -53,20 +58,39 @@ pub(super) struct Shared {
     pub(super) spent: RwLock<HashMap<Digest, Timestamp>>,
     /// How the writer is.
     pub(super) standing: Standing,
+    /// The ledger's public key.
+    pub(super) verifier: ArcSwap<VerifierKey>,
 }
 
 impl Shared {
     /// A writer that is well.
-    pub(super) fn new(sealed: SealedMap, spent: HashMap<Digest, Timestamp>) -> Self {
-        Self { sealed: ArcSwap::from_pointee(sealed), spent: RwLock::new(spent), standing: Standing::new() }
+    pub(super) fn new(sealed: SealedMap, spent: HashMap<Digest, Timestamp>, verifier: VerifierKey) -> Self {
+        Self {
+            sealed: ArcSwap::from_pointee(sealed),
+            spent: RwLock::new(spent),
+            standing: Standing::new(),
+            verifier: ArcSwap::from_pointee(verifier),
+        }
     }
+}
+
+/// What the writer signs with, and how it finds the key that comes after it.
+pub(super) struct Signer {
+    /// The ledger's key.
+    pub(super) key: LogKey,
+    /// Its version.
+    pub(super) version: u64,
+    /// What opens the next.
+    pub(super) sealing: Keyring,
+    /// The ledger's origin.
+    pub(super) origin: String,
 }
 
 /// The writer's own state.
 pub(super) struct Writer {
     conn: Connection,
     files: Files,
-    key: LogKey,
+    signer: Signer,
     head: Head,
     rates: Rates,
     /// The `data_version` that `head` and the sealed records were read at; none where they must be read anew.
@@ -80,13 +104,13 @@ impl Writer {
     /// A writer on that connection to those files.
     pub(super) fn new(
         (conn, files): (Connection, Files),
-        key: LogKey,
+        signer: Signer,
         head: Head,
         shared: Arc<Shared>,
         serving: Option<std::fs::File>,
     ) -> Self {
         conn.wal_hook(Some(count_frames));
-        Self { conn, files, key, head, rates: Rates::default(), seen: None, shared, _serving: serving }
+        Self { conn, files, signer, head, rates: Rates::default(), seen: None, shared, _serving: serving }
     }
 
     /// Takes turns until nobody can send any more, and the queue is empty.
@@ -177,6 +201,9 @@ impl Writer {
             sealed: Vec::new(),
             spent: Vec::new(),
             entries: Vec::new(),
+            head: &self.head,
+            signer: &self.signer,
+            next_key: None,
         };
         if steps.is_empty() {
             probe(&self.conn)?;
@@ -184,10 +211,16 @@ impl Writer {
         for step in steps {
             step.run(&mut batch)?;
         }
-        let Batch { entries, sealed, spent, generation, .. } = batch;
-        let (head, committed) = self.head.append(&self.conn, entries, &self.key)?;
+        let Batch { entries, sealed, spent, generation, next_key, .. } = batch;
+        let key = &self.signer.key;
+        // The head behind a change of keys is signed by both, so that whoever knows one of them can go on from there.
+        let sign = |size: u64, root: &Digest| match &next_key {
+            Some((next, _)) => key.sign_with(next, size, root),
+            None => key.sign(size, root),
+        };
+        let (head, committed) = self.head.append(&self.conn, entries, &sign)?;
         let sealed = (!sealed.is_empty()).then(|| self.shared.sealed.load().changed(generation, sealed));
-        Ok(Filled { head, committed, sealed, spent })
+        Ok(Filled { head, committed, sealed, spent, next_key })
     }
 
     /// Reads head and sealed records anew, where another process may have changed them.
@@ -203,16 +236,39 @@ impl Writer {
                 return Err(Trouble::Damaged("the ledger is not the one that this process wrote"));
             }
             self.head = head;
+            self.look_for_key()?;
             self.shared.sealed.store(Arc::new(SealedMap::load(&self.conn)?));
             self.seen = Some(version);
         }
         Ok(())
     }
 
+    fn sign_with(&mut self, key: LogKey, version: u64) {
+        self.shared.verifier.store(Arc::new(key.verifier()));
+        self.signer.key = key;
+        self.signer.version = version;
+    }
+
+    /// Takes the ledger's newest key, where another process changed it: this turn's head must be signed with it.
+    fn look_for_key(&mut self) -> Result<(), Trouble> {
+        if keys::version(&self.conn, LEDGER)? == self.signer.version {
+            return Ok(());
+        }
+        let (version, seed) = keys::open(&self.conn, &self.signer.sealing, LEDGER)?;
+        let key = LogKey::from_seed(&self.signer.origin, &seed)
+            .ok_or(Trouble::Damaged("the ledger key does not fit its origin"))?;
+        tracing::info!(version, "the ledger's key was changed");
+        self.sign_with(key, version);
+        Ok(())
+    }
+
     /// What became durable becomes true.
     fn publish(&mut self, filled: Filled) -> Committed {
-        let Filled { head, committed, sealed, spent } = filled;
+        let Filled { head, committed, sealed, spent, next_key } = filled;
         self.head = head;
+        if let Some((key, version)) = next_key {
+            self.sign_with(key, version);
+        }
         if let Some(sealed) = sealed {
             self.shared.sealed.store(Arc::new(sealed));
         }
@@ -260,6 +316,7 @@ struct Filled {
     committed: Committed,
     sealed: Option<SealedMap>,
     spent: Vec<(Digest, Timestamp)>,
+    next_key: Option<(LogKey, u64)>,
 }
 
 /// Writes something that changes, since SQLite writes no page whose bytes stay the same.
