@@ -56,10 +56,10 @@ pub(super) struct Shared {
     /// Tokens that had their last denial. A lock and not a snapshot: it is changed a key at a time, and read once a
     /// request.
     pub(super) spent: RwLock<HashMap<Digest, Timestamp>>,
-    /// The ledger's public key.
-    pub(super) verifier: ArcSwap<VerifierKey>,
     /// How the writer is.
     pub(super) standing: Standing,
+    /// The ledger's public key.
+    pub(super) verifier: ArcSwap<VerifierKey>,
 }
 
 impl Shared {
@@ -68,8 +68,8 @@ impl Shared {
         Self {
             sealed: ArcSwap::from_pointee(sealed),
             spent: RwLock::new(spent),
-            verifier: ArcSwap::from_pointee(verifier),
             standing: Standing::new(),
+            verifier: ArcSwap::from_pointee(verifier),
         }
     }
 }
