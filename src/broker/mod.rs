@@ -7,6 +7,7 @@ pub mod exchange;
 pub mod identify;
 pub mod issuances;
 pub mod lifecycle;
+pub mod metrics;
 pub mod policy;
 pub mod ports;
 pub mod query;
@@ -40,6 +41,7 @@ pub struct Broker {
     rates: identify::ProjectRates,
     running: exchange::Running,
     reads: query::Reads,
+    metrics: metrics::Metrics,
     tasks: TaskTracker,
 }
 
@@ -90,6 +92,7 @@ impl Broker {
             settings,
             running: exchange::Running::default(),
             reads: query::Reads::default(),
+            metrics: metrics::Metrics::default(),
             tasks: TaskTracker::new(),
         })
     }

@@ -48,6 +48,7 @@ use self::{
     writer::Shared,
 };
 use crate::{
+    broker::metrics::Exposition,
     broker::ports::{
         Answer, ClaimRefused, Claims, EntryQuery, IssuanceRow, Issue, IssueVerdict, PolicyLoad,
         PolicyVerdict, Receipt, Refusal, Store, StoreFault, StoredEntry, Summary,
@@ -150,10 +151,16 @@ impl Sqlite {
 
     fn send(&self, step: Box<dyn Step>) -> Result<(), StoreFault> {
         let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
-        queue.as_ref().ok_or_else(closed)?.try_send(step).map_err(|fault| match fault {
-            mpsc::error::TrySendError::Full(_) => StoreFault::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => closed(),
-        })
+        let waiting = &self.shared.metrics.waiting;
+        // Before it is sent: the writer may have taken it by the time that `try_send` returns.
+        waiting.add(1);
+        let sent = queue.as_ref().ok_or_else(closed).and_then(|queue| {
+            queue.try_send(step).map_err(|fault| match fault {
+                mpsc::error::TrySendError::Full(_) => StoreFault::Overloaded,
+                mpsc::error::TrySendError::Closed(_) => closed(),
+            })
+        });
+        sent.inspect_err(|_| waiting.add(-1))
     }
 }
 
@@ -262,5 +269,9 @@ impl Store for Sqlite {
             Some(queue) if !queue.is_closed() => self.shared.health(),
             Some(_) | None => Err(closed()),
         }
+    }
+
+    fn expose(&self, to: &mut Exposition) {
+        self.shared.metrics.expose(to);
     }
 }

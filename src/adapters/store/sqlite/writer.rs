@@ -20,7 +20,7 @@ use std::{
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use rusqlite::{Connection, ffi};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     Trouble,
@@ -31,7 +31,7 @@ use super::{
     secrets::SealedMap,
 };
 use crate::{
-    broker::ports::StoreFault,
+    broker::{metrics::StoreMetrics, ports::StoreFault},
     kernel::{digest::Digest, ledger::checkpoint::LogKey},
 };
 
@@ -49,6 +49,8 @@ pub(super) struct Shared {
     /// Tokens that had their last denial. A lock and not a snapshot: it is changed a key at a time, and read once a
     /// request.
     pub(super) spent: RwLock<HashMap<Digest, Timestamp>>,
+    /// What is counted.
+    pub(super) metrics: StoreMetrics,
     health: Mutex<Health>,
 }
 
@@ -69,6 +71,7 @@ impl Shared {
         Self {
             sealed: ArcSwap::from_pointee(sealed),
             spent: RwLock::new(spent),
+            metrics: StoreMetrics::default(),
             health: Mutex::new(Health::Well),
         }
     }
@@ -115,6 +118,7 @@ impl Writer {
         shared: Arc<Shared>,
         serving: Option<std::fs::File>,
     ) -> Self {
+        shared.metrics.entries.set(head.frontier.size());
         Self { conn, key, head, rates: Rates::default(), seen: None, shared, _serving: serving }
     }
 
@@ -142,12 +146,21 @@ impl Writer {
 
     /// One turn: all or nothing. Without steps it is a probe.
     fn turn(&mut self, steps: &mut Vec<Box<dyn Step>>) {
+        let shared = Arc::clone(&self.shared);
+        let commands = steps.len();
+        shared.metrics.waiting.add(-i64::try_from(commands).unwrap_or(0));
+        let began = Instant::now();
         let outcome = match self.shared.is_dead() {
             Some(fault) => Err(fault),
             None => self.commit(steps).map(Arc::new).map_err(|trouble| self.ail(&trouble)),
         };
         if outcome.is_ok() {
+            shared.metrics.commits.took(began.elapsed());
+            shared.metrics.batches.observe(commands as u64);
+            shared.metrics.entries.set(self.head.frontier.size());
             self.recover();
+        } else {
+            shared.metrics.failures.count();
         }
         for step in steps.drain(..) {
             step.answer(outcome.as_ref());
