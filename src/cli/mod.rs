@@ -14,6 +14,7 @@ mod init;
 mod installation;
 mod keys;
 mod ledger;
+mod openapi;
 mod output;
 mod pipeline;
 mod policy;
@@ -57,6 +58,8 @@ enum Command {
     /// Verifies, exports and shows the ledger.
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
+    /// Prints the HTTP API's description, OpenAPI 3.1.
+    Openapi(openapi::Openapi),
     /// Checks, tests and lets in policies.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -103,6 +106,7 @@ impl Command {
             Self::Init(init) => init.run(),
             Self::Keys(command) => command.run(),
             Self::Ledger(command) => command.run(),
+            Self::Openapi(openapi) => openapi.run(),
             Self::Policy(command) => command.run(),
             Self::Secret(command) => command.run(),
             Self::Serve(serve) => serve.run(),

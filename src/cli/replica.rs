@@ -16,7 +16,7 @@ use super::{
     actor::new_replica,
     config::{Config, Listener},
     exit::{Exit, Failure},
-    installation,
+    installation, process,
     serve::{
         policy::Follower,
         seen::{self, Rollback, Seen},
@@ -32,6 +32,7 @@ use crate::{
     },
     broker::{
         Ambient, Broker, Clock, Entropy, Parts, Settings,
+        metrics::{Exposition, families},
         ports::{Minter, Minters},
     },
     http,
@@ -131,6 +132,8 @@ impl Replica {
             openid_configuration: assertions.openid_configuration(),
             jwks: assertions.jwks(),
             admin_tokens,
+            traffic: Arc::default(),
+            process: figures(&public_tls, &admin_tls),
         });
         let stop = CancellationToken::new();
         let tls =
@@ -238,6 +241,23 @@ impl Replica {
         let cut = "stopped, but not everything under way had ended in time, or could be recorded";
         if is_whole { Ok(()) } else { Err(Failure::new(Exit::Internal, cut)) }
     }
+}
+
+/// What stands beside the broker's own figures: the process and the certificates.
+fn figures(
+    public: &Option<Arc<Certificate>>,
+    admin: &Option<Arc<Certificate>>,
+) -> Box<dyn Fn(&mut Exposition) + Send + Sync> {
+    let certificates = [("public", public.clone()), ("admin", admin.clone())];
+    Box::new(move |to| {
+        process::expose(to);
+        to.family(&families::CERTIFICATE_END);
+        for (listener, certificate) in &certificates {
+            if let Some(end) = certificate.as_ref().and_then(|certificate| certificate.ends()) {
+                to.value(&[("listener", listener)], end);
+            }
+        }
+    })
 }
 
 fn address(listener: &TcpListener) -> Result<SocketAddr, Failure> {

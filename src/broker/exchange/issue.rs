@@ -149,12 +149,12 @@ impl Broker {
                     self.metrics.made(planned.credential.target.kind(), failure.is_none());
                 }
                 Ok(Some(match failure {
-                Some(code) => {
-                    let detail = "a credential could not be made, so none was issued; the ledger says why under this decision";
-                    Err(Refused::new(code, detail).of(decision))
-                }
-                None => Ok(self.delivery(decision, delivered, receipts, undelivered)),
-            }))
+                    Some(code) => {
+                        let detail = "a credential could not be made, so none was issued; the ledger says why under this decision";
+                        Err(Refused::new(code, detail).of(decision))
+                    }
+                    None => Ok(self.delivery(decision, delivered, receipts, undelivered)),
+                }))
             }
         }
     }

@@ -140,7 +140,11 @@ pub static HTTP_SECONDS: Family = Family {
     name: "hallpass_http_request_duration_seconds",
     help: "From a request's head to its answer's head. A route stands here from its first request on.",
     shape: Shape::Histogram,
-    labels: &[("listener", "public, admin"), ("method", "of the API; other"), ("route", "a path of the API; none")],
+    labels: &[
+        ("listener", "public, admin"),
+        ("method", "of the API; other"),
+        ("route", "a path of the API; none"),
+    ],
 };
 
 /// `hallpass_http_requests_in_flight`.
@@ -156,7 +160,13 @@ pub static HTTP_REQUESTS: Family = Family {
     name: "hallpass_http_requests_total",
     help: "Requests answered. A combination stands here from its first request on.",
     shape: Shape::Counter,
-    labels: &[("listener", "public, admin"), ("method", "of the API; other"), ("route", "a path of the API as its documentation writes it; none"), ("status", "as sent"), ("code", "a problem code; ok")],
+    labels: &[
+        ("listener", "public, admin"),
+        ("method", "of the API; other"),
+        ("route", "a path of the API as its documentation writes it; none"),
+        ("status", "as sent"),
+        ("code", "a problem code; ok"),
+    ],
 };
 
 /// `hallpass_http_shed_total`.
