@@ -263,11 +263,13 @@ fn oauth_error(code: Code, status: StatusCode) -> Option<(StatusCode, &'static s
 
 /// Every status that a problem document with this code can have.
 pub(super) fn statuses_of_problem(code: Code) -> impl Iterator<Item = StatusCode> {
-    let beside: &[StatusCode] = match code {
+    let beside: &[StatusCode] = if code == Code::RequestMalformed {
         // A part of the request came too late.
-        Code::RequestMalformed => &[StatusCode::REQUEST_TIMEOUT],
-        Code::RequestTooLarge => &[StatusCode::URI_TOO_LONG, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE],
-        _ => &[],
+        &[StatusCode::REQUEST_TIMEOUT]
+    } else if code == Code::RequestTooLarge {
+        &[StatusCode::URI_TOO_LONG, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE]
+    } else {
+        &[]
     };
     [shown_as(code).0].into_iter().chain(beside.iter().copied())
 }

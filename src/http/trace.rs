@@ -118,7 +118,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn never_panics_whatever_the_bytes(bytes: Vec<u8>) {
-            drop(TraceParent::read(&bytes));
+            assert!(TraceParent::read(&bytes).is_none() || bytes.len() >= LENGTH);
         }
     }
 }

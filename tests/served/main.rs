@@ -28,7 +28,11 @@ mod keys;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod observe;
+#[cfg(test)]
 mod once;
+#[cfg(test)]
+mod openapi;
 #[cfg(test)]
 mod order;
 #[cfg(test)]

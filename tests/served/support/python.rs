@@ -40,6 +40,7 @@ fn run(command: &mut Command) {
     assert!(status.success(), "{command:?}: {status}; .ci/run installs python3-venv where it is missing");
 }
 
-fn tests() -> &'static Path {
+/// The folder of the tests.
+pub(crate) fn tests() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests"))
 }
