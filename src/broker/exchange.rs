@@ -30,6 +30,7 @@ use super::{
 };
 use crate::kernel::{
     digest::Digest,
+    freeze::{Freezable, FreezeScope},
     id::{DecisionId, IssuanceId},
     ledger::entry::{Draft, EntryCode},
     lifetime::{Lifetime, after},
@@ -215,10 +216,23 @@ impl Broker {
         }
     }
 
-    /// The grants that this caller may use now.
-    pub fn grants(&self, caller: &Caller) -> Vec<GrantView> {
+    /// The grants that this caller may use now; what is frozen cannot be used.
+    ///
+    /// # Errors
+    ///
+    /// `ledger_unavailable`.
+    pub async fn grants(&self, caller: &Caller) -> Result<Vec<GrantView>, Refused> {
         let now = self.ambient.clock.now();
-        decide::usable(&caller.policy, &caller.identity, now).into_iter().map(grant_view).collect()
+        let usable = decide::usable(&caller.policy, &caller.identity, now);
+        let names = usable.iter().map(|each| each.grant.name.clone()).collect();
+        let frozen = self.store.frozen(caller.freezable(names, true)).await?;
+        let is_grant = |scope: &FreezeScope| matches!(scope, FreezeScope::Grant(_));
+        if !frozen.iter().all(is_grant) {
+            return Ok(Vec::new());
+        }
+        let mut views: Vec<GrantView> = usable.into_iter().map(grant_view).collect();
+        views.retain(|view| !frozen.contains(&FreezeScope::Grant(view.name.clone())));
+        Ok(views)
     }
 
     async fn run(
@@ -319,7 +333,13 @@ impl Broker {
         self.record_refusal(draft, caller, reason, weight).await.err().unwrap_or(answer)
     }
 
-    fn refusal_draft(&self, decision: DecisionId, caller: &Caller, ask: &Ask, result: Value) -> Draft {
+    pub(super) fn refusal_draft(
+        &self,
+        decision: DecisionId,
+        caller: &Caller,
+        ask: &Ask,
+        result: Value,
+    ) -> Draft {
         let mut draft =
             of_decision(self.draft(EntryCode::Denied, &caller.identity, &caller.origin), decision);
         draft.policy = Some(policy_member(&caller.policy).into());
@@ -360,6 +380,9 @@ impl Broker {
         ask: &Ask,
         permit: &Permit,
     ) -> Result<DryRun, Refused> {
+        if let Some(scope) = self.store.frozen(freezable(caller, permit)).await?.first() {
+            return Err(self.refuse_freeze((decision, caller, ask), scope).await);
+        }
         let previews: Vec<Preview> = permit
             .grants()
             .iter()
@@ -382,6 +405,11 @@ fn permitted(outcome: &Outcome) -> Permitted {
         Outcome::DryRun(_) => Permitted::DryRun,
         Outcome::Issued(_) => Permitted::Issued,
     }
+}
+
+/// What a freeze may hold of a permit.
+fn freezable(caller: &Caller, permit: &Permit) -> Freezable {
+    caller.freezable(permit.grants().iter().map(|grant| grant.name.clone()).collect(), true)
 }
 
 /// What a refusal weighs.
@@ -460,5 +488,5 @@ fn grant_view(usable: Usable<'_>) -> GrantView {
 }
 
 /// The one answer to everything that policy does not permit (P8).
-const DENIED: &str =
+pub(super) const DENIED: &str =
     "no policy permits this; give the decision id to whoever keeps your organisation's policies";

@@ -1,7 +1,8 @@
-//! The use cases: exchange, look up, give back, query. It owns the ports that adapters implement, and the order
+//! The use cases: exchange, look up, give back, freeze, revoke, query. It owns the ports that adapters implement, and the order
 //! in which things happen. No wire, no SQL, no environment.
 
 pub mod ambient;
+pub mod emergency;
 pub mod error;
 pub mod exchange;
 pub mod identify;
@@ -12,6 +13,7 @@ pub mod policy;
 pub mod ports;
 pub mod query;
 mod record;
+pub mod replicas;
 #[cfg(test)]
 mod tests;
 
@@ -42,6 +44,10 @@ pub struct Broker {
     running: exchange::Running,
     reads: query::Reads,
     metrics: metrics::Metrics,
+    /// When this boot began.
+    started: jiff::Timestamp,
+    /// What all should know while brokers decide by different sets.
+    skew: ArcSwapOption<String>,
     tasks: TaskTracker,
 }
 
@@ -83,6 +89,8 @@ impl Broker {
         let Parts { ambient, store, keys, minters, settings } = parts;
         Arc::new(Self {
             rates: identify::ProjectRates::new(settings.per_project_per_minute),
+            started: ambient.clock.now(),
+            skew: ArcSwapOption::empty(),
             ambient,
             store,
             keys,

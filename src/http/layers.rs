@@ -37,6 +37,7 @@ use super::{
     head, intake,
     openapi::Listener,
     problem::{self, Problem, Told},
+    source::{self, Network},
     trace::TraceParent,
     traffic::{Shed, Traffic},
 };
@@ -60,11 +61,22 @@ pub(super) struct TooLate;
 #[derive(Clone, Copy)]
 pub(super) struct Broken;
 
-/// Wires the state into the routes, answers unknown paths, and puts around all what every answer needs.
-pub(super) fn around(floor: Arc<Floor>, listener: Listener, router: Router<Arc<Floor>>) -> Router {
+/// On a request: where it comes from.
+#[derive(Clone, Copy)]
+struct Source(IpAddr);
+
+/// Wires the state into the routes, answers unknown paths, and puts around all what every answer needs. `trusted` are
+/// the proxies that may say where a request comes from.
+pub(super) fn around(
+    floor: Arc<Floor>,
+    listener: Listener,
+    router: Router<Arc<Floor>>,
+    trusted: &[Network],
+) -> Router {
+    let attending = (Arc::clone(&floor), listener, trusted.into());
     router
         .fallback(async || no_such_path())
-        .layer(middleware::from_fn_with_state((Arc::clone(&floor), listener), attend))
+        .layer(middleware::from_fn_with_state(attending, attend))
         .with_state(floor)
 }
 
@@ -127,7 +139,7 @@ impl Gate {
         if self.0.since_forgetting.fetch_add(1, Ordering::Relaxed) % FORGET_EVERY == FORGET_EVERY - 1 {
             self.0.sources.retain_recent();
         }
-        self.0.sources.check_key(&source(address)).map_err(|_| {
+        self.0.sources.check_key(&subscriber(address)).map_err(|_| {
             self.0.traffic.shed(self.0.listener, Shed::SourceRate);
             Refused::new(Code::RateLimited, "this address asks too often; slow down").retry_after(1)
         })?;
@@ -136,7 +148,10 @@ impl Gate {
 }
 
 async fn pass_gate(State(gate): State<Gate>, request: Request, next: Next) -> Response {
-    match gate.enter(address_of(&request)) {
+    let Some(Source(source)) = request.extensions().get().copied() else {
+        return Problem::new(Code::Internal, "a request came by no connection").into_response();
+    };
+    match gate.enter(source) {
         Ok(place) => {
             let response = next.run(request).await;
             drop(place);
@@ -146,21 +161,22 @@ async fn pass_gate(State(gate): State<Gate>, request: Request, next: Next) -> Re
     }
 }
 
-/// What counts as one source: one IPv4 address, or the /64 that one IPv6 subscriber has for itself (RFC 6177).
-fn source(address: IpAddr) -> IpAddr {
+/// What counts as one source in rates: one IPv4 address, or the /64 that one IPv6 subscriber has for itself (RFC 6177).
+fn subscriber(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
     }
 }
 
-fn address_of(request: &Request) -> IpAddr {
+fn source_of(request: &Request, trusted: &[Network]) -> IpAddr {
     let stay = request.extensions().get::<Arc<Stay>>();
-    stay.map_or(Ipv4Addr::UNSPECIFIED.into(), |stay| stay.carrier().address())
+    let peer = stay.map_or(Ipv4Addr::UNSPECIFIED.into(), |stay| stay.carrier().address());
+    source::of(peer, request.headers(), trusted)
 }
 
 async fn attend(
-    State((floor, listener)): State<(Arc<Floor>, Listener)>,
+    State((floor, listener, trusted)): State<(Arc<Floor>, Listener, Arc<[Network]>)>,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -177,8 +193,9 @@ async fn attend(
         Ok(named) => match head_fault(&request) {
             Some(response) => response,
             None => {
-                let origin = Origin { address: address_of(&request), request: named };
-                request.extensions_mut().insert(origin);
+                let source = source_of(&request, &trusted);
+                request.extensions_mut().insert(Source(source));
+                request.extensions_mut().insert(Origin { address: source, request: named });
                 serve_body(request, next, named).await
             }
         },
@@ -308,7 +325,7 @@ mod tests {
 
     #[test]
     fn one_ipv6_subscriber_is_one_source_and_mapped_addresses_are_ipv4() {
-        let of = |text: &str| source(text.parse().unwrap());
+        let of = |text: &str| subscriber(text.parse().unwrap());
         assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::9"));
         assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
         assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));

@@ -9,6 +9,7 @@ mod answer;
 mod bearer;
 mod carrier;
 mod connection;
+mod emergency;
 mod exchange;
 mod grants;
 mod head;
@@ -17,13 +18,16 @@ mod intake;
 mod issuances;
 mod layers;
 mod ledger;
+mod listening;
 mod metrics;
 mod openapi;
 mod parcel;
 mod problem;
 mod protocol;
 mod reply;
+mod revocations;
 mod roles;
+mod source;
 mod token;
 mod trace;
 mod traffic;
@@ -49,8 +53,10 @@ use layers::{Gate, only};
 use openapi::Listener;
 
 pub use connection::serve;
+pub use listening::{Listening, UnixSocket};
 pub use openapi::document as openapi_document;
 pub use roles::{AdminToken, Role};
+pub use source::Network;
 pub use traffic::Traffic;
 
 /// Everything that the floor needs, wired once.
@@ -69,6 +75,8 @@ pub struct Floor {
     pub traffic: Arc<Traffic>,
     /// Writes the figures of what lies outside this floor and the broker: the process, certificates.
     pub process: Box<dyn Fn(&mut Exposition) + Send + Sync>,
+    /// Proxies before the public listener that may say where a request comes from.
+    pub trusted_proxies: Vec<Network>,
 }
 
 /// Limits on requests, of each listener by itself.
@@ -83,7 +91,8 @@ pub struct Limits {
 /// The public listener's routes.
 pub fn public_router(floor: Arc<Floor>) -> Router {
     let gate = Gate::new(floor.limits, Arc::clone(&floor.traffic), Listener::Public);
-    layers::around(floor, Listener::Public, public_routes(&gate).0)
+    let routes = public_routes(&gate).0;
+    layers::around(Arc::clone(&floor), Listener::Public, routes, &floor.trusted_proxies)
 }
 
 fn public_routes(gate: &Gate) -> Routes {
@@ -97,6 +106,7 @@ fn public_routes(gate: &Gate) -> Routes {
             gate.before(get(issuances::show).delete(issuances::give_back)),
         )
         .route("/v1/openapi.json", "GET", gate.before(get(openapi::show)))
+        .route("/v1/revocations", "POST", gate.before(post(revocations::of_job)))
         .route(token::PATH, "POST", token::speak_oauth(gate.before(post(token::exchange))))
         .route("/v1/whoami", "GET", gate.before(get(whoami::show)))
         .route("/.well-known/jwks.json", "GET", gate.before(get(wellknown::jwks)))
@@ -106,7 +116,7 @@ fn public_routes(gate: &Gate) -> Routes {
 /// The admin listener's routes.
 pub fn admin_router(floor: Arc<Floor>) -> Router {
     let gate = Gate::new(floor.limits, Arc::clone(&floor.traffic), Listener::Admin);
-    layers::around(floor, Listener::Admin, admin_routes(&gate).0)
+    layers::around(floor, Listener::Admin, admin_routes(&gate).0, &[])
 }
 
 fn admin_routes(gate: &Gate) -> Routes {
@@ -114,6 +124,9 @@ fn admin_routes(gate: &Gate) -> Routes {
         .route("/livez", "GET, HEAD", get(health::live))
         .route("/metrics", "GET", get(metrics::show))
         .route("/readyz", "GET, HEAD", get(health::ready))
+        .route("/v1/admin/revocations", "POST", gate.before(post(emergency::revoke)))
+        .route("/v1/freezes", "GET, POST", gate.before(get(emergency::list).post(emergency::freeze)))
+        .route("/v1/thaws", "POST", gate.before(post(emergency::thaw)))
         .route("/v1/ledger/checkpoint", "GET", gate.before(get(ledger::checkpoint)))
         .route("/v1/ledger/entries", "GET", gate.before(get(ledger::search)))
         .route("/v1/ledger/entries/{index}", "GET", gate.before(get(ledger::entry)))

@@ -94,6 +94,7 @@ impl World {
             ],
             traffic: Arc::default(),
             process: Box::new(|_| {}),
+            trusted_proxies: Vec::new(),
         });
         let stop = CancellationToken::new();
         let (listener, public) = listen().await;

@@ -177,7 +177,12 @@ impl Traffic {
 
 /// Every pair of status and code that an answer can have, the ordinary ones first.
 fn kinds() -> Vec<Kind> {
-    let mut kinds: Vec<Kind> = [200, 202, 204].map(|status| (status, None)).to_vec();
+    let mut kinds: Vec<Kind> = vec![(200, None)];
+    for answer in OPERATIONS.iter().flat_map(|operation| operation.answers) {
+        if !kinds.contains(&(answer.status, None)) {
+            kinds.push((answer.status, None));
+        }
+    }
     for code in Code::ALL {
         for status in problem::statuses(code) {
             if !kinds.contains(&(status.as_u16(), Some(code))) {

@@ -15,6 +15,7 @@ JOBS = iter(GIVEN["jobs"])
 KNOWN = set(GIVEN["jobs"])
 LOCK = threading.Lock()
 COUNT = {}
+OPERATORS = ["/v1/freezes", "/v1/thaws", "/v1/admin/revocations"]
 
 
 def fresh():
@@ -29,7 +30,9 @@ class Tokens:
     def get(self, case, context):
         if case.operation.path == "/v1/token":
             return None
-        return GIVEN["admin"] if "/ledger/" in case.operation.path else fresh()
+        if case.operation.path in OPERATORS:
+            return GIVEN["operator"]
+        return GIVEN["auditor"] if "/ledger/" in case.operation.path else fresh()
 
     def set(self, case, data, context):
         if data is None:
@@ -60,5 +63,7 @@ def before_call(context, case, kwargs):
     elif path.startswith("/v1/issuances/") and helped and holds(case):
         case.path_parameters["id"] = GIVEN["issuance"]["id"]
         case.headers["Authorization"] = f"Bearer {GIVEN['issuance']['handle']}"
+    elif path in ("/v1/freezes", "/v1/thaws") and helped and isinstance(case.body, dict) and "scope" in case.body:
+        case.body.update({"scope": "grant", "name": "deploy"})
     elif path.startswith("/v1/ledger/entries/") and helped:
         case.path_parameters["index"] = 1

@@ -4,9 +4,21 @@
 #[cfg(test)]
 mod attacks;
 #[cfg(test)]
+mod client;
+#[cfg(test)]
 mod commands;
 #[cfg(test)]
+mod credential_aws;
+#[cfg(test)]
+mod doctor;
+#[cfg(test)]
+mod emergency;
+#[cfg(test)]
 mod exchange;
+#[cfg(test)]
+mod exec;
+#[cfg(test)]
+mod exec_refresh;
 #[cfg(test)]
 mod floods;
 #[cfg(test)]
@@ -28,6 +40,8 @@ mod keys;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod listeners;
+#[cfg(test)]
 mod observe;
 #[cfg(test)]
 mod once;
@@ -35,6 +49,10 @@ mod once;
 mod openapi;
 #[cfg(test)]
 mod order;
+#[cfg(test)]
+mod packaged;
+#[cfg(test)]
+mod platforms;
 #[cfg(test)]
 mod policy;
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::{
 use hallpass::broker::metrics::{FAMILIES, Shape};
 use serde_json::{Value, json};
 
-use super::support::{Installation, Server, eventually, installation::run};
+use super::support::{Installation, Server, authority::Authority, eventually, installation::run};
 
 /// A sample's labels, and its value.
 type Sample = (BTreeMap<String, String>, f64);
@@ -172,6 +172,28 @@ fn metrics_stand_on_the_admin_listener_only() {
 
     server.public.get("/metrics").send().problem(404, "not_found");
     server.admin.call("POST", "/metrics").send().problem(405, "method_not_allowed");
+}
+
+#[test]
+fn certificate_that_is_served_shows_when_it_ends() {
+    let installation = Installation::new();
+    let ends = |params: &mut rcgen::CertificateParams| params.not_after = rcgen::date_time_ymd(2031, 1, 2);
+    let certified = Authority::new().certify(&["127.0.0.1"], ends);
+    installation.write("tls.crt", &certified.certificate);
+    installation.write("tls.key", &certified.key);
+    let plain = fs::read_to_string(installation.file("hallpass.yaml")).unwrap();
+    let secured = plain.replace("public: { ", "public: { tls: { certificate: tls.crt, key: tls.key }, ");
+    installation.write("hallpass.yaml", &secured);
+
+    let server = installation.serve();
+
+    let samples = scrape(&server);
+    let found = &samples["hallpass_certificate_not_after_timestamp_seconds"];
+    let due: jiff::Timestamp = "2031-01-02T00:00:00Z".parse().unwrap();
+    assert_eq!(
+        found,
+        &[(BTreeMap::from([("listener".to_owned(), "public".to_owned())]), due.as_second() as f64)]
+    );
 }
 
 #[test]

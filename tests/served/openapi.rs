@@ -77,7 +77,9 @@ fn fuzz(installation: &Installation, client: &Client, tag: &str) {
     } else {
         Value::Null
     };
-    let given = json!({ "jobs": jobs, "admin": installation.admin_token("auditor"), "issuance": issuance });
+    let given = json!({ "jobs": jobs, "issuance": issuance,
+        "auditor": installation.admin_token("auditor"), "operator": installation.admin_token("operator"),
+    });
     let given_file = folder.path().join("given.json");
     fs::write(&given_file, given.to_string()).unwrap();
 

@@ -48,7 +48,13 @@ impl Broker {
         let claims = self.claims(caller, ask, permit);
         let _running = match self.running.enter(claims.key) {
             Ok(running) => running,
-            Err((answer, reason)) => return Err(self.refuse(decision, caller, ask, answer, reason).await),
+            Err((answer, reason)) => {
+                // A freeze comes before idempotency, and the transaction that looks at both is not reached.
+                return Err(match self.store.frozen(claims.freezable).await?.first() {
+                    Some(scope) => self.refuse_freeze((decision, caller, ask), scope).await,
+                    None => self.refuse(decision, caller, ask, answer, reason).await,
+                });
+            }
         };
         // An eighth of the time is the durable step's, so that a silent backend is answered as what it is.
         let deadline = deadline.checked_sub(self.settings.exchange_deadline / 8).unwrap_or(deadline);

@@ -4,13 +4,14 @@
 use super::{
     super::{
         exit::{Done, Failure},
-        output::{self, Output},
-        process,
+        output, process,
     },
     ask::Ask,
-    broker::{Broker, shown},
+    broker::{Answer, Broker, shown},
+    denial,
     exchanged::Exchanged,
     identity::Identity,
+    names, quoting,
 };
 use crate::kernel::secret::Secret;
 
@@ -23,15 +24,28 @@ pub(crate) struct Get {
     broker: Broker,
     #[command(flatten)]
     identity: Identity,
-    /// Only the value of this field, without a newline; one credential must have it.
+    /// Only the value of this field, without a newline; one credential must have it, or say CREDENTIAL.NAME.
     #[arg(long, value_name = "NAME")]
     field: Option<String>,
     /// How the answer is shown [default: human on a terminal, json elsewhere].
     #[arg(long, value_enum, conflicts_with = "field")]
-    output: Option<Output>,
+    output: Option<Shape>,
     /// Shows secrets also on a terminal; a pipe or a file gets them anyway.
     #[arg(long)]
     reveal: bool,
+}
+
+/// How credentials are shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum Shape {
+    /// Lines for a dotenv file, CREDENTIAL_FIELD='value'.
+    Dotenv,
+    /// Lines for a shell: export CREDENTIAL_FIELD='value'.
+    Env,
+    /// For people.
+    Human,
+    /// For programs: the whole answer, one JSON value.
+    Json,
 }
 
 impl Get {
@@ -41,6 +55,10 @@ impl Get {
     ///
     /// As the contract's exit codes say.
     pub(crate) fn run(self) -> Done {
+        denial::announced(self.get())
+    }
+
+    fn get(&self) -> Done {
         // Before anything is asked: what is not shown would be used up all the same.
         if output::is_terminal() && !self.reveal {
             let message = "stdout is a terminal: send it on to a program or file, or say --reveal";
@@ -50,18 +68,31 @@ impl Get {
         let caller = self.broker.caller()?;
         let source = self.identity.source(self.broker.url())?;
         let body = self.ask.body();
-        let answer = process::runtime()?.block_on(async {
+        let answer = process::light_runtime()?.block_on(async {
             let token = source.token().await?;
-            caller.post("/v1/exchange", &token, &body).await
+            let answer = caller.post("/v1/exchange", &token, &body).await;
+            answer.map_err(|failure| denial::explain(failure, &source, &token))
         })?;
+        self.show(&answer)
+    }
+
+    fn show(&self, answer: &Answer) -> Done {
         if let Some(field) = &self.field {
             return output::bytes(one_field(&Exchanged::read(&answer.body)?, field)?.expose());
         }
         // A person wants to see the credentials; a program gets the whole answer.
-        let asked = if output::is_terminal() { Output::Human } else { Output::Json };
+        let asked = if output::is_terminal() { Shape::Human } else { Shape::Json };
         match self.output.unwrap_or(asked) {
-            Output::Human => output::bytes(for_people(&Exchanged::read(&answer.body)?).expose()),
-            Output::Json => {
+            Shape::Dotenv => {
+                let exchanged = Exchanged::read(&answer.body)?;
+                output::bytes(quoting::for_dotenv(&names::by_rule(&exchanged)?)?.expose())
+            }
+            Shape::Env => {
+                let exchanged = Exchanged::read(&answer.body)?;
+                output::bytes(quoting::for_shell(&names::by_rule(&exchanged)?)?.expose())
+            }
+            Shape::Human => output::bytes(for_people(&Exchanged::read(&answer.body)?).expose()),
+            Shape::Json => {
                 output::bytes(answer.body.expose())?;
                 output::data("\n")
             }
@@ -92,14 +123,19 @@ fn for_people(exchanged: &Exchanged) -> Secret {
     Secret::from_text(text)
 }
 
-/// The value of a field that exactly one credential has.
+/// The value of a field that exactly one credential has; `CREDENTIAL.NAME` names the credential too.
 fn one_field<'a>(exchanged: &'a Exchanged, name: &str) -> Result<&'a Secret, Failure> {
-    let fields = exchanged.issuances.iter().flat_map(|issuance| &issuance.fields);
-    let mut found = fields.filter(|field| field.name == name);
+    // A field's own name may hold a dot, as those of key-value secrets do.
+    let is_it = |credential: &str, field: &str| {
+        field == name || name.split_once('.').is_some_and(|(of, rest)| of == credential && rest == field)
+    };
+    let issuances = exchanged.issuances.iter();
+    let fields = issuances.flat_map(|issuance| issuance.fields.iter().map(move |field| (issuance, field)));
+    let mut found = fields.filter(|(issuance, field)| is_it(&issuance.credential, &field.name));
     match (found.next(), found.next()) {
-        (Some(field), None) => Ok(&field.value),
+        (Some((_, field)), None) => Ok(&field.value),
         (Some(_), Some(_)) => Err(Failure::usage(format!(
-            "several credentials have a field `{name}`; choose one by --credential"
+            "several credentials have a field `{name}`; choose one by --credential, or say CREDENTIAL.{name}"
         ))),
         (None, _) => Err(Failure::usage(format!("no credential has a field `{name}`"))),
     }
@@ -147,6 +183,10 @@ mod tests {
         assert_eq!(one_field(&one, "other").err().unwrap().exit, Exit::Usage);
         let two = exchanged(&json!([{ "fields": { "value": "x" } }, { "fields": { "value": "y" } }]));
         assert_eq!(one_field(&two, "value").err().unwrap().exit, Exit::Usage);
+        let named = self::exchanged(&json!([
+            { "credential": "a", "fields": { "value": "x" } }, { "credential": "b", "fields": { "value": "y" } }
+        ]));
+        assert_eq!(one_field(&named, "b.value").unwrap().expose(), b"y");
         assert_eq!(Exchanged::read(&Secret::new(vec![1])).err().unwrap().exit, Exit::Unreachable);
     }
 }

@@ -73,13 +73,13 @@ fn written(operation: &Operation) -> Value {
         "responses": responses(operation),
     });
     if let Right::Role(role) = operation.right {
-        members["description"] = format!("Needs the role `{}`.", role.as_str()).into();
+        add(&mut members, "description", format!("Needs the role `{}`.", role.as_str()));
     }
     if !operation.parameters.is_empty() {
-        members["parameters"] = operation.parameters.iter().map(parameter).collect();
+        add(&mut members, "parameters", operation.parameters.iter().map(parameter).collect::<Value>());
     }
     if let Some(body) = &operation.body {
-        members["requestBody"] = json!({ "required": true, "content": content(body) });
+        add(&mut members, "requestBody", json!({ "required": true, "content": content(body) }));
     }
     members
 }
@@ -112,33 +112,33 @@ fn responses(operation: &Operation) -> Value {
     for Answer { status, means, content: body } in operation.answers {
         let mut response = json!({ "description": means, "headers": always() });
         if let Some(body) = body {
-            response["content"] = content(body);
+            add(&mut response, "content", content(body));
         }
         responses.insert(status.to_string(), response);
     }
     for (status, Refusals { problems, in_oauth }) in refusals(operation) {
         let mut headers = always();
         if status == 401 {
-            headers["WWW-Authenticate"] = json!({ "$ref": "#/components/headers/WWW-Authenticate" });
+            add(&mut headers, "WWW-Authenticate", json!({ "$ref": "#/components/headers/WWW-Authenticate" }));
         }
         if status == 429 || status == 503 {
-            headers["Retry-After"] = json!({ "$ref": "#/components/headers/Retry-After" });
+            add(&mut headers, "Retry-After", json!({ "$ref": "#/components/headers/Retry-After" }));
         }
         let codes: BTreeSet<_> = problems.union(&in_oauth).copied().collect();
         let codes: Vec<_> = codes.into_iter().map(|code| format!("`{code}`")).collect();
         let mut response = json!({ "description": codes.join(", "), "headers": headers });
         if operation.method != "HEAD" {
             let mut content = Map::new();
-            let mut add = |media_type: &str, schema: &str, codes: &BTreeSet<&str>| {
+            let mut told = |media_type: &str, schema: &str, codes: &BTreeSet<&str>| {
                 if !codes.is_empty() {
                     let narrowed = json!({ "properties": { "code": { "enum": codes } } });
                     let schema = json!({ "allOf": [reference(schema), narrowed] });
                     content.insert(media_type.to_owned(), json!({ "schema": schema }));
                 }
             };
-            add(PROBLEM_JSON_TYPE, "Problem", &problems);
-            add("application/json", "OAuthError", &in_oauth);
-            response["content"] = content.into();
+            told(PROBLEM_JSON_TYPE, "Problem", &problems);
+            told("application/json", "OAuthError", &in_oauth);
+            add(&mut response, "content", content);
         }
         responses.insert(status.to_string(), response);
     }
@@ -178,6 +178,13 @@ fn refusals(operation: &Operation) -> BTreeMap<u16, Refusals> {
         all.entry(500).or_default().in_oauth.insert(Code::Internal.as_str());
     }
     all
+}
+
+/// Adds a member to what is an object.
+fn add(to: &mut Value, name: &str, value: impl Into<Value>) {
+    if let Value::Object(members) = to {
+        members.insert(name.to_owned(), value.into());
+    }
 }
 
 fn content(content: &Content) -> Value {

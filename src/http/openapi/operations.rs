@@ -36,7 +36,7 @@ pub(in crate::http) static OPERATIONS: &[Operation] = &[
         right: Right::Holder,
         parameters: &[ISSUANCE_ID],
         answers: &[ok("its state", json("Issuance"))],
-        codes: &[Code::NotFound, Code::LedgerUnavailable],
+        codes: &[Code::AccessDenied, Code::NotFound, Code::LedgerUnavailable],
         ..at(&[Public], "GET", "/v1/issuances/{id}")
     },
     Operation {
@@ -53,10 +53,20 @@ pub(in crate::http) static OPERATIONS: &[Operation] = &[
         ..at(&[Public], "DELETE", "/v1/issuances/{id}")
     },
     Operation {
+        id: "revokeJob",
+        summary: "Ends all that the caller's job was issued; never frozen",
+        right: Right::Job,
+        body: Some(json("JobScope")),
+        answers: &[ok("what is ended, queued, and what nobody can revoke", json("Revocation"))],
+        codes: &[Code::UnsupportedMediaType, Code::LedgerUnavailable],
+        ..at(&[Public], "POST", "/v1/revocations")
+    },
+    Operation {
         id: "whoami",
         summary: "Shows what the caller's token says, as policy sees it",
         right: Right::Job,
         answers: &[ok("the job", json("Job"))],
+        codes: FREEZABLE,
         ..at(&[Public], "GET", "/v1/whoami")
     },
     Operation {
@@ -64,6 +74,7 @@ pub(in crate::http) static OPERATIONS: &[Operation] = &[
         summary: "Lists the grants that the caller's token may use now",
         right: Right::Job,
         answers: &[ok("them, and no other", json("Grants"))],
+        codes: FREEZABLE,
         ..at(&[Public], "GET", "/v1/grants")
     },
     Operation {
@@ -122,6 +133,44 @@ pub(in crate::http) static OPERATIONS: &[Operation] = &[
         gated: false,
         answers: &[ok("text format 0.0.4", text())],
         ..at(&[Admin], "GET", "/metrics")
+    },
+    Operation {
+        id: "listFreezes",
+        summary: "Lists the freezes that stand, oldest first",
+        right: Right::Role(Role::Operator),
+        answers: &[ok("them", json("Freezes"))],
+        codes: &[Code::LedgerUnavailable],
+        ..at(&[Admin], "GET", "/v1/freezes")
+    },
+    Operation {
+        id: "freeze",
+        summary: "Stops an issuer, a key, a grant, a project or all, on every broker at once",
+        right: Right::Role(Role::Operator),
+        body: Some(json("FreezeRequest")),
+        answers: &[
+            ok("it was frozen already, as it says", json("ImposedFreeze")),
+            Answer { status: 201, means: "it is frozen", content: Some(json("ImposedFreeze")) },
+        ],
+        codes: &[Code::UnsupportedMediaType, Code::LedgerUnavailable],
+        ..at(&[Admin], "POST", "/v1/freezes")
+    },
+    Operation {
+        id: "thaw",
+        summary: "Ends a freeze",
+        right: Right::Role(Role::Operator),
+        body: Some(json("FreezeRequest")),
+        answers: &[Answer { status: 204, means: "it is frozen no more", content: None }],
+        codes: &[Code::UnsupportedMediaType, Code::LedgerUnavailable, Code::NotFound],
+        ..at(&[Admin], "POST", "/v1/thaws")
+    },
+    Operation {
+        id: "revoke",
+        summary: "Ends issuances by grant, project and time; what is given must all hold",
+        right: Right::Role(Role::Operator),
+        body: Some(json("RevokeRequest")),
+        answers: &[ok("what is, or by a dry run would be, ended", json("Revocation"))],
+        codes: &[Code::UnsupportedMediaType, Code::LedgerUnavailable],
+        ..at(&[Admin], "POST", "/v1/admin/revocations")
     },
     Operation {
         id: "searchLedger",
@@ -214,6 +263,9 @@ const ISSUANCE_ID: Parameter =
     Parameter { name: "id", place: "path", means: "the issuance", schema: "IssuanceId" };
 const INDEX: Parameter =
     Parameter { name: "index", place: "path", means: "the entry's index, from 0", schema: "Index" };
+
+/// What a freeze brings to those that show a token its means.
+const FREEZABLE: &[Code] = &[Code::AccessDenied, Code::LedgerUnavailable];
 
 /// What an exchange can be refused for once its token holds.
 const EXCHANGE: &[Code] = &[

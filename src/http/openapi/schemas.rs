@@ -6,12 +6,12 @@ use serde_json::{Map, Value, json};
 use crate::{
     broker::error::Code,
     http::problem::oauth_errors,
-    kernel::{lifetime::Lifetime, policy::target::Kind},
+    kernel::{freeze::FreezeScope, lifetime::Lifetime, policy::target::Kind},
 };
 
 /// All, by name.
 pub(super) fn all() -> Value {
-    [requests(), answers(), ledger(), refusals(), parameters()]
+    [requests(), exchanged(), shown(), emergency(), ledger(), refusals(), parameters()]
         .into_iter()
         .flatten()
         .collect::<Map<_, _>>()
@@ -134,8 +134,11 @@ fn requests() -> Vec<(String, Value)> {
     vec![named("ExchangeRequest", exchange), named("TokenRequest", token)]
 }
 
-fn answers() -> Vec<(String, Value)> {
-    let seconds = json!({ "type": ["integer", "null"], "minimum": 0 });
+fn maybe_seconds() -> Value {
+    json!({ "type": ["integer", "null"], "minimum": 0 })
+}
+
+fn exchanged() -> Vec<(String, Value)> {
     let delivered = object(&[
         ("id", id("iss")),
         ("handle", handle()),
@@ -147,7 +150,7 @@ fn answers() -> Vec<(String, Value)> {
         ("lifetime", lifetime()),
         ("issued_at", time()),
         ("expires_at", maybe_time()),
-        ("ttl_seconds", seconds.clone()),
+        ("ttl_seconds", maybe_seconds()),
         ("revocable", json!({ "type": "boolean" })),
     ]);
     let receipt = object(&[
@@ -161,7 +164,7 @@ fn answers() -> Vec<(String, Value)> {
         ("credential", name()),
         ("kind", kind()),
         ("lifetime", lifetime()),
-        ("ttl_seconds", seconds.clone()),
+        ("ttl_seconds", maybe_seconds()),
         ("revocable", json!({ "type": "boolean" })),
     ]);
     let issued =
@@ -183,6 +186,10 @@ fn answers() -> Vec<(String, Value)> {
         ],
         5,
     );
+    vec![named("ExchangeAnswer", json!({ "oneOf": [issued, dry_run] })), named("TokenAnswer", token)]
+}
+
+fn shown() -> Vec<(String, Value)> {
     let states = ["live", "revoking", "revoked", "released", "expired", "unresolved", "failed"];
     let issuance = object(&[
         ("id", id("iss")),
@@ -196,7 +203,7 @@ fn answers() -> Vec<(String, Value)> {
         ("usable_until", maybe_time()),
         ("revocable", json!({ "type": "boolean" })),
     ]);
-    let credential = object(&[("name", name()), ("kind", kind()), ("max_ttl_seconds", seconds)]);
+    let credential = object(&[("name", name()), ("kind", kind()), ("max_ttl_seconds", maybe_seconds())]);
     let grant = object(&[("name", name()), ("description", text()), ("credentials", list(&credential))]);
     let key = object(&[
         ("kty", text()),
@@ -206,9 +213,16 @@ fn answers() -> Vec<(String, Value)> {
         ("n", text()),
         ("e", text()),
     ]);
+    let ready = partly(
+        &[
+            ("status", constant("ready")),
+            ("parts", parts()),
+            ("issuers", issuers()),
+            ("warnings", list(&text())),
+        ],
+        3,
+    );
     vec![
-        named("ExchangeAnswer", json!({ "oneOf": [issued, dry_run] })),
-        named("TokenAnswer", token),
         named("Issuance", issuance),
         named("Released", object(&[("state", constant("released")), ("usable_until", maybe_time())])),
         named("Job", job()),
@@ -216,8 +230,52 @@ fn answers() -> Vec<(String, Value)> {
         named("KeySet", object(&[("keys", list(&key))])),
         named("Document", json!({ "type": "object" })),
         named("Live", object(&[("status", constant("live"))])),
-        named("Ready", object(&[("status", constant("ready")), ("parts", parts()), ("issuers", issuers())])),
+        named("Ready", ready),
         named("Text", text()),
+    ]
+}
+
+fn emergency() -> Vec<(String, Value)> {
+    let scopes = json!({ "type": "string", "enum": FreezeScope::WORDS });
+    let reason = json!({ "type": "string", "minLength": 1, "maxLength": 256, "pattern": "\\S" });
+    let target = json!({
+        "type": "string",
+        "description": "ISSUER, ISSUER/KID, GRANT or ISSUER/PROJECT-ID; absent for `all`",
+    });
+    let project = json!({ "type": "string", "description": "ISSUER/PROJECT-ID" });
+    let since = json!({ "type": "string", "description": "a time, or a duration such as `2h`" });
+    let revoke = json!({
+        "type": "object", "required": ["reason"], "additionalProperties": false,
+        "anyOf": [{ "required": ["grant"] }, { "required": ["project"] }, { "required": ["since"] }],
+        "properties": {
+            "reason": reason, "grant": name(), "project": project, "since": since,
+            "dry_run": { "type": "boolean", "default": false },
+        },
+    });
+    let ended = [("id", id("iss")), ("grant", name()), ("credential", name())];
+    let mut usable = ended.to_vec();
+    usable.push(("usable_until", maybe_time()));
+    let revocation = object(&[
+        ("revoked", list(&object(&ended))),
+        ("queued", list(&object(&ended))),
+        ("irrevocable", list(&object(&usable))),
+    ]);
+    let freeze = |more: Members<'_>| {
+        let mut members = vec![("scope", scopes.clone()), ("by", text()), ("reason", text()), ("at", time())];
+        members.extend_from_slice(more);
+        let required = members.len();
+        members.push(("name", text()));
+        members.push(("thumbprints", list(&text())));
+        partly(&members, required)
+    };
+    let request = partly(&[("scope", scopes.clone()), ("reason", reason.clone()), ("name", target)], 2);
+    vec![
+        named("JobScope", object(&[("scope", constant("job"))])),
+        named("FreezeRequest", request),
+        named("RevokeRequest", revoke),
+        named("Revocation", revocation),
+        named("Freezes", object(&[("freezes", list(&freeze(&[])))])),
+        named("ImposedFreeze", freeze(&[("known", json!({ "type": "boolean" }))])),
     ]
 }
 
@@ -288,6 +346,7 @@ fn refusals() -> Vec<(String, Value)> {
             ("failed_claims", list(&text())),
             ("parts", parts()),
             ("issuers", issuers()),
+            ("warnings", list(&text())),
         ],
         5,
     );

@@ -40,6 +40,12 @@ impl Script {
         serde_json::from_str(&line.expect("the script ended")).unwrap()
     }
 
+    /// Says a line of any text and hears one.
+    pub(crate) fn say(&mut self, line: &str) -> String {
+        writeln!(self.stdin, "{line}").unwrap();
+        self.stdout.next().expect("the script ended").unwrap()
+    }
+
     /// Says a line and hears one.
     pub(crate) fn ask(&mut self, question: &Value) -> Value {
         writeln!(self.stdin, "{question}").unwrap();

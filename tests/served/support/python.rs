@@ -1,5 +1,5 @@
-//! A party that is not ours, from PyPI: installed once into cargo's own folder by pinned hashes, never into the
-//! checkout. It speaks lines of JSON.
+//! Parties that are not ours, from PyPI: installed once into cargo's own folder by pinned hashes, never into the
+//! checkout.
 
 use std::{
     fs,
@@ -12,27 +12,31 @@ use super::npm::{Script, fingerprint};
 
 /// Starts a script below `tests/` with what the `requirements.txt` beside it names.
 pub(crate) fn start(script: &str) -> Script {
-    let script = tests().join(script);
-    let python = interpreter(&script.with_file_name("requirements.txt"));
+    let (kit, _) = script.split_once('/').unwrap();
     // Its notices of deprecation are about names that CI systems use.
-    Script::spawn(Command::new(python).args(["-W", "ignore"]).arg(script))
+    Script::spawn(program(kit, "python").args(["-W", "ignore"]).arg(tests().join(script)))
 }
 
-/// A Python with the libraries that a file pins.
-pub(crate) fn interpreter(pinned: &Path) -> PathBuf {
-    static INSTALLING: Mutex<()> = Mutex::new(());
-    let key = fingerprint(&fs::read_to_string(pinned).unwrap());
+/// A program of the folder that holds what `tests/NAME/requirements.txt` names, such as `python`.
+pub(crate) fn program(kit: &str, name: &str) -> Command {
+    Command::new(folder(kit).join("bin").join(name))
+}
+
+/// A virtual environment with pinned packages, made once.
+fn folder(kit: &str) -> PathBuf {
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _guard = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let pinned = tests().join(kit).join("requirements.txt");
+    let key = fingerprint(&fs::read_to_string(&pinned).unwrap());
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("python-{key}"));
     let installed = folder.join("installed");
-    let python = folder.join("bin/python");
-    let _one_at_a_time = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
     if !installed.exists() {
         run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder));
         let pip = ["-m", "pip", "install", "--quiet", "--require-hashes", "--only-binary", ":all:", "-r"];
-        run(Command::new(&python).args(pip).arg(pinned));
+        run(Command::new(folder.join("bin/python")).args(pip).arg(&pinned));
         fs::write(installed, "").unwrap();
     }
-    python
+    folder
 }
 
 fn run(command: &mut Command) {

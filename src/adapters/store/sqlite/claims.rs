@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    quota,
+    freeze, quota,
     schema::{digest, stored, word},
 };
 use crate::{
@@ -53,12 +53,15 @@ impl Plan {
     }
 }
 
-/// Looks whether claims can be had. The order is the contract's: idempotency and replay, then limits.
+/// Looks whether claims can be had. The order is the contract's: freezes, idempotency and replay, then limits.
 pub(super) fn plan(
     conn: &Connection,
     claims: &Claims,
     now: Timestamp,
 ) -> rusqlite::Result<Result<Plan, ClaimRefused>> {
+    if let Some(scope) = freeze::holding(conn, &claims.freezable)?.into_iter().next() {
+        return Ok(Err(ClaimRefused::Frozen(scope)));
+    }
     let chain = match chain(conn, claims.key, now)? {
         Ok(chain) => chain,
         Err(refused) => return Ok(Err(refused)),

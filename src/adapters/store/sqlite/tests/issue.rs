@@ -126,23 +126,8 @@ async fn a_call_after_the_job_gave_back_is_a_replay() {
     let first = keyed(b"body", 0);
     let id = first.rows[0].id;
     assert_eq!(verdict(&bench.store, first).await, "recorded");
-    let moved = bench.store.release(vec![(id, entry(EntryCode::Released))]).await.unwrap();
-    assert_eq!(moved, [id]);
+    assert_eq!(transit::released(&bench.store, &[id]).await, [id]);
     assert_eq!(verdict(&bench.store, keyed(b"body", 1)).await, "replayed");
-}
-
-#[tokio::test]
-async fn giving_back_moves_once_and_writes_one_entry() {
-    let bench = Bench::new();
-    let step = issue();
-    let id = step.rows[0].id;
-    assert_eq!(verdict(&bench.store, step).await, "recorded");
-    let unknown = IssuanceId::from_bytes([0; 16]);
-    let both = vec![(unknown, entry(EntryCode::Released)), (id, entry(EntryCode::Released))];
-    assert_eq!(bench.store.release(both).await.unwrap(), [id]);
-    assert_eq!(bench.store.release(vec![(id, entry(EntryCode::Released))]).await.unwrap(), []);
-    assert_eq!(bench.codes(), ["INTENT", "ISSUED", "RELEASED"]);
-    assert_eq!(bench.store.issuance(id).await.unwrap().unwrap().state, State::Released);
 }
 
 #[tokio::test]

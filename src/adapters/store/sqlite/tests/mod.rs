@@ -1,12 +1,15 @@
 //! The store's laws, on real files: each test has a database of its own.
 
+mod freeze;
 mod issue;
 mod ledger;
 mod open;
 mod policy;
 mod quota;
 mod refuse;
+mod replicas;
 mod secrets;
+mod transit;
 
 use std::{
     path::{Path, PathBuf},
@@ -25,7 +28,7 @@ use crate::{
         ports::{KeyClaim, NewIssuance},
     },
     kernel::{
-        id::{DecisionId, ReplicaId},
+        id::DecisionId,
         ledger::{
             entry::{Draft, EntryCode, Personal},
             proof::TlogProof,
@@ -152,6 +155,7 @@ fn issue() -> Issue {
             key: None,
             once: vec![vec![Digest::of(b"token 1, demo, npm, 1")]],
             quotas: Vec::new(),
+            freezable: freezable(),
         },
         once_until: later(960),
         entries: vec![outcome(EntryCode::Intent), outcome(EntryCode::Issued)],
@@ -159,6 +163,17 @@ fn issue() -> Issue {
         failed: false,
         sealed_generation: None,
         now: now(),
+    }
+}
+
+/// That job, with the key that signed its token.
+fn freezable() -> Freezable {
+    Freezable {
+        issuer: IssuerName::parse("github").unwrap(),
+        kid: "k1".to_owned(),
+        thumbprint: Digest::of(b"key 1"),
+        project: Some("701".to_owned()),
+        grants: vec![GrantName::parse("demo").unwrap()],
     }
 }
 
@@ -211,6 +226,7 @@ fn word(verdict: &IssueVerdict) -> &'static str {
 fn refused_word(refused: &ClaimRefused) -> &'static str {
     match refused {
         ClaimRefused::Exceeded(_) => "exceeded",
+        ClaimRefused::Frozen(_) => "frozen",
         ClaimRefused::Mismatch => "mismatch",
         ClaimRefused::Replayed => "replayed",
     }
