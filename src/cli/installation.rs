@@ -15,16 +15,27 @@ use crate::{
         store::{Options, Sqlite},
     },
     http::AdminToken,
-    kernel::{digest::Digest, name::IssuerName, policy::Finding, sealing::SealingKey, secret::Secret},
+    kernel::{
+        digest::Digest,
+        name::IssuerName,
+        policy::Finding,
+        sealing::{Keyring, SealingKey},
+        secret::Secret,
+    },
 };
 
-/// Reads the sealing key.
+/// Reads the sealing key, and the one before it where the configuration names one.
 ///
 /// # Errors
 ///
 /// A finding where the configuration names it. Its text never holds a part of the key.
-pub(crate) fn sealing_key(config: &Config) -> Result<Arc<SealingKey>, Finding> {
-    let (text, place) = match &config.sealing_key {
+pub(crate) fn sealing_keys(config: &Config) -> Result<Keyring, Finding> {
+    let previous = config.previous_sealing_key.as_ref().map(sealing_key).transpose()?;
+    Ok(Keyring::new(sealing_key(&config.sealing_key)?, previous))
+}
+
+fn sealing_key(from: &SealingKeyFrom) -> Result<Arc<SealingKey>, Finding> {
+    let (text, place) = match from {
         SealingKeyFrom::File(file) => (read(file)?, file),
         SealingKeyFrom::Env { name, place } => {
             let value = std::env::var(name).map_err(|_| {
@@ -48,7 +59,7 @@ pub(crate) fn sealing_key(config: &Config) -> Result<Arc<SealingKey>, Finding> {
 /// [`super::exit::Exit::Usage`] where it is absent, another's, sealed with another key, or of another ledger than the configuration
 /// says; [`super::exit::Exit::Integrity`] where it is damaged.
 pub(crate) fn open_store(config: &Config, options: Options) -> Result<Arc<Sqlite>, Failure> {
-    let sealing = sealing_key(config)?;
+    let sealing = sealing_keys(config)?;
     if Sqlite::inspect(&config.store)?.origin() != config.ledger.origin {
         name_ledger(config, &sealing)?;
     }
@@ -65,11 +76,11 @@ pub(crate) fn inspect_store(config: &Config) -> Result<Arc<Sqlite>, Failure> {
     if store.origin() == config.ledger.origin {
         return Ok(store);
     }
-    name_ledger(config, &*sealing_key(config)?)?;
+    name_ledger(config, &sealing_keys(config)?)?;
     Ok(Sqlite::inspect(&config.store)?)
 }
 
-fn name_ledger(config: &Config, sealing: &SealingKey) -> Result<(), Failure> {
+fn name_ledger(config: &Config, sealing: &Keyring) -> Result<(), Failure> {
     if Sqlite::name_ledger(&config.store, sealing, &config.ledger.origin)? {
         return Ok(());
     }

@@ -3,6 +3,7 @@
 pub mod sqlite;
 
 pub use sqlite::{
-    AcceptedPolicy, Change, CreateFault, Genesis, LedgerRow, LettingIn, OpenFault, Options, PolicyStanding,
-    SecretFault, SecretListing, Sqlite,
+    AcceptedPolicy, Change, CopyFault, CreateFault, Genesis, Handover, HeldKey, LedgerRow, LettingIn,
+    OpenFault, Options, PolicyStanding, Random, Rotated, RotationFault, SealingHandover, SecretFault,
+    SecretListing, Sqlite,
 };

@@ -115,7 +115,7 @@ impl Scene {
             init::Plan { dir: &folder.0, configuration: &configuration, origin: ORIGIN, policies: &policies };
         init::create(&plan, &actor)?;
         let config = Config::load(Some(&folder.file("hallpass.yaml")))?;
-        let key = Sqlite::inspect(&config.store)?.verifier_key().clone();
+        let key = Sqlite::inspect(&config.store)?.verifier_key();
         let value = Secret::from_text(format!("npm_{}", crockford(&actor.bytes::<20>()?)));
         let name = SecretName::parse("npm-token").ok_or_else(|| broken("the secret's name"))?;
         secret::seal(&config, &name, &[("value".to_owned(), value)]).await?;

@@ -6,10 +6,14 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::{columns::Prepared, refuse::Rates};
+use super::{columns::Prepared, head::Head, refuse::Rates, writer::Signer};
 use crate::{
     broker::ports::{Receipt, SealedSecret, StoreFault},
-    kernel::{digest::Digest, ledger::proof::TlogProof, name::SecretName},
+    kernel::{
+        digest::Digest,
+        ledger::{checkpoint::LogKey, proof::TlogProof},
+        name::SecretName,
+    },
 };
 
 /// The state that commands of one batch see and change. It becomes true only when the transaction is durable.
@@ -26,6 +30,12 @@ pub(super) struct Batch<'a> {
     pub(super) spent: Vec<(Digest, Timestamp)>,
     /// Entries to be appended.
     pub(super) entries: Vec<Arc<Prepared>>,
+    /// The head before this batch.
+    pub(super) head: &'a Head,
+    /// What signed it.
+    pub(super) signer: &'a Signer,
+    /// The ledger's key from now on, where this batch changes it, and its version.
+    pub(super) next_key: Option<(LogKey, u64)>,
 }
 
 impl Batch<'_> {

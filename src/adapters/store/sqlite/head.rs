@@ -13,7 +13,7 @@ use super::{
 use crate::kernel::{
     digest::Digest,
     ledger::{
-        checkpoint::{LogKey, VerifierKey},
+        checkpoint::VerifierKey,
         tree::{Appended, Frontier},
     },
 };
@@ -66,7 +66,7 @@ impl Head {
         &self,
         conn: &Connection,
         entries: Vec<Arc<Prepared>>,
-        key: &LogKey,
+        sign: &dyn Fn(u64, &Digest) -> String,
     ) -> Result<(Self, Committed), Trouble> {
         let first = self.frontier.size();
         if entries.is_empty() {
@@ -80,7 +80,7 @@ impl Head {
         for (level, index, hash) in full {
             subtree.execute(params![level, signed(index), hash.0])?;
         }
-        let note = key.sign(frontier.size(), &root);
+        let note = sign(frontier.size(), &root);
         let after = Self { frontier, root };
         self.swap(conn, &after, &note)?;
         Ok((after, Committed { first, entries, proofs, note }))

@@ -14,7 +14,7 @@ use super::{
     schema::{stored, unsigned},
 };
 use crate::kernel::{
-    sealing::{PURPOSE_KEY, RANDOM_BYTES, Sealed, SealedRecord, SealingKey},
+    sealing::{Keyring, PURPOSE_KEY, RANDOM_BYTES, Sealed, SealedRecord, SealingKey},
     secret::Secret,
 };
 
@@ -57,17 +57,22 @@ pub(super) fn keep(
     Ok(())
 }
 
-/// Opens a key.
-pub(super) fn open(conn: &Connection, sealing: &SealingKey, purpose: &str) -> Result<Secret, Trouble> {
+/// Opens a key; answers its version too.
+pub(super) fn open(conn: &Connection, sealing: &Keyring, purpose: &str) -> Result<(u64, Secret), Trouble> {
     let row = conn
         .query_row("SELECT version, sealed FROM keys WHERE purpose = ?1", [purpose], |row| {
             Ok((unsigned(row, 0)?, SealedRecord { bytes: row.get(1)? }))
         })
         .optional()?;
     let (version, record) = row.ok_or(Trouble::Damaged("one of the store's own keys is missing"))?;
-    sealing
-        .open(Sealed { purpose: PURPOSE_KEY, name: purpose, version }, &record)
-        .map_err(|_| Trouble::Damaged("one of the store's own keys does not open"))
+    let key = sealing.open(Sealed { purpose: PURPOSE_KEY, name: purpose, version }, &record);
+    Ok((version, key.map_err(|_| Trouble::Damaged("one of the store's own keys does not open"))?))
+}
+
+/// The version of the newest key for that purpose; 0 where there is none.
+pub(super) fn version(conn: &Connection, purpose: &str) -> rusqlite::Result<u64> {
+    let mut row = conn.prepare_cached("SELECT version FROM keys WHERE purpose = ?1")?;
+    Ok(row.query_row([purpose], |row| unsigned(row, 0)).optional()?.unwrap_or_default())
 }
 
 /// Takes the 32 bytes of the pseudonym key.

@@ -7,15 +7,11 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use rusqlite::{Connection, InterruptHandle, OptionalExtension, Row, params};
 use tokio::sync::Semaphore;
 
 use super::{
-    Sqlite, Trouble,
-    columns::spoken_of,
-    head::Head,
-    query,
+    Sqlite, Trouble, query,
     schema::{self, digest, moment, moment_if_any, signed, unsigned, word},
 };
 use crate::{
@@ -24,10 +20,9 @@ use crate::{
         digest::Digest,
         id::{DecisionId, IssuanceId},
         issuance::State,
-        json::read_bounded,
         ledger::{
             proof::TlogProof,
-            tree::{FromRows, Rows, RowsFault, inclusion_proof, leaf_hash},
+            tree::{FromRows, Rows, RowsFault, inclusion_proof},
         },
         lifetime::Lifetime,
     },
@@ -53,6 +48,11 @@ impl Readers {
     pub(super) fn new(path: &Path, is_guest: bool) -> Arc<Self> {
         let permits = Semaphore::new(READERS);
         Arc::new(Self { path: path.to_owned(), idle: Mutex::default(), permits, is_guest })
+    }
+
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Lets nobody read any more, and closes what is idle.
@@ -127,81 +127,7 @@ impl Drop for Readers {
     }
 }
 
-/// An entry with everything that the database holds of it, for exports and for looking whether it holds together.
-pub struct LedgerRow {
-    /// Its index.
-    pub index: u64,
-    /// Its bytes.
-    pub bytes: Vec<u8>,
-    /// Its leaf hash as stored.
-    pub leaf: Digest,
-    /// Its code as stored.
-    pub code: String,
-    /// Personal values that were not erased: field, blinding bytes, value.
-    pub personal: Vec<(String, [u8; 32], String)>,
-    at: Timestamp,
-    decision: Option<[u8; 16]>,
-    issuance: Option<[u8; 16]>,
-    issuer: Option<String>,
-    grants: Option<String>,
-}
-
-impl LedgerRow {
-    /// The first column that says something else than the entry's bytes do, if any: somebody changed the database
-    /// with other tools.
-    pub fn column_fault(&self) -> Option<&'static str> {
-        let Ok(value) = read_bounded(&self.bytes) else { return Some("bytes") };
-        let text = |name| value.get(name).and_then(serde_json::Value::as_str);
-        let decision = text("decision").and_then(DecisionId::parse).map(|id| id.bytes());
-        let issuance = text("issuance").and_then(IssuanceId::parse).map(|id| id.bytes());
-        let at = text("at").and_then(|at| at.parse::<Timestamp>().ok());
-        let (issuer, grants) = spoken_of(&self.bytes);
-        let columns = [
-            ("leaf", self.leaf == leaf_hash(&self.bytes)),
-            ("code", text("code") == Some(&self.code)),
-            ("at", at == Some(self.at)),
-            ("decision", decision == self.decision),
-            ("issuance", issuance == self.issuance),
-            ("issuer", issuer == self.issuer),
-            ("grants", grants == self.grants),
-        ];
-        columns.into_iter().find(|(_, holds)| !holds).map(|(name, _)| name)
-    }
-}
-
 impl Sqlite {
-    /// The hashes kept of full subtrees, by level and index; `None` for one that is not there.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreFault::Unavailable`] where the database cannot be read.
-    pub async fn subtrees(&self, places: Vec<(u8, u64)>) -> Result<Vec<Option<Digest>>, StoreFault> {
-        self.read(move |conn| -> rusqlite::Result<_> {
-            let mut row = conn.prepare_cached("SELECT hash FROM subtree WHERE level = ?1 AND idx = ?2")?;
-            let mut kept = |(level, index)| {
-                row.query_row(params![level, signed(index)], |row| digest(row, 0)).optional()
-            };
-            places.into_iter().map(&mut kept).collect()
-        })
-        .await
-    }
-
-    /// What is wrong with the columns that the writer goes on from: they say the same as the signed head, or the
-    /// next entry would not fit the ones before.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreFault::Unavailable`] where the database cannot be read.
-    pub async fn head_fault(&self) -> Result<Option<&'static str>, StoreFault> {
-        let key = self.verifier_key().clone();
-        self.read(move |conn| match Head::load(conn).and_then(|head| head.check(conn, &key)) {
-            Ok(()) => Ok(None),
-            Err(Trouble::Damaged(what)) => Ok(Some(what)),
-            Err(trouble) => Err(trouble),
-        })
-        .await
-    }
-
     /// Reads in a snapshot of its own.
     pub(super) async fn read<T, E>(
         &self,
@@ -212,27 +138,6 @@ impl Sqlite {
         E: Into<Trouble>,
     {
         self.readers.read(work).await
-    }
-
-    /// Entries in order from an index on, for exports and verification; at most 1000.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreFault::Unavailable`].
-    pub async fn ledger_rows(&self, from: u64, limit: u32) -> Result<Vec<LedgerRow>, StoreFault> {
-        self.read(move |conn| -> rusqlite::Result<_> {
-            let mut rows = conn.prepare_cached(
-                "SELECT idx, bytes, leaf, code, at, decision, issuance, issuer, grants FROM entry
-                 WHERE idx >= ?1 ORDER BY idx LIMIT ?2",
-            )?;
-            let rows = rows.query_map(params![signed(from), limit.min(1_000)], ledger_row)?;
-            rows.map(|row| {
-                let row = row?;
-                Ok(LedgerRow { personal: personal_of(conn, row.index)?, ..row })
-            })
-            .collect()
-        })
-        .await
     }
 }
 
@@ -314,21 +219,6 @@ fn personal_of(conn: &Connection, index: u64) -> rusqlite::Result<Vec<(String, [
     let mut rows =
         conn.prepare_cached("SELECT field, blinding, value FROM personal WHERE idx = ?1 ORDER BY ordinal")?;
     rows.query_map([signed(index)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
-}
-
-fn ledger_row(row: &Row<'_>) -> rusqlite::Result<LedgerRow> {
-    Ok(LedgerRow {
-        index: unsigned(row, 0)?,
-        bytes: row.get(1)?,
-        leaf: digest(row, 2)?,
-        code: row.get(3)?,
-        personal: Vec::new(),
-        at: moment(row, 4)?,
-        decision: row.get(5)?,
-        issuance: row.get(6)?,
-        issuer: row.get(7)?,
-        grants: row.get(8)?,
-    })
 }
 
 /// An issuance of [`ISSUANCE_COLUMNS`].

@@ -26,13 +26,18 @@ use super::{
     Trouble,
     batch::{Batch, Committed, Step},
     head::Head,
+    keys::{self, LEDGER},
     refuse::Rates,
     schema::BUSY,
     secrets::SealedMap,
 };
 use crate::{
     broker::{metrics::StoreMetrics, ports::StoreFault},
-    kernel::{digest::Digest, ledger::checkpoint::LogKey},
+    kernel::{
+        digest::Digest,
+        ledger::checkpoint::{LogKey, VerifierKey},
+        sealing::Keyring,
+    },
 };
 
 /// Commands that may wait; one more is told that the queue is full.
@@ -51,6 +56,8 @@ pub(super) struct Shared {
     pub(super) spent: RwLock<HashMap<Digest, Timestamp>>,
     /// What is counted.
     pub(super) metrics: StoreMetrics,
+    /// The ledger's public key.
+    pub(super) verifier: ArcSwap<VerifierKey>,
     health: Mutex<Health>,
 }
 
@@ -67,11 +74,12 @@ enum Health {
 
 impl Shared {
     /// A writer that is well.
-    pub(super) fn new(sealed: SealedMap, spent: HashMap<Digest, Timestamp>) -> Self {
+    pub(super) fn new(sealed: SealedMap, spent: HashMap<Digest, Timestamp>, verifier: VerifierKey) -> Self {
         Self {
             sealed: ArcSwap::from_pointee(sealed),
             spent: RwLock::new(spent),
             metrics: StoreMetrics::default(),
+            verifier: ArcSwap::from_pointee(verifier),
             health: Mutex::new(Health::Well),
         }
     }
@@ -96,10 +104,22 @@ impl Shared {
     }
 }
 
+/// What the writer signs with, and how it finds the key that comes after it.
+pub(super) struct Signer {
+    /// The ledger's key.
+    pub(super) key: LogKey,
+    /// Its version.
+    pub(super) version: u64,
+    /// What opens the next.
+    pub(super) sealing: Keyring,
+    /// The ledger's origin.
+    pub(super) origin: String,
+}
+
 /// The writer's own state.
 pub(super) struct Writer {
     conn: Connection,
-    key: LogKey,
+    signer: Signer,
     head: Head,
     rates: Rates,
     /// The `data_version` that `head` and the sealed records were read at; none where they must be read anew.
@@ -113,13 +133,13 @@ impl Writer {
     /// A writer on that connection.
     pub(super) fn new(
         conn: Connection,
-        key: LogKey,
+        signer: Signer,
         head: Head,
         shared: Arc<Shared>,
         serving: Option<std::fs::File>,
     ) -> Self {
         shared.metrics.entries.set(head.frontier.size());
-        Self { conn, key, head, rates: Rates::default(), seen: None, shared, _serving: serving }
+        Self { conn, signer, head, rates: Rates::default(), seen: None, shared, _serving: serving }
     }
 
     /// Takes turns until nobody can send any more, and the queue is empty.
@@ -207,6 +227,9 @@ impl Writer {
             sealed: Vec::new(),
             spent: Vec::new(),
             entries: Vec::new(),
+            head: &self.head,
+            signer: &self.signer,
+            next_key: None,
         };
         if steps.is_empty() {
             probe(&self.conn)?;
@@ -214,10 +237,16 @@ impl Writer {
         for step in steps {
             step.run(&mut batch)?;
         }
-        let Batch { entries, sealed, spent, generation, .. } = batch;
-        let (head, committed) = self.head.append(&self.conn, entries, &self.key)?;
+        let Batch { entries, sealed, spent, generation, next_key, .. } = batch;
+        let key = &self.signer.key;
+        // The head behind a change of keys is signed by both, so that whoever knows one of them can go on from there.
+        let sign = |size: u64, root: &Digest| match &next_key {
+            Some((next, _)) => key.sign_with(next, size, root),
+            None => key.sign(size, root),
+        };
+        let (head, committed) = self.head.append(&self.conn, entries, &sign)?;
         let sealed = (!sealed.is_empty()).then(|| self.shared.sealed.load().changed(generation, sealed));
-        Ok(Filled { head, committed, sealed, spent })
+        Ok(Filled { head, committed, sealed, spent, next_key })
     }
 
     /// Reads head and sealed records anew, where another process may have changed them.
@@ -233,16 +262,39 @@ impl Writer {
                 return Err(Trouble::Damaged("the ledger is not the one that this process wrote"));
             }
             self.head = head;
+            self.look_for_key()?;
             self.shared.sealed.store(Arc::new(SealedMap::load(&self.conn)?));
             self.seen = Some(version);
         }
         Ok(())
     }
 
+    fn sign_with(&mut self, key: LogKey, version: u64) {
+        self.shared.verifier.store(Arc::new(key.verifier()));
+        self.signer.key = key;
+        self.signer.version = version;
+    }
+
+    /// Takes the ledger's newest key, where another process changed it: this turn's head must be signed with it.
+    fn look_for_key(&mut self) -> Result<(), Trouble> {
+        if keys::version(&self.conn, LEDGER)? == self.signer.version {
+            return Ok(());
+        }
+        let (version, seed) = keys::open(&self.conn, &self.signer.sealing, LEDGER)?;
+        let key = LogKey::from_seed(&self.signer.origin, &seed)
+            .ok_or(Trouble::Damaged("the ledger key does not fit its origin"))?;
+        tracing::info!(version, "the ledger's key was changed");
+        self.sign_with(key, version);
+        Ok(())
+    }
+
     /// What became durable becomes true.
     fn publish(&mut self, filled: Filled) -> Committed {
-        let Filled { head, committed, sealed, spent } = filled;
+        let Filled { head, committed, sealed, spent, next_key } = filled;
         self.head = head;
+        if let Some((key, version)) = next_key {
+            self.sign_with(key, version);
+        }
         if let Some(sealed) = sealed {
             self.shared.sealed.store(Arc::new(sealed));
         }
@@ -289,6 +341,7 @@ struct Filled {
     committed: Committed,
     sealed: Option<SealedMap>,
     spent: Vec<(Digest, Timestamp)>,
+    next_key: Option<(LogKey, u64)>,
 }
 
 /// Writes something that changes, since SQLite writes no page whose bytes stay the same.

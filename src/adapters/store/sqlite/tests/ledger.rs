@@ -45,7 +45,7 @@ async fn two_processes_append_to_one_log_in_turn() {
     }
     assert!(indices.into_iter().eq(0..20));
     let conn = bench.raw();
-    head::Head::load(&conn).unwrap().check(&conn, bench.store.verifier_key()).unwrap();
+    head::Head::load(&conn).unwrap().check(&conn, &bench.store.verifier_key()).unwrap();
 }
 
 #[tokio::test]

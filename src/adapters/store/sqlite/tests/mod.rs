@@ -8,6 +8,7 @@ mod policy;
 mod quota;
 mod refuse;
 mod replicas;
+mod rotation;
 mod secrets;
 mod transit;
 
@@ -37,6 +38,7 @@ use crate::{
         lifetime::{Lifetime, after},
         name::{CredentialName, GrantName, IssuerName},
         policy::target::Kind,
+        sealing::SealingKey,
     },
 };
 
