@@ -284,7 +284,10 @@ impl Store for Sqlite {
     }
 
     fn leave(&self, replica: ReplicaId) -> Answer<'_, Result<(), StoreFault>> {
-        Box::pin(async move { Ok(self.submit(Leave(replica)).await?.0) })
+        Box::pin(async move {
+            self.submit(Leave(replica)).await?;
+            Ok(())
+        })
     }
 
     fn load_policy(&self, load: PolicyLoad) -> Answer<'_, Result<PolicyVerdict, StoreFault>> {
