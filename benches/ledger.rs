@@ -7,9 +7,7 @@
 //! Run it with `cargo bench --bench ledger`; `TMPDIR` says which disk.
 
 #![expect(
-    clippy::expect_used,
     clippy::indexing_slicing,
-    clippy::panic,
     clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a benchmark prints what it found and ends at the first thing that is not as it should be"
@@ -120,7 +118,7 @@ async fn measure(folder: &Path, entries: &[Entry], callers: usize, at_once: usiz
     let mut all = JoinSet::new();
     for caller in 0..callers {
         let (store, mut own) =
-            (Arc::clone(&store), entries.iter().cycle().skip(caller * 7).cloned().take(4_096));
+            (Arc::clone(&store), entries.iter().cycle().skip(caller * 7).take(4_096).cloned());
         let own: Vec<Entry> = own.by_ref().collect();
         all.spawn(async move {
             let mut written = 0;

@@ -33,7 +33,10 @@ use source::{RefreshFault, Source, Stamp};
 use times::{COOL_DOWN, FOREWARNING, GREATEST_AGE, LOOK, Life, draw, is_within, jittered, retry};
 
 use crate::{
-    broker::ports::{Answer, KeyFault, KeySource, KeyStanding},
+    broker::{
+        metrics::Counter,
+        ports::{Answer, KeyFault, KeyFigures, KeySource, KeyStanding},
+    },
     kernel::{
         digest::Digest,
         identity::{
@@ -283,6 +286,13 @@ impl KeySource for IssuerKeys {
         standing.sort_by(|one, other| one.issuer.cmp(&other.issuer));
         standing
     }
+
+    fn figures(&self) -> Vec<KeyFigures> {
+        let now = (self.now)();
+        let mut figures: Vec<_> = self.issuers.values().map(|issuer| issuer.figures(now)).collect();
+        figures.sort_by(|one, other| one.issuer.cmp(&other.issuer));
+        figures
+    }
 }
 
 /// One issuer.
@@ -297,6 +307,8 @@ struct Issuer {
     attempts: Mutex<Attempts>,
     /// Counts refreshes that ended; who waits for one waits for a change.
     ended: watch::Sender<u64>,
+    refreshed: Counter,
+    failed: Counter,
 }
 
 /// A set, when the refresh that brought it began, and how long it is taken for true.
@@ -352,6 +364,8 @@ impl Issuer {
             held: ArcSwapOption::empty(),
             attempts: Mutex::new(Attempts::default()),
             ended: watch::Sender::new(0),
+            refreshed: Counter::default(),
+            failed: Counter::default(),
         })
     }
 
@@ -429,6 +443,16 @@ impl Issuer {
         KeyFault::Unavailable { retry_after_seconds: left.min(60) }
     }
 
+    fn figures(&self, now: Timestamp) -> KeyFigures {
+        KeyFigures {
+            issuer: self.name.clone(),
+            refreshed: self.refreshed.value(),
+            failed: self.failed.value(),
+            held_since: self.held.load().as_ref().map(|held| held.asked_at),
+            is_usable: !self.is_past(now) && !self.is_older_than(GREATEST_AGE, now),
+        }
+    }
+
     fn standing(&self, now: Timestamp) -> KeyStanding {
         let (failure, read) = {
             let attempts = self.attempts();
@@ -482,6 +506,7 @@ impl Issuer {
             .unwrap_or(Err(RefreshFault::Late));
         match outcome {
             Ok(held) => {
+                self.refreshed.count();
                 tracing::info!(
                     issuer.name = %self.name,
                     keys.usable = held.set.usable(),
@@ -499,6 +524,7 @@ impl Issuer {
                 }
             }
             Err(fault) => {
+                self.failed.count();
                 tracing::warn!(issuer.name = %self.name, error = %fault, "issuer's keys could not be refreshed");
                 let mut attempts = self.attempts();
                 attempts.failure = Some(fault.to_string());

@@ -41,6 +41,39 @@ pub enum Code {
 }
 
 impl Code {
+    /// Every code.
+    pub const ALL: [Self; 29] = [
+        Self::AccessDenied,
+        Self::BackendFailed,
+        Self::BackendTimeout,
+        Self::IdempotencyMismatch,
+        Self::InputInvalid,
+        Self::Internal,
+        Self::IssuerUnavailable,
+        Self::LedgerUnavailable,
+        Self::MethodNotAllowed,
+        Self::NotFound,
+        Self::NotReady,
+        Self::Overloaded,
+        Self::QuotaExceeded,
+        Self::RateLimited,
+        Self::RequestInProgress,
+        Self::RequestMalformed,
+        Self::RequestTooLarge,
+        Self::TokenAlgorithm,
+        Self::TokenAudience,
+        Self::TokenExpired,
+        Self::TokenIssuer,
+        Self::TokenMalformed,
+        Self::TokenMissing,
+        Self::TokenNotYetValid,
+        Self::TokenReplayed,
+        Self::TokenSignature,
+        Self::TokenTooOld,
+        Self::TtlOutOfRange,
+        Self::UnsupportedMediaType,
+    ];
+
     /// The code's text, as in `code` and at the end of `type`.
     pub fn as_str(self) -> &'static str {
         match self {

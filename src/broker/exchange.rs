@@ -21,6 +21,7 @@ use super::{
     Broker,
     error::{Code, Refused},
     identify::{Caller, counted},
+    metrics::{Permitted, Step},
     ports::{Field, Receipt, Refusal},
     record::{
         breaches, breaches_of, of_decision, policy_member, reason_personal, refusal_result, request_member,
@@ -200,7 +201,10 @@ impl Broker {
         let broker = Arc::clone(self);
         let deadline = Instant::now() + self.settings.exchange_deadline;
         self.tasks.spawn(async move {
+            let underway = broker.metrics.begin();
             let outcome = broker.run(&caller, &ask, deadline).await;
+            drop(underway);
+            broker.metrics.exchanged(outcome.as_ref().map(permitted), caller.began.elapsed());
             // A caller that is gone drops the outcome, and with it its `Delivery`: that records UNDELIVERED.
             drop(answer.send(outcome));
         });
@@ -257,7 +261,10 @@ impl Broker {
         }
         let now = self.ambient.clock.now();
         let decision = DecisionId::new(now, self.ambient.entropy.bytes()?);
-        let permit = match decide::decide(&caller.policy, &caller.identity, &ask.request, now) {
+        let began = Instant::now();
+        let verdict = decide::decide(&caller.policy, &caller.identity, &ask.request, now);
+        self.metrics.step(Step::Decide, began.elapsed());
+        let permit = match verdict {
             Decision::Permit(permit) => permit,
             Decision::Deny(denial) => return Err(self.deny(decision, caller, ask, denial).await),
         };
@@ -404,6 +411,13 @@ impl Broker {
         draft.code = Some(EntryCode::DryRun);
         self.store.append(vec![self.seal(draft)?]).await?;
         Ok(DryRun { decision, previews })
+    }
+}
+
+fn permitted(outcome: &Outcome) -> Permitted {
+    match outcome {
+        Outcome::DryRun(_) => Permitted::DryRun,
+        Outcome::Issued(_) => Permitted::Issued,
     }
 }
 

@@ -4,10 +4,12 @@
 use std::{net::IpAddr, num::NonZeroU32, sync::Arc};
 
 use governor::{DefaultKeyedRateLimiter, Quota};
+use tokio::time::Instant;
 
 use super::{
     Broker,
     error::{Code, Refused},
+    metrics::Step,
     ports::{Counted, KeyFault, Refusal},
     record::refusal_result,
 };
@@ -41,6 +43,8 @@ pub struct Caller {
     /// Where it called from.
     pub origin: Origin,
     pub(super) policy: Arc<PolicySet>,
+    /// When its token was first looked at.
+    pub(super) began: Instant,
     /// What signed its token.
     pub(super) key: Arc<VerificationKey>,
 }
@@ -119,6 +123,7 @@ impl Broker {
     }
 
     async fn prove(&self, bearer: Secret, origin: Origin, purpose: Purpose) -> Result<Caller, Refused> {
+        let began = Instant::now();
         let Some(policy) = self.policy() else {
             let detail = "no policy set was accepted yet; try again shortly";
             return Err(Refused::new(Code::NotReady, detail).retry_after(5));
@@ -160,7 +165,10 @@ impl Broker {
             Purpose::Holder => verify::verify_holder(token, &key, &terms, now),
         };
         match verified {
-            Ok(verified) => Ok(Caller { identity: verified.into_identity(), origin, policy, key }),
+            Ok(verified) => {
+                self.metrics.step(Step::Verify, began.elapsed());
+                Ok(Caller { identity: verified.into_identity(), origin, policy, began, key })
+            }
             Err(refused) => Err(self.refused_token(*refused, &terms, &policy, &origin).await),
         }
     }

@@ -34,6 +34,7 @@ impl Broker {
         let draft = |code| Draft { result: Some(result.clone()), ..Draft::of(code) };
         let entries = codes.iter().map(|code| self.seal(draft(*code))).collect::<Result<_, _>>()?;
         self.store.append(entries).await?;
+        codes.iter().for_each(|code| self.metrics.recorded(*code));
         Ok(())
     }
 

@@ -9,6 +9,7 @@ pub mod exchange;
 pub mod identify;
 pub mod issuances;
 pub mod lifecycle;
+pub mod metrics;
 pub mod policy;
 pub mod ports;
 pub mod query;
@@ -43,6 +44,7 @@ pub struct Broker {
     rates: identify::ProjectRates,
     running: exchange::Running,
     reads: query::Reads,
+    metrics: metrics::Metrics,
     /// When this boot began.
     started: jiff::Timestamp,
     /// What all should know while brokers decide by different sets.
@@ -99,6 +101,7 @@ impl Broker {
             settings,
             running: exchange::Running::default(),
             reads: query::Reads::default(),
+            metrics: metrics::Metrics::default(),
             tasks: TaskTracker::new(),
         })
     }

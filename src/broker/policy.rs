@@ -60,16 +60,27 @@ impl Broker {
         let _turn = self.policy_turn.lock().await;
         let (digest, loaded) = self.judge(files, commit.clone()).await?;
         let candidate = Candidate { digest, commit };
+        let taken = self.judged(&candidate, loaded).await;
+        self.metrics.policy_offered(taken.is_ok(), self.ambient.clock.now().as_second());
+        taken
+    }
+
+    async fn judged(
+        &self,
+        candidate: &Candidate,
+        loaded: Result<Loaded, Vec<Finding>>,
+    ) -> Result<Digest, PolicyRefused> {
+        let digest = candidate.digest;
         match loaded {
             Ok(Loaded { set, warnings }) => {
                 if !warnings.is_empty() {
                     tracing::info!(policy.digest = %digest, policy.warnings = warnings.len(), "`hallpass policy check` shows what is probably not meant");
                 }
-                self.take(&candidate, set).await
+                self.take(candidate, set).await
             }
             Err(findings) => {
                 let shown: Vec<String> = findings.iter().take(SHOWN).map(finding_text).collect();
-                self.reject(&candidate, json!({ "findings": findings.len(), "first": shown })).await?;
+                self.reject(candidate, json!({ "findings": findings.len(), "first": shown })).await?;
                 tracing::warn!(policy.digest = %digest, findings = findings.len(), "policy set refused; the one before stays");
                 Err(PolicyRefused::Findings(findings))
             }

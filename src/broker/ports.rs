@@ -47,6 +47,24 @@ pub trait KeySource: Send + Sync {
 
     /// How each issuer's keys stand, by name, for `/readyz`.
     fn standing(&self) -> Vec<KeyStanding>;
+
+    /// What is counted of each issuer's keys, by name.
+    fn figures(&self) -> Vec<KeyFigures>;
+}
+
+/// What is counted of one issuer's keys since the process began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyFigures {
+    /// The issuer.
+    pub issuer: IssuerName,
+    /// Refreshes that brought a set.
+    pub refreshed: u64,
+    /// Refreshes that brought none.
+    pub failed: u64,
+    /// When the refresh began that brought the set held; none where none was brought yet.
+    pub held_since: Option<Timestamp>,
+    /// Whether its tokens can be verified now.
+    pub is_usable: bool,
 }
 
 /// How one issuer's keys stand.
@@ -264,6 +282,9 @@ pub trait Store: Send + Sync {
 
     /// Whether the writer is alive and its last commit succeeded.
     fn health(&self) -> Result<(), StoreFault>;
+
+    /// Writes what it counts of its own work; one that counts nothing shows nothing.
+    fn expose(&self, _to: &mut super::metrics::Exposition) {}
 }
 
 /// Why the store did not do it. Nothing was changed, as far as anyone may rely on it.

@@ -97,6 +97,10 @@ impl KeySource for Keys {
     fn standing(&self) -> Vec<KeyStanding> {
         Vec::new()
     }
+
+    fn figures(&self) -> Vec<ports::KeyFigures> {
+        Vec::new()
+    }
 }
 
 /// A backend that never answers.

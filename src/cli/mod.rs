@@ -18,6 +18,7 @@ mod init;
 mod installation;
 mod keys;
 mod ledger;
+mod openapi;
 mod output;
 mod pipeline;
 mod policy;
@@ -80,6 +81,8 @@ enum Command {
     Ledger(ledger::LedgerCommand),
     /// Writes the manual's pages.
     Man(help::Man),
+    /// Prints the HTTP API's description, OpenAPI 3.1.
+    Openapi(openapi::Openapi),
     /// Checks, tests and lets in policies.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -147,6 +150,7 @@ impl Command {
             Self::Keys(command) => command.run(),
             Self::Ledger(command) => command.run(),
             Self::Man(man) => man.run(),
+            Self::Openapi(openapi) => openapi.run(),
             Self::Policy(command) => command.run(),
             Self::Restore(restore) => restore.run(),
             Self::Revoke(revoke) => revoke.run(),

@@ -23,7 +23,7 @@ use super::{
     actor::new_replica,
     config::{Config, Listen, Listener},
     exit::{Exit, Failure},
-    installation,
+    installation, process,
     serve::{
         policy::Follower,
         seen::{self, Rollback, Seen},
@@ -39,6 +39,7 @@ use crate::{
     },
     broker::{
         Ambient, Broker, Clock, Entropy, Parts, Settings,
+        metrics::{Exposition, families},
         ports::{Minter, Minters},
         replicas::BEAT,
     },
@@ -185,6 +186,8 @@ impl Replica {
             openid_configuration: assertions.openid_configuration(),
             jwks: assertions.jwks(),
             admin_tokens,
+            traffic: Arc::default(),
+            process: figures(&public_tls, &admin_tls),
             trusted_proxies: config.public.trusted_proxies.clone(),
         });
         let stop = CancellationToken::new();
@@ -305,6 +308,23 @@ impl Replica {
         let cut = "stopped, but not everything under way had ended in time, or could be recorded";
         if is_whole { Ok(()) } else { Err(Failure::new(Exit::Internal, cut)) }
     }
+}
+
+/// What stands beside the broker's own figures: the process and the certificates.
+fn figures(
+    public: &Option<Arc<Certificate>>,
+    admin: &Option<Arc<Certificate>>,
+) -> Box<dyn Fn(&mut Exposition) + Send + Sync> {
+    let certificates = [("public", public.clone()), ("admin", admin.clone())];
+    Box::new(move |to| {
+        process::expose(to);
+        to.family(&families::CERTIFICATE_END);
+        for (listener, certificate) in &certificates {
+            if let Some(end) = certificate.as_ref().and_then(|certificate| certificate.ends()) {
+                to.value(&[("listener", listener)], end);
+            }
+        }
+    })
 }
 
 fn sealed_keys_missing() -> Failure {

@@ -35,8 +35,11 @@ use super::{
     Floor, Limits,
     carrier::Stay,
     head, intake,
+    openapi::Listener,
     problem::{self, Problem, Told},
     source::{self, Network},
+    trace::TraceParent,
+    traffic::{Shed, Traffic},
 };
 use crate::{
     broker::{
@@ -64,8 +67,13 @@ struct Source(IpAddr);
 
 /// Wires the state into the routes, answers unknown paths, and puts around all what every answer needs. `trusted` are
 /// the proxies that may say where a request comes from.
-pub(super) fn around(floor: Arc<Floor>, router: Router<Arc<Floor>>, trusted: &[Network]) -> Router {
-    let attending = (Arc::clone(&floor), trusted.into());
+pub(super) fn around(
+    floor: Arc<Floor>,
+    listener: Listener,
+    router: Router<Arc<Floor>>,
+    trusted: &[Network],
+) -> Router {
+    let attending = (Arc::clone(&floor), listener, trusted.into());
     router
         .fallback(async || no_such_path())
         .layer(middleware::from_fn_with_state(attending, attend))
@@ -100,15 +108,19 @@ struct GateState {
     places: Arc<Semaphore>,
     sources: DefaultKeyedRateLimiter<IpAddr>,
     since_forgetting: AtomicU32,
+    traffic: Arc<Traffic>,
+    listener: Listener,
 }
 
 impl Gate {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Limits, traffic: Arc<Traffic>, listener: Listener) -> Self {
         let per_second = NonZeroU32::new(limits.per_source_per_second).unwrap_or(NonZeroU32::MIN);
         Self(Arc::new(GateState {
             places: Arc::new(Semaphore::new(limits.in_flight.min(Semaphore::MAX_PERMITS))),
             sources: DefaultKeyedRateLimiter::keyed(Quota::per_second(per_second)),
             since_forgetting: AtomicU32::new(0),
+            traffic,
+            listener,
         }))
     }
 
@@ -119,6 +131,7 @@ impl Gate {
 
     fn enter(&self, address: IpAddr) -> Result<OwnedSemaphorePermit, Refused> {
         let place = Arc::clone(&self.0.places).try_acquire_owned().map_err(|_| {
+            self.0.traffic.shed(self.0.listener, Shed::InFlight);
             Refused::new(Code::Overloaded, "too many requests are in flight; try again shortly")
                 .retry_after(1)
         })?;
@@ -127,6 +140,7 @@ impl Gate {
             self.0.sources.retain_recent();
         }
         self.0.sources.check_key(&subscriber(address)).map_err(|_| {
+            self.0.traffic.shed(self.0.listener, Shed::SourceRate);
             Refused::new(Code::RateLimited, "this address asks too often; slow down").retry_after(1)
         })?;
         Ok(place)
@@ -162,11 +176,13 @@ fn source_of(request: &Request, trusted: &[Network]) -> IpAddr {
 }
 
 async fn attend(
-    State((floor, trusted)): State<(Arc<Floor>, Arc<[Network]>)>,
+    State((floor, listener, trusted)): State<(Arc<Floor>, Listener, Arc<[Network]>)>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let started = Instant::now();
+    let _in_flight = floor.traffic.begin(listener);
+    let trace = TraceParent::of(request.headers());
     let method = word(&request);
     let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
     let route = request.extensions().get::<MatchedPath>().cloned();
@@ -194,14 +210,20 @@ async fn attend(
     let told = response.extensions().get::<Told>();
     let decided = response.extensions().get::<Decided>().map(|decided| decided.0);
     let decision = told.and_then(|told| told.decision).or(decided);
+    let took = started.elapsed();
+    let path = route.as_ref().map(MatchedPath::as_str);
+    let answer = (response.status().as_u16(), told.map(|told| told.code));
+    floor.traffic.answered((listener, method, path), answer, took);
     tracing::info!(
         http.method = method,
-        http.route = route.as_ref().map(MatchedPath::as_str),
+        http.route = path,
         http.status = response.status().as_u16(),
         code = told.map(|told| told.code.as_str()),
         request_id = id.map(tracing::field::display),
         decision_id = decision.map(tracing::field::display),
-        duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+        trace_id = trace.map(|trace| tracing::field::display(trace.trace)),
+        parent_id = trace.map(|trace| tracing::field::display(trace.span)),
+        duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
         "answered a request"
     );
     response
@@ -290,7 +312,8 @@ mod tests {
 
     #[test]
     fn sheds_load_before_it_counts_sources() {
-        let gate = Gate::new(Limits { per_source_per_second: 1, in_flight: 1 });
+        let gate =
+            Gate::new(Limits { per_source_per_second: 1, in_flight: 1 }, Arc::default(), Listener::Public);
         let here = Ipv4Addr::LOCALHOST.into();
         let place = gate.enter(here).unwrap();
         assert_eq!(gate.enter(here).unwrap_err().code, Code::Overloaded);

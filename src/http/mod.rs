@@ -19,6 +19,8 @@ mod issuances;
 mod layers;
 mod ledger;
 mod listening;
+mod metrics;
+mod openapi;
 mod parcel;
 mod problem;
 mod protocol;
@@ -27,6 +29,8 @@ mod revocations;
 mod roles;
 mod source;
 mod token;
+mod trace;
+mod traffic;
 mod wellknown;
 mod whoami;
 mod wire;
@@ -40,17 +44,20 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    routing::{get, post},
+    routing::{MethodRouter, get, post},
 };
 use serde_json::Value;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, metrics::Exposition};
 use layers::{Gate, only};
+use openapi::Listener;
 
 pub use connection::serve;
 pub use listening::{Listening, UnixSocket};
+pub use openapi::document as openapi_document;
 pub use roles::{AdminToken, Role};
 pub use source::Network;
+pub use traffic::Traffic;
 
 /// Everything that the floor needs, wired once.
 pub struct Floor {
@@ -64,6 +71,10 @@ pub struct Floor {
     pub jwks: Value,
     /// Who may use the admin API.
     pub admin_tokens: Vec<AdminToken>,
+    /// What is counted of requests.
+    pub traffic: Arc<Traffic>,
+    /// Writes the figures of what lies outside this floor and the broker: the process, certificates.
+    pub process: Box<dyn Fn(&mut Exposition) + Send + Sync>,
     /// Proxies before the public listener that may say where a request comes from.
     pub trusted_proxies: Vec<Network>,
 }
@@ -79,37 +90,58 @@ pub struct Limits {
 
 /// The public listener's routes.
 pub fn public_router(floor: Arc<Floor>) -> Router {
-    let gate = Gate::new(floor.limits);
-    let router = Router::new()
-        .route("/livez", only("GET, HEAD", get(health::live)))
-        .route("/v1/exchange", only("POST", gate.before(post(exchange::create))))
-        .route("/v1/grants", only("GET", gate.before(get(grants::list))))
+    let gate = Gate::new(floor.limits, Arc::clone(&floor.traffic), Listener::Public);
+    let routes = public_routes(&gate).0;
+    layers::around(Arc::clone(&floor), Listener::Public, routes, &floor.trusted_proxies)
+}
+
+fn public_routes(gate: &Gate) -> Routes {
+    Routes::default()
+        .route("/livez", "GET, HEAD", get(health::live))
+        .route("/v1/exchange", "POST", gate.before(post(exchange::create)))
+        .route("/v1/grants", "GET", gate.before(get(grants::list)))
         .route(
             "/v1/issuances/{id}",
-            only("GET, DELETE", gate.before(get(issuances::show).delete(issuances::give_back))),
+            "GET, DELETE",
+            gate.before(get(issuances::show).delete(issuances::give_back)),
         )
-        .route("/v1/revocations", only("POST", gate.before(post(revocations::of_job))))
-        .route(token::PATH, only("POST", token::speak_oauth(gate.before(post(token::exchange)))))
-        .route("/v1/whoami", only("GET", gate.before(get(whoami::show))))
-        .route("/.well-known/jwks.json", only("GET", gate.before(get(wellknown::jwks))))
-        .route("/.well-known/openid-configuration", only("GET", gate.before(get(wellknown::configuration))));
-    layers::around(Arc::clone(&floor), router, &floor.trusted_proxies)
+        .route("/v1/openapi.json", "GET", gate.before(get(openapi::show)))
+        .route("/v1/revocations", "POST", gate.before(post(revocations::of_job)))
+        .route(token::PATH, "POST", token::speak_oauth(gate.before(post(token::exchange))))
+        .route("/v1/whoami", "GET", gate.before(get(whoami::show)))
+        .route("/.well-known/jwks.json", "GET", gate.before(get(wellknown::jwks)))
+        .route("/.well-known/openid-configuration", "GET", gate.before(get(wellknown::configuration)))
 }
 
 /// The admin listener's routes.
 pub fn admin_router(floor: Arc<Floor>) -> Router {
-    let gate = Gate::new(floor.limits);
-    let router = Router::new()
-        .route("/livez", only("GET, HEAD", get(health::live)))
-        .route("/readyz", only("GET, HEAD", get(health::ready)))
-        .route("/v1/admin/revocations", only("POST", gate.before(post(emergency::revoke))))
-        .route("/v1/freezes", only("GET, POST", gate.before(get(emergency::list).post(emergency::freeze))))
-        .route("/v1/thaws", only("POST", gate.before(post(emergency::thaw))))
-        .route("/v1/ledger/checkpoint", only("GET", gate.before(get(ledger::checkpoint))))
-        .route("/v1/ledger/entries", only("GET", gate.before(get(ledger::search))))
-        .route("/v1/ledger/entries/{index}", only("GET", gate.before(get(ledger::entry))))
-        .route("/v1/ledger/entries/{index}/proof", only("GET", gate.before(get(ledger::proof))));
-    layers::around(floor, router, &[])
+    let gate = Gate::new(floor.limits, Arc::clone(&floor.traffic), Listener::Admin);
+    layers::around(floor, Listener::Admin, admin_routes(&gate).0, &[])
+}
+
+fn admin_routes(gate: &Gate) -> Routes {
+    Routes::default()
+        .route("/livez", "GET, HEAD", get(health::live))
+        .route("/metrics", "GET", get(metrics::show))
+        .route("/readyz", "GET, HEAD", get(health::ready))
+        .route("/v1/admin/revocations", "POST", gate.before(post(emergency::revoke)))
+        .route("/v1/freezes", "GET, POST", gate.before(get(emergency::list).post(emergency::freeze)))
+        .route("/v1/thaws", "POST", gate.before(post(emergency::thaw)))
+        .route("/v1/ledger/checkpoint", "GET", gate.before(get(ledger::checkpoint)))
+        .route("/v1/ledger/entries", "GET", gate.before(get(ledger::search)))
+        .route("/v1/ledger/entries/{index}", "GET", gate.before(get(ledger::entry)))
+        .route("/v1/ledger/entries/{index}/proof", "GET", gate.before(get(ledger::proof)))
+}
+
+/// Routes of a listener, and what they are: a path, and the methods that it takes as `Allow` lists them.
+#[derive(Default)]
+struct Routes(Router<Arc<Floor>>, Vec<(&'static str, &'static str)>);
+
+impl Routes {
+    fn route(mut self, path: &'static str, methods: &'static str, routes: MethodRouter<Arc<Floor>>) -> Self {
+        self.1.push((path, methods));
+        Self(self.0.route(path, only(methods, routes)), self.1)
+    }
 }
 
 /// Whether the bytes read as an exchange's body.

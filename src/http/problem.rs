@@ -5,6 +5,8 @@
 //! where the request's id is known. Nothing here decides what a caller may learn: that was decided at the refusal's
 //! birth, in the broker.
 
+use std::collections::BTreeSet;
+
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
@@ -259,6 +261,39 @@ fn oauth_error(code: Code, status: StatusCode) -> Option<(StatusCode, &'static s
     }
 }
 
+/// Every status that a problem document with this code can have.
+pub(super) fn statuses_of_problem(code: Code) -> impl Iterator<Item = StatusCode> {
+    let beside: &[StatusCode] = if code == Code::RequestMalformed {
+        // A part of the request came too late.
+        &[StatusCode::REQUEST_TIMEOUT]
+    } else if code == Code::RequestTooLarge {
+        &[StatusCode::URI_TOO_LONG, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE]
+    } else {
+        &[]
+    };
+    [shown_as(code).0].into_iter().chain(beside.iter().copied())
+}
+
+/// The same, of any answer.
+pub(super) fn statuses(code: Code) -> impl Iterator<Item = StatusCode> {
+    statuses_of_problem(code).chain([shown_by(code, true).0])
+}
+
+/// The status of a code by itself, and whether it is told in OAuth's words where those are asked for.
+pub(super) fn shown_by(code: Code, in_oauth: bool) -> (StatusCode, bool) {
+    let (status, _) = shown_as(code);
+    match oauth_error(code, status).filter(|_| in_oauth) {
+        Some((status, _)) => (status, true),
+        None => (status, false),
+    }
+}
+
+/// Every word of OAuth that is said.
+pub(super) fn oauth_errors() -> BTreeSet<&'static str> {
+    let said = |code| oauth_error(code, shown_as(code).0).map(|(_, error)| error);
+    Code::ALL.into_iter().filter_map(said).chain([UNSUPPORTED_GRANT_TYPE]).collect()
+}
+
 /// A sentence in the alphabet that `error_description` has (RFC 6749 section 5.2).
 fn described(detail: &str) -> String {
     let told = |letter| match letter {
@@ -269,8 +304,12 @@ fn described(detail: &str) -> String {
     detail.chars().map(told).collect()
 }
 
+/// What another `grant_type` is refused with (RFC 6749 section 5.2).
+pub(super) const UNSUPPORTED_GRANT_TYPE: &str = "unsupported_grant_type";
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static(PROBLEM_JSON_TYPE);
+/// The media type of RFC 9457.
+pub(super) const PROBLEM_JSON_TYPE: &str = "application/problem+json";
 
 #[cfg(test)]
 mod tests {

@@ -92,6 +92,8 @@ impl World {
                 token("first-auditor", Role::Auditor, AUDITOR),
                 token("first-operator", Role::Operator, OPERATOR),
             ],
+            traffic: Arc::default(),
+            process: Box::new(|_| {}),
             trusted_proxies: Vec::new(),
         });
         let stop = CancellationToken::new();

@@ -648,3 +648,46 @@ fn h2_frame_kinds(mut bytes: &[u8]) -> Vec<u8> {
     }
     kinds
 }
+
+// -------------------------------------------------------------------------------------------------- the description
+
+#[test]
+fn every_route_has_an_operation_and_every_operation_a_route() {
+    use super::{
+        admin_routes,
+        layers::Gate,
+        openapi::{Listener, OPERATIONS},
+        public_routes,
+    };
+    let limits = Limits { per_source_per_second: 1, in_flight: 1 };
+    let gate = |listener| Gate::new(limits, Arc::default(), listener);
+    let mut routed = Vec::new();
+    for (listener, routes) in [
+        (Listener::Public, public_routes(&gate(Listener::Public))),
+        (Listener::Admin, admin_routes(&gate(Listener::Admin))),
+    ] {
+        for (path, methods) in routes.1 {
+            routed.extend(methods.split(", ").map(|method| (listener.as_str(), method, path)));
+        }
+    }
+    let mut described: Vec<_> = OPERATIONS
+        .iter()
+        .flat_map(|each| each.listeners.iter().map(|on| (on.as_str(), each.method, each.path)))
+        .collect();
+    routed.sort_unstable();
+    described.sort_unstable();
+    assert_eq!(routed, described, "left the routes, right the operations");
+}
+
+#[test]
+fn every_code_that_is_answered_is_described() {
+    let written = super::openapi_document().to_string();
+    for code in crate::broker::error::Code::ALL {
+        let is_of_no_operation = code.as_str() == "method_not_allowed";
+        assert_eq!(
+            written.matches(&format!("`{}`", code.as_str())).count() == 0,
+            is_of_no_operation,
+            "{code:?}"
+        );
+    }
+}

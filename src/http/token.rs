@@ -27,7 +27,7 @@ use super::{
     intake,
     layers::Decided,
     parcel::Parcel,
-    problem::{InOauth, Problem},
+    problem::{InOauth, Problem, UNSUPPORTED_GRANT_TYPE},
     wire,
 };
 use crate::{
@@ -149,7 +149,7 @@ impl Form {
             Some(GRANT_TYPE) => {}
             Some(_) => {
                 let detail = format!("`grant_type` must be {GRANT_TYPE}");
-                return Err(malformed(detail).with("error", json!("unsupported_grant_type")));
+                return Err(malformed(detail).with("error", json!(UNSUPPORTED_GRANT_TYPE)));
             }
             None => return Err(malformed(format!("`grant_type` is missing; it is {GRANT_TYPE}"))),
         }

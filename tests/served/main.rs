@@ -46,7 +46,11 @@ mod limits;
 #[cfg(test)]
 mod listeners;
 #[cfg(test)]
+mod observe;
+#[cfg(test)]
 mod once;
+#[cfg(test)]
+mod openapi;
 #[cfg(test)]
 mod order;
 #[cfg(test)]

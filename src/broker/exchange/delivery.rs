@@ -56,6 +56,7 @@ impl Drop for Delivery {
         let tasks = broker.tasks.clone();
         tasks.spawn_on(
             async move {
+                broker.metrics.undelivered(drafts.len());
                 let sealed: Result<Vec<Entry>, Refused> =
                     drafts.into_iter().map(|draft| broker.seal(draft)).collect();
                 let Ok(entries) = sealed else { return };

@@ -13,6 +13,7 @@ use crate::{
         Broker,
         error::{Code, Refused},
         identify::Caller,
+        metrics::Step,
         ports::{Claims, Issue, IssueVerdict, MintFault, Minted, NewIssuance, Order, Receipt},
         record::{breaches_of, of_decision, policy_member, reason_personal, request_member},
     },
@@ -68,7 +69,10 @@ impl Broker {
             let now = self.ambient.clock.now();
             let planned = self.plan(permit, now)?;
             let fetched = if turn < FETCHES {
-                self.fetch(&planned, now, deadline).await
+                let began = Instant::now();
+                let fetched = self.fetch(&planned, now, deadline).await;
+                self.metrics.step(Step::Fetch, began.elapsed());
+                fetched
             } else {
                 // No generation is named, so that this verdict stands whatever the store does meanwhile.
                 Err(MintFault::Failed { reason: "sealed-store-moved", sealed_generation: None })
@@ -139,18 +143,26 @@ impl Broker {
             Err(fault) => self.prepare_failed(&attempt, &fault)?,
         };
         let Prepared { issue, delivered, undelivered, failure } = prepared;
-        match self.store.issue(issue).await? {
+        let began = Instant::now();
+        let verdict = self.store.issue(issue).await;
+        self.metrics.step(Step::Durable, began.elapsed());
+        match verdict? {
             IssueVerdict::Moved => Ok(None),
             IssueVerdict::Refused(refused) => {
                 Ok(Some(Err(self.refuse_claims((decision, caller, ask), permit, refused).await)))
             }
-            IssueVerdict::Recorded(receipts) => Ok(Some(match failure {
-                Some(code) => {
-                    let detail = "a credential could not be made, so none was issued; the ledger says why under this decision";
-                    Err(Refused::new(code, detail).of(decision))
+            IssueVerdict::Recorded(receipts) => {
+                for planned in &attempt.planned {
+                    self.metrics.made(planned.credential.target.kind(), failure.is_none());
                 }
-                None => Ok(self.delivery((decision, answer_by), delivered, receipts, undelivered)),
-            })),
+                Ok(Some(match failure {
+                    Some(code) => {
+                        let detail = "a credential could not be made, so none was issued; the ledger says why under this decision";
+                        Err(Refused::new(code, detail).of(decision))
+                    }
+                    None => Ok(self.delivery((decision, answer_by), delivered, receipts, undelivered)),
+                }))
+            }
         }
     }
 

@@ -40,6 +40,13 @@ impl Certificate {
         Ok(Arc::new(Self { files: files.clone(), current, seen }))
     }
 
+    /// The Unix time at which the certificate that is served ends; none where it cannot be read.
+    pub(crate) fn ends(&self) -> Option<i64> {
+        let current = self.current.load();
+        let (_, read) = x509_parser::parse_x509_certificate(current.cert.first()?).ok()?;
+        Some(read.validity().not_after.timestamp())
+    }
+
     /// The configuration of a listener.
     pub(crate) fn server_config(self: &Arc<Self>) -> Arc<ServerConfig> {
         let resolver = Arc::clone(self) as Arc<dyn ResolvesServerCert>;

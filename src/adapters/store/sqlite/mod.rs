@@ -60,6 +60,7 @@ use self::{
     writer::Shared,
 };
 use crate::{
+    broker::metrics::Exposition,
     broker::ports::{
         Answer, Beat, ClaimRefused, Claims, EntryQuery, Holder, IssuanceRow, Issue, IssueVerdict, PolicyLoad,
         PolicyVerdict, Receipt, Refusal, Selection, Skew, Store, StoreFault, StoredEntry, Summary, Transited,
@@ -193,10 +194,16 @@ impl Sqlite {
             return Err(fault);
         }
         let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
-        queue.as_ref().ok_or_else(closed)?.try_send(step).map_err(|fault| match fault {
-            mpsc::error::TrySendError::Full(_) => StoreFault::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => closed(),
-        })
+        let waiting = &self.shared.metrics.waiting;
+        // Before it is sent: the writer may have taken it by the time that `try_send` returns.
+        waiting.add(1);
+        let sent = queue.as_ref().ok_or_else(closed).and_then(|queue| {
+            queue.try_send(step).map_err(|fault| match fault {
+                mpsc::error::TrySendError::Full(_) => StoreFault::Overloaded,
+                mpsc::error::TrySendError::Closed(_) => closed(),
+            })
+        });
+        sent.inspect_err(|_| waiting.add(-1))
     }
 }
 
@@ -371,5 +378,9 @@ impl Store for Sqlite {
             Some(queue) if !queue.is_closed() => self.shared.standing.health(),
             Some(_) | None => Err(closed()),
         }
+    }
+
+    fn expose(&self, to: &mut Exposition) {
+        self.shared.metrics.expose(to);
     }
 }

@@ -20,7 +20,7 @@ use std::{
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use rusqlite::Connection;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     Trouble,
@@ -34,7 +34,7 @@ use super::{
     standing::Standing,
 };
 use crate::{
-    broker::ports::StoreFault,
+    broker::{metrics::StoreMetrics, ports::StoreFault},
     kernel::{
         digest::Digest,
         ledger::checkpoint::{LogKey, VerifierKey},
@@ -56,6 +56,8 @@ pub(super) struct Shared {
     /// Tokens that had their last denial. A lock and not a snapshot: it is changed a key at a time, and read once a
     /// request.
     pub(super) spent: RwLock<HashMap<Digest, Timestamp>>,
+    /// What is counted.
+    pub(super) metrics: StoreMetrics,
     /// How the writer is.
     pub(super) standing: Standing,
     /// The ledger's public key.
@@ -68,6 +70,7 @@ impl Shared {
         Self {
             sealed: ArcSwap::from_pointee(sealed),
             spent: RwLock::new(spent),
+            metrics: StoreMetrics::default(),
             standing: Standing::new(),
             verifier: ArcSwap::from_pointee(verifier),
         }
@@ -110,6 +113,7 @@ impl Writer {
         serving: Option<std::fs::File>,
     ) -> Self {
         conn.wal_hook(Some(count_frames));
+        shared.metrics.entries.set(head.frontier.size());
         Self { conn, files, signer, head, rates: Rates::default(), seen: None, shared, _serving: serving }
     }
 
@@ -144,12 +148,20 @@ impl Writer {
     fn turn(&mut self, steps: &mut Vec<Box<dyn Step>>) {
         let shared = Arc::clone(&self.shared);
         let _turn = shared.standing.begin();
+        let commands = steps.len();
+        shared.metrics.waiting.add(-i64::try_from(commands).unwrap_or(0));
+        let began = Instant::now();
         let outcome = match shared.standing.death() {
             Some(fault) => Err(fault),
             None => self.commit(steps).map(Arc::new).map_err(|trouble| self.ail(&trouble)),
         };
         if outcome.is_ok() {
+            shared.metrics.commits.took(began.elapsed());
+            shared.metrics.batches.observe(commands as u64);
+            shared.metrics.entries.set(self.head.frontier.size());
             self.recover();
+        } else {
+            shared.metrics.failures.count();
         }
         for step in steps.drain(..) {
             step.answer(outcome.as_ref());
