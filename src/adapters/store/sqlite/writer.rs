@@ -58,10 +58,10 @@ pub(super) struct Shared {
     pub(super) spent: RwLock<HashMap<Digest, Timestamp>>,
     /// What is counted.
     pub(super) metrics: StoreMetrics,
-    /// The ledger's public key.
-    pub(super) verifier: ArcSwap<VerifierKey>,
     /// How the writer is.
     pub(super) standing: Standing,
+    /// The ledger's public key.
+    pub(super) verifier: ArcSwap<VerifierKey>,
 }
 
 impl Shared {
@@ -71,8 +71,8 @@ impl Shared {
             sealed: ArcSwap::from_pointee(sealed),
             spent: RwLock::new(spent),
             metrics: StoreMetrics::default(),
-            verifier: ArcSwap::from_pointee(verifier),
             standing: Standing::new(),
+            verifier: ArcSwap::from_pointee(verifier),
         }
     }
 }
