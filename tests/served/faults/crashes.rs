@@ -62,7 +62,7 @@ fn nothing_is_issued_unrecorded_by_a_broker_that_is_killed() {
 
 /// Every second one is random; the others are the points in turn, at a random one of such calls.
 fn draw(random: &mut Random, cycle: u64) -> Moment {
-    if cycle % 2 == 0 {
+    if cycle.is_multiple_of(2) {
         let answers = usize::try_from(random.below(30)).unwrap();
         return Moment::Random(answers, Duration::from_micros(random.below(8_000)));
     }
