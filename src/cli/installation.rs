@@ -1,7 +1,7 @@
 //! What a configuration names, opened: the sealing key, the store, tokens, issuers' keys. Every fault says where in
 //! `hallpass.yaml` the file is named; nothing that is missing is made.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use jiff::Timestamp;
 
@@ -12,7 +12,7 @@ use super::{
 use crate::{
     adapters::{
         issuer_keys::{IssuerKeys, IssuerKeysConfig, KeysFrom},
-        store::{Options, Sqlite},
+        store::{Database, Options, Postgres, Sqlite, StorePlace},
     },
     http::AdminToken,
     kernel::{digest::Digest, name::IssuerName, policy::Finding, sealing::SealingKey, secret::Secret},
@@ -47,12 +47,18 @@ pub(crate) fn sealing_key(config: &Config) -> Result<Arc<SealingKey>, Finding> {
 ///
 /// [`super::exit::Exit::Usage`] where it is absent, another's, sealed with another key, or of another ledger than the configuration
 /// says; [`super::exit::Exit::Integrity`] where it is damaged.
-pub(crate) fn open_store(config: &Config, options: Options) -> Result<Arc<Sqlite>, Failure> {
+pub(crate) fn open_store(config: &Config, options: Options) -> Result<Arc<Database>, Failure> {
     let sealing = sealing_key(config)?;
-    if Sqlite::inspect(&config.store)?.origin() != config.ledger.origin {
-        name_ledger(config, &sealing)?;
-    }
-    Ok(Sqlite::open(&config.store, sealing, options)?)
+    let database = match &config.store {
+        StorePlace::Postgres(place) => Database::Postgres(Postgres::open(place, sealing, options)?),
+        StorePlace::Sqlite(path) => {
+            if Sqlite::inspect(path)?.origin() != config.ledger.origin {
+                name_ledger(config, path, &sealing)?;
+            }
+            Database::Sqlite(Sqlite::open(path, sealing, options)?)
+        }
+    };
+    named(config, database)
 }
 
 /// Opens the store for reading, without the sealing key.
@@ -60,25 +66,49 @@ pub(crate) fn open_store(config: &Config, options: Options) -> Result<Arc<Sqlite
 /// # Errors
 ///
 /// As [`open_store`].
-pub(crate) fn inspect_store(config: &Config) -> Result<Arc<Sqlite>, Failure> {
-    let store = Sqlite::inspect(&config.store)?;
-    if store.origin() == config.ledger.origin {
-        return Ok(store);
+pub(crate) fn inspect_store(config: &Config) -> Result<Arc<Database>, Failure> {
+    if let StorePlace::Sqlite(path) = &config.store
+        && Sqlite::inspect(path)?.origin() != config.ledger.origin
+    {
+        name_ledger(config, path, &*sealing_key(config)?)?;
     }
-    name_ledger(config, &*sealing_key(config)?)?;
-    Ok(Sqlite::inspect(&config.store)?)
+    named(config, inspect(config)?)
 }
 
-fn name_ledger(config: &Config, sealing: &SealingKey) -> Result<(), Failure> {
-    if Sqlite::name_ledger(&config.store, sealing, &config.ledger.origin)? {
+/// The same whatever its ledger is called, and without changing that.
+///
+/// # Errors
+///
+/// As [`open_store`].
+pub(crate) fn inspect_as_it_is(config: &Config) -> Result<Arc<Database>, Failure> {
+    Ok(Arc::new(inspect(config)?))
+}
+
+fn inspect(config: &Config) -> Result<Database, Failure> {
+    Ok(match &config.store {
+        StorePlace::Postgres(place) => Database::Postgres(Postgres::inspect(place)?),
+        StorePlace::Sqlite(path) => Database::Sqlite(Sqlite::inspect(path)?),
+    })
+}
+
+/// A store whose ledger is the one that the configuration speaks of.
+fn named(config: &Config, database: Database) -> Result<Arc<Database>, Failure> {
+    if database.origin() == config.ledger.origin { Ok(Arc::new(database)) } else { Err(other_ledger(config)) }
+}
+
+fn name_ledger(config: &Config, path: &Path, sealing: &SealingKey) -> Result<(), Failure> {
+    if Sqlite::name_ledger(path, sealing, &config.ledger.origin)? {
         return Ok(());
     }
+    Err(other_ledger(config))
+}
+
+fn other_ledger(config: &Config) -> Failure {
     let (file, said) = (config.file.display(), &config.ledger.origin);
-    let message = format!(
+    Failure::usage(format!(
         "{file} says `ledger.origin: {said}`, but the database holds the ledger of another origin, and one with \
          entries keeps its own for ever"
-    );
-    Err(Failure::usage(message))
+    ))
 }
 
 /// Reads the tokens of the admin listener.

@@ -22,6 +22,7 @@ mod process;
 mod replica;
 mod secret;
 mod serve;
+mod store;
 mod telemetry;
 mod version;
 mod whoami;
@@ -67,6 +68,9 @@ enum Command {
     Secret(secret::SecretCommand),
     /// Runs the broker.
     Serve(serve::Serve),
+    /// Makes the schema of a PostgreSQL database, and gives its roles their privileges.
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// Shows the version.
     Version(version::Version),
     /// Shows what the broker reads in a job's token.
@@ -108,6 +112,7 @@ impl Command {
             Self::Policy(command) => command.run(),
             Self::Secret(command) => command.run(),
             Self::Serve(serve) => serve.run(),
+            Self::Store(command) => command.run(),
             Self::Version(version) => version.run(),
             Self::Whoami(whoami) => whoami.run(),
         }

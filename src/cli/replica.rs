@@ -28,7 +28,7 @@ use crate::{
         issuer_keys::IssuerKeys,
         mint::{Assertions, Oidc, Sealed},
         policy_source::{PolicySource, Reload},
-        store::{Options, Sqlite},
+        store::{Database, Options},
     },
     broker::{
         Ambient, Broker, Clock, Entropy, Parts, Settings,
@@ -60,7 +60,7 @@ pub(crate) struct Listeners {
 /// A running broker.
 pub(crate) struct Replica {
     broker: Arc<Broker>,
-    store: Arc<Sqlite>,
+    store: Arc<Database>,
     keys: Arc<IssuerKeys>,
     stop: CancellationToken,
     listeners: JoinSet<()>,
@@ -171,7 +171,7 @@ impl Replica {
     }
 
     /// The store, for looking into.
-    pub(crate) fn store(&self) -> &Arc<Sqlite> {
+    pub(crate) fn store(&self) -> &Arc<Database> {
         &self.store
     }
 
@@ -260,7 +260,7 @@ fn issuer_keys(config: &Config) -> Result<IssuerKeys, Failure> {
 /// The broker with its minters, and the signer that others check us by.
 fn wire(
     config: &Config,
-    store: &Arc<Sqlite>,
+    store: &Arc<Database>,
     keys: &Arc<IssuerKeys>,
 ) -> Result<(Arc<Broker>, Arc<Assertions>), Failure> {
     let key = store.assertion_key().ok_or_else(sealed_keys_missing)?;
@@ -282,7 +282,7 @@ fn wire(
     Ok((broker, assertions))
 }
 
-fn settings(config: &Config, store: &Sqlite) -> Result<Settings, Failure> {
+fn settings(config: &Config, store: &Database) -> Result<Settings, Failure> {
     let ambient = Ambient { clock: Clock::System, entropy: Entropy::Os };
     Ok(Settings {
         replica: new_replica(&ambient)?,
@@ -297,7 +297,7 @@ fn settings(config: &Config, store: &Sqlite) -> Result<Settings, Failure> {
 
 /// Looks whether the ledger is the one that was seen last. A ledger that was set back gets ALERT_ROLLBACK, if it can
 /// be written, and is not served.
-async fn guard(config: &Config, store: &Arc<Sqlite>, broker: &Broker) -> Result<Option<Kept>, Failure> {
+async fn guard(config: &Config, store: &Arc<Database>, broker: &Broker) -> Result<Option<Kept>, Failure> {
     let Some(path) = &config.ledger.seen else { return Ok(None) };
     let rollback = match Seen::check(path, store).await {
         Ok(seen) => return Ok(Some(Arc::new(Mutex::new(seen)))),
@@ -361,7 +361,7 @@ async fn sweep(broker: Arc<Broker>) {
     }
 }
 
-async fn keep_head(seen: Kept, store: Arc<Sqlite>) {
+async fn keep_head(seen: Kept, store: Arc<Database>) {
     loop {
         seen.lock().await.keep(&store).await;
         tokio::time::sleep(seen::EVERY).await;

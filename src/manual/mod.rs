@@ -5,5 +5,6 @@ pub mod exchange;
 pub mod findings;
 pub mod issuers;
 pub mod ledger;
+pub mod postgres;
 pub mod profiles;
 pub mod requests;

@@ -1,8 +1,18 @@
-//! The durable store and ledger. One room an engine; this version has SQLite, for one machine.
+//! The durable store and ledger. One room an engine: SQLite for one machine, PostgreSQL for many brokers; `database` is
+//! either of them, `shared` is what both do alike.
 
+mod database;
+#[cfg(test)]
+mod laws;
+pub mod postgres;
+mod shared;
 pub mod sqlite;
 
-pub use sqlite::{
-    AcceptedPolicy, Change, CreateFault, Genesis, LedgerRow, LettingIn, OpenFault, Options, PolicyStanding,
-    SecretFault, SecretListing, Sqlite,
+pub use self::{
+    database::{Database, StorePlace},
+    postgres::Postgres,
+    sqlite::{
+        AcceptedPolicy, Change, CreateFault, Genesis, LedgerRow, LettingIn, OpenFault, Options,
+        PolicyStanding, SecretFault, SecretListing, Sqlite,
+    },
 };

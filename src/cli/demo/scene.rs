@@ -12,12 +12,12 @@ use tokio::net::TcpListener;
 
 use super::{STOP, ci::CiIssuer, job};
 use crate::{
-    adapters::store::Sqlite,
+    adapters::store::Database,
     cli::{
         actor::Actor,
         config::Config,
         exit::{Done, Exit, Failure, chain},
-        init,
+        init, installation,
         replica::{Listeners, Replica},
         secret,
     },
@@ -115,7 +115,7 @@ impl Scene {
             init::Plan { dir: &folder.0, configuration: &configuration, origin: ORIGIN, policies: &policies };
         init::create(&plan, &actor)?;
         let config = Config::load(Some(&folder.file("hallpass.yaml")))?;
-        let key = Sqlite::inspect(&config.store)?.verifier_key().clone();
+        let key = installation::inspect_store(&config)?.verifier_key().clone();
         let value = Secret::from_text(format!("npm_{}", crockford(&actor.bytes::<20>()?)));
         let name = SecretName::parse("npm-token").ok_or_else(|| broken("the secret's name"))?;
         secret::seal(&config, &name, &[("value".to_owned(), value)]).await?;
@@ -142,7 +142,7 @@ impl Scene {
     }
 
     /// The store, for looking into.
-    pub(super) fn store(&self) -> &Sqlite {
+    pub(super) fn store(&self) -> &Database {
         self.replica.store()
     }
 

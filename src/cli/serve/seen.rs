@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    adapters::store::Sqlite,
+    adapters::store::{Database, StorePlace},
     broker::ports::{Store as _, StoreFault},
     kernel::ledger::checkpoint::Checkpoint,
 };
@@ -63,7 +63,7 @@ impl Seen {
     /// # Errors
     ///
     /// [`Rollback`].
-    pub(crate) async fn check(path: &Path, store: &Sqlite) -> Result<Self, Rollback> {
+    pub(crate) async fn check(path: &Path, store: &Database) -> Result<Self, Rollback> {
         let unreadable = |why: String| Rollback::Unreadable { path: path.display().to_string(), why };
         let last = match fs::read_to_string(path) {
             Ok(note) => Some(note),
@@ -82,7 +82,7 @@ impl Seen {
     }
 
     /// Keeps the store's head, where it is larger than the one that was kept.
-    pub(crate) async fn keep(&mut self, store: &Sqlite) {
+    pub(crate) async fn keep(&mut self, store: &Database) {
         let note = match store.checkpoint().await {
             Ok(note) => note,
             Err(fault) => {
@@ -102,8 +102,13 @@ impl Seen {
     }
 }
 
-/// Whether a rollback of the database would be noticed: the head is kept, and on another volume.
-pub(crate) fn is_guarded(seen: Option<&Path>, database: &Path) -> bool {
+/// Whether a rollback of the database would be noticed: the head is kept, and on another volume. A server's volume is
+/// taken for another one.
+pub(crate) fn is_guarded(seen: Option<&Path>, database: &StorePlace) -> bool {
+    let database = match database {
+        StorePlace::Postgres(_) => return seen.is_some(),
+        StorePlace::Sqlite(path) => path,
+    };
     let volume = |path: &Path| fs::metadata(path).ok().map(|about| about.dev());
     let folder =
         |path: &Path| path.parent().filter(|folder| !folder.as_os_str().is_empty()).map(Path::to_owned);

@@ -10,7 +10,6 @@
 mod batch;
 mod begins;
 mod claims;
-mod columns;
 mod create;
 mod head;
 mod issue;
@@ -39,8 +38,8 @@ use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use self::{
-    batch::{Append, Command, Committed, Step, Waiting},
-    columns::Prepared,
+    batch::{Append, Command, Step, Waiting},
+    head::Committed,
     issue::{IssueFound, IssueStep, Release},
     policy::Accept,
     reader::Readers,
@@ -48,6 +47,7 @@ use self::{
     writer::Shared,
 };
 use crate::{
+    adapters::store::shared::columns::Prepared,
     broker::ports::{
         Answer, ClaimRefused, Claims, EntryQuery, IssuanceRow, Issue, IssueVerdict, PolicyLoad,
         PolicyVerdict, Receipt, Refusal, Store, StoreFault, StoredEntry, Summary,
@@ -65,9 +65,9 @@ pub use self::{
     create::{CreateFault, Genesis},
     open::{OpenFault, Options},
     policy::{AcceptedPolicy, LettingIn, PolicyStanding},
-    reader::LedgerRow,
     secrets::{Change, SecretFault, SecretListing},
 };
+pub use super::shared::rows::LedgerRow;
 
 /// An open store.
 pub struct Sqlite {

@@ -15,13 +15,12 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::sync::mpsc;
 
 use super::{
-    Keys, Sqlite, Trouble,
-    head::Head,
+    Keys, Sqlite, Trouble, head,
     keys::{self, ASSERTION, LEDGER, PSEUDONYM},
     reader::Readers,
     refuse::load_spent,
     schema::{APPLICATION_ID, SCHEMA, beside, migrate, peeking, reading, writing},
-    secrets::SealedMap,
+    secrets,
     writer::{QUEUE, Shared, Writer},
 };
 use crate::kernel::{
@@ -111,8 +110,8 @@ impl Sqlite {
         bring_up(&mut conn)?;
         let (keys, log) = open_keys(&conn, sealing)?;
         let verifier = log.verifier();
-        let head = Head::load(&conn)?;
-        head.check(&conn, &verifier)?;
+        let head = head::load(&conn)?;
+        head::check(&head, &conn, &verifier)?;
         let readers = Readers::new(path, false);
         let store = opened(readers, &conn, Some((keys, verifier)), Some(load_spent(&conn)?))?;
         let writer = Writer::new(conn, log, head, Arc::clone(&store.shared), serving);
@@ -190,7 +189,7 @@ fn open_keys(conn: &Connection, sealing: Arc<SealingKey>) -> Result<(Keys, LogKe
     let log = LogKey::from_seed(&origin, &keys::open(conn, &sealing, LEDGER)?)
         .ok_or(Trouble::Damaged("the ledger key does not fit its origin"))?;
     let assertion = keys::open(conn, &sealing, ASSERTION)?;
-    let pseudonym = keys::pseudonym(&keys::open(conn, &sealing, PSEUDONYM)?)?;
+    let pseudonym = keys::pseudonym(&keys::open(conn, &sealing, PSEUDONYM)?).map_err(Trouble::Damaged)?;
     Ok((Keys { sealing, assertion, pseudonym }, log))
 }
 
@@ -213,7 +212,7 @@ fn opened(
         Some(_) => return Err(OpenFault::Damaged("the ledger's public key is not that of its own key")),
         None => (None, published),
     };
-    let shared = Shared::new(SealedMap::load(conn)?, spent.unwrap_or_default());
+    let shared = Shared::new(secrets::load(conn)?, spent.unwrap_or_default());
     Ok(Arc::new(Sqlite {
         queue: RwLock::new(None),
         writer: Mutex::new(None),

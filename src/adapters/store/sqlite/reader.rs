@@ -7,27 +7,23 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use rusqlite::{Connection, InterruptHandle, OptionalExtension, Row, params};
 use tokio::sync::Semaphore;
 
 use super::{
-    Sqlite, Trouble,
-    columns::spoken_of,
-    head::Head,
-    query,
+    Sqlite, Trouble, head, query,
     schema::{self, digest, moment, moment_if_any, signed, unsigned, word},
 };
 use crate::{
+    adapters::store::shared::rows::LedgerRow,
     broker::ports::{EntryQuery, IssuanceRow, StoreFault, StoredEntry},
     kernel::{
         digest::Digest,
         id::{DecisionId, IssuanceId},
         issuance::State,
-        json::read_bounded,
         ledger::{
             proof::TlogProof,
-            tree::{FromRows, Rows, RowsFault, inclusion_proof, leaf_hash},
+            tree::{FromRows, Rows, RowsFault, inclusion_proof},
         },
         lifetime::Lifetime,
     },
@@ -127,48 +123,6 @@ impl Drop for Readers {
     }
 }
 
-/// An entry with everything that the database holds of it, for exports and for looking whether it holds together.
-pub struct LedgerRow {
-    /// Its index.
-    pub index: u64,
-    /// Its bytes.
-    pub bytes: Vec<u8>,
-    /// Its leaf hash as stored.
-    pub leaf: Digest,
-    /// Its code as stored.
-    pub code: String,
-    /// Personal values that were not erased: field, blinding bytes, value.
-    pub personal: Vec<(String, [u8; 32], String)>,
-    at: Timestamp,
-    decision: Option<[u8; 16]>,
-    issuance: Option<[u8; 16]>,
-    issuer: Option<String>,
-    grants: Option<String>,
-}
-
-impl LedgerRow {
-    /// The first column that says something else than the entry's bytes do, if any: somebody changed the database
-    /// with other tools.
-    pub fn column_fault(&self) -> Option<&'static str> {
-        let Ok(value) = read_bounded(&self.bytes) else { return Some("bytes") };
-        let text = |name| value.get(name).and_then(serde_json::Value::as_str);
-        let decision = text("decision").and_then(DecisionId::parse).map(|id| id.bytes());
-        let issuance = text("issuance").and_then(IssuanceId::parse).map(|id| id.bytes());
-        let at = text("at").and_then(|at| at.parse::<Timestamp>().ok());
-        let (issuer, grants) = spoken_of(&self.bytes);
-        let columns = [
-            ("leaf", self.leaf == leaf_hash(&self.bytes)),
-            ("code", text("code") == Some(&self.code)),
-            ("at", at == Some(self.at)),
-            ("decision", decision == self.decision),
-            ("issuance", issuance == self.issuance),
-            ("issuer", issuer == self.issuer),
-            ("grants", grants == self.grants),
-        ];
-        columns.into_iter().find(|(_, holds)| !holds).map(|(name, _)| name)
-    }
-}
-
 impl Sqlite {
     /// The hashes kept of full subtrees, by level and index; `None` for one that is not there.
     ///
@@ -194,7 +148,7 @@ impl Sqlite {
     /// [`StoreFault::Unavailable`] where the database cannot be read.
     pub async fn head_fault(&self) -> Result<Option<&'static str>, StoreFault> {
         let key = self.verifier_key().clone();
-        self.read(move |conn| match Head::load(conn).and_then(|head| head.check(conn, &key)) {
+        self.read(move |conn| match head::load(conn).and_then(|head| head::check(&head, conn, &key)) {
             Ok(()) => Ok(None),
             Err(Trouble::Damaged(what)) => Ok(Some(what)),
             Err(trouble) => Err(trouble),

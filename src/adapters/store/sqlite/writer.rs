@@ -24,13 +24,13 @@ use tokio::sync::mpsc;
 
 use super::{
     Trouble,
-    batch::{Batch, Committed, Step},
-    head::Head,
-    refuse::Rates,
+    batch::{Batch, Step},
+    head::{self, Committed, Head},
     schema::BUSY,
-    secrets::SealedMap,
+    secrets,
 };
 use crate::{
+    adapters::store::shared::{refusals::Rates, secrets::SealedMap},
     broker::ports::StoreFault,
     kernel::{digest::Digest, ledger::checkpoint::LogKey},
 };
@@ -202,7 +202,7 @@ impl Writer {
             step.run(&mut batch)?;
         }
         let Batch { entries, sealed, spent, generation, .. } = batch;
-        let (head, committed) = self.head.append(&self.conn, entries, &self.key)?;
+        let (head, committed) = head::append(&self.head, &self.conn, entries, &self.key)?;
         let sealed = (!sealed.is_empty()).then(|| self.shared.sealed.load().changed(generation, sealed));
         Ok(Filled { head, committed, sealed, spent })
     }
@@ -212,7 +212,7 @@ impl Writer {
         let version: i64 =
             self.conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
         if self.seen != Some(version) {
-            let head = Head::load(&self.conn)?;
+            let head = head::load(&self.conn)?;
             // The database went back under us: another file in its place, or a restored backup. Appending would
             // fork the log that our receipts speak of.
             let (before, after) = (self.head.frontier.size(), head.frontier.size());
@@ -220,7 +220,7 @@ impl Writer {
                 return Err(Trouble::Damaged("the ledger is not the one that this process wrote"));
             }
             self.head = head;
-            self.shared.sealed.store(Arc::new(SealedMap::load(&self.conn)?));
+            self.shared.sealed.store(Arc::new(secrets::load(&self.conn)?));
             self.seen = Some(version);
         }
         Ok(())

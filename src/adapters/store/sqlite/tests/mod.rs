@@ -1,240 +1,102 @@
-//! The store's laws, on real files: each test has a database of its own.
+//! What only SQLite promises: its file, its locks, its triggers. The laws of any store stand in `laws`.
 
-mod issue;
-mod ledger;
 mod open;
-mod policy;
-mod quota;
-mod refuse;
-mod secrets;
 
-use std::{
-    path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
 use rusqlite::Connection;
-use serde_json::json;
 
 use super::*;
 use crate::{
-    broker::{
-        Entropy,
-        ports::{KeyClaim, NewIssuance},
-    },
-    kernel::{
-        id::{DecisionId, ReplicaId},
-        ledger::{
-            entry::{Draft, EntryCode, Personal},
-            proof::TlogProof,
-            tree::{leaf_hash, root_from_inclusion},
+    adapters::store::{
+        StorePlace,
+        laws::{
+            Bench, Engine, ORIGIN, entry, genesis, issue, key, raw, secrets::set, template, until_well,
+            verdict,
         },
-        lifetime::{Lifetime, after},
-        name::{CredentialName, GrantName, IssuerName},
-        policy::target::Kind,
     },
+    broker::ports::Store as _,
+    kernel::ledger::entry::EntryCode,
 };
 
-const ORIGIN: &str = "hallpass.example.com/ledger";
-
-/// A store with a folder of its own.
-struct Bench {
-    store: Arc<Sqlite>,
-    path: PathBuf,
-    _folder: tempfile::TempDir,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("hallpass.db");
-        std::fs::write(&path, template()).unwrap();
-        Self { store: open(&path), path, _folder: folder }
-    }
-
-    /// The same file in the hands of another process, as far as SQLite is concerned.
-    fn other(&self) -> Arc<Sqlite> {
-        open(&self.path)
-    }
-
-    async fn reopened(self) -> Self {
-        self.store.close().await;
-        let store = open(&self.path);
-        Self { store, ..self }
-    }
-
-    /// A connection that does to the file what only somebody with other tools does.
-    fn raw(&self) -> Connection {
-        let conn = Connection::open(&self.path).unwrap();
-        conn.busy_timeout(Duration::from_secs(5)).unwrap();
-        conn
-    }
-
-    fn count(&self, table: &str) -> i64 {
-        self.raw().query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
-    }
-
-    fn codes(&self) -> Vec<String> {
-        let conn = self.raw();
-        let mut rows = conn.prepare("SELECT code FROM entry ORDER BY idx").unwrap();
-        rows.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+fn path(bench: &Bench) -> &Path {
+    match &bench.place {
+        StorePlace::Sqlite(path) => path,
+        StorePlace::Postgres(_) => unreachable!("it was made on SQLite"),
     }
 }
 
-fn open(path: &Path) -> Arc<Sqlite> {
-    Sqlite::open(path, key(1), Options::default()).unwrap()
+#[tokio::test]
+async fn no_row_of_the_ledger_can_be_changed_deleted_or_replaced() {
+    let bench = Bench::on(Engine::Sqlite);
+    bench.store.append(vec![entry(EntryCode::Started), entry(EntryCode::Stopped)]).await.unwrap();
+    let conn = raw(path(&bench));
+    for statement in [
+        "UPDATE entry SET code = 'DENIED' WHERE idx = 0",
+        "DELETE FROM entry WHERE idx = 1",
+        "INSERT OR REPLACE INTO entry SELECT * FROM entry WHERE idx = 0",
+        "INSERT INTO entry SELECT 5, leaf, code, at, decision, issuance, issuer, grants, bytes FROM entry WHERE idx = 0",
+    ] {
+        let refused = conn.execute(statement, []).unwrap_err().to_string();
+        assert!(refused.contains("the ledger is"), "{statement}: {refused}");
+    }
+    assert_eq!(bench.codes(), ["STARTED", "STOPPED"]);
 }
 
-fn key(byte: u8) -> Arc<SealingKey> {
-    Arc::new(SealingKey::new(Secret::new(vec![byte; 32])).unwrap())
+#[tokio::test]
+async fn a_locked_database_is_unavailable_and_heals_without_being_asked() {
+    let bench = Bench::on(Engine::Sqlite);
+    let conn = raw(path(&bench));
+    conn.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert!(bench.store.issue(issue()).await.is_err());
+    // Known to be locked, it answers at once.
+    let asked = std::time::Instant::now();
+    assert!(bench.store.issue(issue()).await.is_err());
+    assert!(asked.elapsed() < schema::BUSY);
+    conn.execute_batch("ROLLBACK").unwrap();
+    until_well(&bench.store).await;
+    assert_eq!(verdict(&bench.store, issue()).await, "recorded");
 }
 
-fn random(out: &mut [u8]) -> bool {
-    Entropy::Os.fill(out).is_ok()
-}
-
-fn genesis() -> Genesis<'static> {
-    Genesis { origin: ORIGIN, now: now(), random: &random }
-}
-
-/// The bytes of a new database: made once, since its RSA key takes time.
-fn template() -> &'static [u8] {
-    static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
-    BYTES.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("template.db");
-        Sqlite::create(&path, &key(1), genesis()).unwrap();
-        std::fs::read(path).unwrap()
-    })
-}
-
-fn now() -> Timestamp {
-    "2027-01-13T10:00:00Z".parse().unwrap()
-}
-
-fn later(seconds: u64) -> Timestamp {
-    after(now(), Duration::from_secs(seconds))
-}
-
-fn fresh<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    assert!(random(&mut bytes));
-    bytes
-}
-
-fn entry(code: EntryCode) -> Entry {
-    sealed(Draft { code: Some(code), ..Draft::default() })
-}
-
-fn sealed(draft: Draft) -> Entry {
-    draft.seal(now(), ReplicaId::from_bytes([7; 16]), &random).unwrap()
-}
-
-/// The step of a permitted exchange: one sealed credential, one use, no key. Each call is another decision on the
-/// same token.
-fn issue() -> Issue {
-    let decision = DecisionId::new(now(), fresh());
-    let row = row();
-    let outcome = |code| {
-        sealed(Draft {
-            code: Some(code),
-            decision: Some(decision),
-            issuance: Some(row.id),
-            policy: Some(json!({ "grant": "demo" })),
-            ..Draft::default()
+#[tokio::test]
+async fn a_queue_that_is_full_says_so_at_once() {
+    let bench = Bench::on(Engine::Sqlite);
+    let conn = raw(path(&bench));
+    conn.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let calls: Vec<_> = (0..writer::QUEUE + 600)
+        .map(|_| {
+            let store = Arc::clone(&bench.store);
+            tokio::spawn(async move { store.append(Vec::new()).await.err() })
         })
+        .collect();
+    let mut overloaded = 0;
+    for call in calls {
+        overloaded += usize::from(call.await.unwrap() == Some(StoreFault::Overloaded));
+    }
+    assert!(overloaded > 0);
+}
+
+#[tokio::test]
+async fn a_ledger_that_was_put_back_is_not_written() {
+    let bench = Bench::on(Engine::Sqlite);
+    bench.store.append(vec![entry(EntryCode::Started)]).await.unwrap();
+    let conn = raw(path(&bench));
+    let back: (Vec<u8>, Vec<u8>) = {
+        let empty = crate::kernel::ledger::tree::Frontier::default();
+        (empty.root().0.to_vec(), head::peaks_of(&empty))
     };
-    Issue {
-        decision,
-        claims: Claims {
-            key: None,
-            once: vec![vec![Digest::of(b"token 1, demo, npm, 1")]],
-            quotas: Vec::new(),
-        },
-        once_until: later(960),
-        entries: vec![outcome(EntryCode::Intent), outcome(EntryCode::Issued)],
-        rows: vec![row],
-        failed: false,
-        sealed_generation: None,
-        now: now(),
+    conn.execute("UPDATE head SET size = 0, root = ?1, peaks = ?2", rusqlite::params![back.0, back.1])
+        .unwrap();
+    let fault = bench.store.append(vec![entry(EntryCode::Stopped)]).await.err().unwrap();
+    assert!(fault.to_string().contains("not the one that this process wrote"), "{fault}");
+}
+
+#[tokio::test]
+async fn no_value_stands_in_the_files() {
+    let bench = Bench::on(Engine::Sqlite);
+    set(&bench.store, "npm-token", "a-very-secret-value").await;
+    for suffix in ["", "-wal"] {
+        let bytes = std::fs::read(schema::beside(path(&bench), suffix)).unwrap_or_default();
+        assert!(!bytes.windows(12).any(|window| window == b"secret-value"), "{suffix}");
     }
-}
-
-fn row() -> NewIssuance {
-    NewIssuance {
-        id: IssuanceId::new(now(), fresh()),
-        grant: GrantName::parse("demo").unwrap(),
-        credential: CredentialName::parse("npm").unwrap(),
-        kind: Kind::Sealed,
-        handle: Digest::of(b"handle"),
-        issuer: IssuerName::parse("github").unwrap(),
-        token: Digest::of(b"token 1"),
-        project: Some("701".to_owned()),
-        job: Some(Digest::of(b"job 1")),
-        lifetime: Lifetime::Static,
-        issued_at: now(),
-        expires_at: None,
-        live_until: None,
-        revocable: false,
-        owner: ReplicaId::from_bytes([7; 16]),
-        recover_after: later(45),
-    }
-}
-
-/// The same with an idempotency key.
-fn keyed(body: &[u8], seconds: u64) -> Issue {
-    with_key(KeyClaim { key: Digest::of(b"key"), body: Digest::of(body) }, seconds)
-}
-
-fn with_key(claim: KeyClaim, seconds: u64) -> Issue {
-    let mut issue = Issue { now: later(seconds), ..issue() };
-    issue.claims.key = Some(claim);
-    issue
-}
-
-/// The same for other uses, one a credential.
-fn using(mut issue: Issue, uses: &[&str]) -> Issue {
-    issue.claims.once = uses.iter().map(|each| vec![Digest::of(each.as_bytes())]).collect();
-    issue
-}
-
-fn word(verdict: &IssueVerdict) -> &'static str {
-    match verdict {
-        IssueVerdict::Moved => "moved",
-        IssueVerdict::Recorded(_) => "recorded",
-        IssueVerdict::Refused(refused) => refused_word(refused),
-    }
-}
-
-fn refused_word(refused: &ClaimRefused) -> &'static str {
-    match refused {
-        ClaimRefused::Exceeded(_) => "exceeded",
-        ClaimRefused::Mismatch => "mismatch",
-        ClaimRefused::Replayed => "replayed",
-    }
-}
-
-async fn verdict(store: &Sqlite, issue: Issue) -> &'static str {
-    word(&store.issue(issue).await.unwrap())
-}
-
-/// Checks a receipt as whoever holds one would: against nothing but the ledger's public key.
-fn assert_proves(store: &Sqlite, receipt: &Receipt) {
-    let proof = TlogProof::parse(&receipt.proof).unwrap();
-    let head = store.verifier_key().open(&proof.checkpoint).unwrap();
-    assert_eq!(proof.index, receipt.index);
-    let leaf = leaf_hash(&receipt.entry);
-    assert_eq!(root_from_inclusion(receipt.index, head.size, &leaf, &proof.hashes), Some(head.root));
-}
-
-/// Waits until the store says that it is well again.
-async fn until_well(store: &Sqlite) {
-    let well = async {
-        while store.health().is_err() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), well).await.unwrap();
 }

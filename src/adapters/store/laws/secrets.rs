@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// Sets a secret of one field; answers its version.
-pub(super) async fn set(store: &Sqlite, name: &str, value: &str) -> u64 {
+pub(in crate::adapters::store) async fn set(store: &Database, name: &str, value: &str) -> u64 {
     let fields = [("value".to_owned(), Secret::from_text(value.to_owned()))];
     store.set_secret(&secret(name), &fields, change(EntryCode::SecretSet)).await.unwrap()
 }
@@ -25,7 +25,7 @@ fn told(code: EntryCode, version: u64) -> Entry {
     sealed(Draft { code: Some(code), result: Some(json!({ "version": version })), ..Draft::default() })
 }
 
-fn opened(store: &Sqlite, name: &str) -> Option<(u64, String)> {
+fn opened(store: &Database, name: &str) -> Option<(u64, String)> {
     let (_, found) = store.sealed(&secret(name));
     let found = found?;
     let of = sealing::Sealed { purpose: sealing::PURPOSE_SECRET, name, version: found.version };
@@ -34,9 +34,8 @@ fn opened(store: &Sqlite, name: &str) -> Option<(u64, String)> {
     Some((found.version, fields[0].1.expose_text().unwrap().to_owned()))
 }
 
-#[tokio::test]
-async fn a_secret_is_set_with_its_entry_and_read_from_memory() {
-    let bench = Bench::new();
+async fn a_secret_is_set_with_its_entry_and_read_from_memory(on: Engine) {
+    let bench = Bench::on(on);
     assert_eq!(set(&bench.store, "npm-token", "one").await, 1);
     assert_eq!(set(&bench.store, "npm-token", "two").await, 2);
     assert_eq!(opened(&bench.store, "npm-token"), Some((2, "two".to_owned())));
@@ -46,9 +45,8 @@ async fn a_secret_is_set_with_its_entry_and_read_from_memory() {
     assert_eq!(listed, [expected]);
 }
 
-#[tokio::test]
-async fn a_removed_secret_is_gone_and_its_versions_are_not_used_again() {
-    let bench = Bench::new();
+async fn a_removed_secret_is_gone_and_its_versions_are_not_used_again(on: Engine) {
+    let bench = Bench::on(on);
     set(&bench.store, "npm-token", "one").await;
     let removed = bench.store.remove_secret(&secret("npm-token"), change(EntryCode::SecretRemoved)).await;
     assert_eq!(removed.unwrap(), 1);
@@ -60,10 +58,9 @@ async fn a_removed_secret_is_gone_and_its_versions_are_not_used_again() {
     assert_eq!(bench.codes(), ["SECRET_SET", "SECRET_REMOVED", "SECRET_SET"]);
 }
 
-#[tokio::test]
-async fn the_generation_counts_every_change_and_survives_a_restart() {
-    let bench = Bench::new();
-    let generation = |store: &Sqlite| store.sealed(&secret("x")).0;
+async fn the_generation_counts_every_change_and_survives_a_restart(on: Engine) {
+    let bench = Bench::on(on);
+    let generation = |store: &Database| store.sealed(&secret("x")).0;
     assert_eq!(generation(&bench.store), 0);
     set(&bench.store, "a", "1").await;
     set(&bench.store, "b", "1").await;
@@ -74,9 +71,8 @@ async fn the_generation_counts_every_change_and_survives_a_restart() {
     assert_eq!(opened(&bench.store, "b"), Some((1, "1".to_owned())));
 }
 
-#[tokio::test]
-async fn two_processes_that_set_one_secret_at_once_get_two_versions() {
-    let bench = Bench::new();
+async fn two_processes_that_set_one_secret_at_once_get_two_versions(on: Engine) {
+    let bench = Bench::on(on);
     let other = bench.other();
     let (one, two) = tokio::join!(set(&bench.store, "npm-token", "a"), set(&other, "npm-token", "b"));
     let mut versions = [one, two];
@@ -84,12 +80,9 @@ async fn two_processes_that_set_one_secret_at_once_get_two_versions() {
     assert_eq!(versions, [1, 2]);
 }
 
-#[tokio::test]
-async fn no_value_stands_in_the_files() {
-    let bench = Bench::new();
-    set(&bench.store, "npm-token", "a-very-secret-value").await;
-    for suffix in ["", "-wal"] {
-        let bytes = std::fs::read(schema::beside(&bench.path, suffix)).unwrap_or_default();
-        assert!(!bytes.windows(12).any(|window| window == b"secret-value"), "{suffix}");
-    }
-}
+laws![
+    a_secret_is_set_with_its_entry_and_read_from_memory,
+    a_removed_secret_is_gone_and_its_versions_are_not_used_again,
+    the_generation_counts_every_change_and_survives_a_restart,
+    two_processes_that_set_one_secret_at_once_get_two_versions,
+];
