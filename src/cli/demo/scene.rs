@@ -111,8 +111,13 @@ impl Scene {
         let policy = ISSUER.replace(SAMPLE_URL, issuer.url()).replace(SAMPLE_AUDIENCE, &public_url);
         let mut policies = vec![("issuers/github.yaml", policy)];
         policies.extend(POLICIES.map(|(path, text)| (path, text.to_owned())));
-        let plan =
-            init::Plan { dir: &folder.0, configuration: &configuration, origin: ORIGIN, policies: &policies };
+        let plan = init::Plan {
+            dir: &folder.0,
+            configuration: &configuration,
+            origin: ORIGIN,
+            has_database: true,
+            policies: &policies,
+        };
         init::create(&plan, &actor)?;
         let config = Config::load(Some(&folder.file("hallpass.yaml")))?;
         let key = installation::inspect_store(&config)?.verifier_key().clone();

@@ -80,10 +80,15 @@ impl Call {
     }
 
     pub(crate) fn send(self) -> Answer {
+        self.try_send().unwrap()
+    }
+
+    /// The same, where the server may be gone before it has answered.
+    pub(crate) fn try_send(self) -> reqwest::Result<Answer> {
         runtime().block_on(async {
-            let response = self.0.send().await.unwrap();
+            let response = self.0.send().await?;
             let (status, headers) = (response.status().as_u16(), response.headers().clone());
-            Answer { status, headers, body: response.text().await.unwrap() }
+            Ok(Answer { status, headers, body: response.text().await? })
         })
     }
 }

@@ -3,6 +3,7 @@
 
 pub(crate) mod authority;
 pub(crate) mod client;
+pub(crate) mod cluster;
 pub(crate) mod component;
 pub(crate) mod forgery;
 pub(crate) mod hostile_issuer;
@@ -23,6 +24,7 @@ use std::{
 };
 
 pub(crate) use client::{Answer, Client};
+pub(crate) use cluster::Cluster;
 pub(crate) use installation::{Installation, Server};
 pub(crate) use issuer::Issuer;
 

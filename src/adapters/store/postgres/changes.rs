@@ -298,9 +298,12 @@ async fn write_personal(conn: &mut PgConnection, indexed: &[(i64, &Prepared)]) -
 pub(super) async fn drop_expired(conn: &mut PgConnection, now: i64, minute: i64) -> sqlx::Result<()> {
     for (statement, until) in [
         ("DELETE FROM once WHERE key IN (SELECT key FROM once WHERE expires <= $1 LIMIT 20000)", now),
-        ("DELETE FROM idempotency WHERE valid_until <= $1", now),
+        (
+            "DELETE FROM idempotency WHERE key IN (SELECT key FROM idempotency WHERE valid_until <= $1 LIMIT 20000)",
+            now,
+        ),
+        ("DELETE FROM denied WHERE token IN (SELECT token FROM denied WHERE until <= $1 LIMIT 20000)", now),
         ("DELETE FROM policy_let_in WHERE until <= $1", now),
-        ("DELETE FROM denied WHERE until <= $1", now),
         ("DELETE FROM intent_count WHERE minute <= $1", minute),
     ] {
         sqlx::query(statement).bind(until).execute(&mut *conn).await?;

@@ -45,10 +45,13 @@ use crate::{
 pub(super) const QUEUE: usize = 4096;
 /// Commands of one transaction.
 const TURN: usize = 512;
-/// How often the writer looks by itself.
+/// How often the writer looks by itself, and how often while nothing can be written.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY_WHEN_AILING: Duration = Duration::from_millis(250);
 /// How long a turn may take: whoever waits for it is told within a second.
 const DEADLINE: Duration = Duration::from_millis(900);
+/// The same while nothing can be written, when nobody waits: a new connection to a busy server takes its time.
+const DEADLINE_WHEN_AILING: Duration = Duration::from_secs(5);
 /// How far this machine's clock may be off the database's (contract: section 2).
 const MOST_SKEW_US: i64 = 5_000_000;
 
@@ -112,8 +115,9 @@ impl Writer {
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Step>) {
         let mut steps: Vec<Step> = Vec::with_capacity(TURN);
         loop {
-            let waiting = queue.recv_many(&mut steps, TURN);
-            if tokio::time::timeout(LOOK_EVERY, waiting).await == Ok(0) {
+            let is_well = self.shared.ailing().is_none();
+            let look_in = if is_well { LOOK_EVERY } else { LOOK_EVERY_WHEN_AILING };
+            if tokio::time::timeout(look_in, queue.recv_many(&mut steps, TURN)).await == Ok(0) {
                 return;
             }
             match self.shared.ailing() {
@@ -128,7 +132,8 @@ impl Writer {
 
     /// One turn: all or nothing. Without steps it is a look.
     async fn turn(&mut self, steps: &mut Vec<Step>) {
-        let outcome = match tokio::time::timeout(DEADLINE, self.commit(steps)).await {
+        let deadline = if self.shared.ailing().is_none() { DEADLINE } else { DEADLINE_WHEN_AILING };
+        let outcome = match tokio::time::timeout(deadline, self.commit(steps)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Trouble::Slow),
         };
@@ -191,7 +196,7 @@ impl Writer {
         changes.write(conn, &known).await?;
         let mut after = HeadRow { generation, spent, ..found };
         let is_same =
-            entries.is_empty() && generation == found_generation(&self.shared) && spent == self.spent;
+            entries.is_empty() && generation == held_generation(&self.shared) && spent == self.spent;
         let mut committed = Committed::nothing(self.head.frontier.size());
         if !entries.is_empty() {
             let Grown { head, full, committed: grown } = self.head.grow(entries, &self.key);
@@ -217,7 +222,7 @@ impl Writer {
             }
             self.head = found.head.clone();
         }
-        if found.generation != found_generation(&self.shared) {
+        if found.generation != held_generation(&self.shared) {
             self.shared.sealed.store(Arc::new(secrets::load(conn, found.generation).await?));
         }
         if found.spent != self.spent {
@@ -264,7 +269,7 @@ impl Writer {
 }
 
 /// The generation of the sealed store that is held.
-fn found_generation(shared: &Shared) -> u64 {
+fn held_generation(shared: &Shared) -> u64 {
     shared.sealed.load().generation
 }
 
