@@ -441,13 +441,15 @@ fn every_refusal_of_the_broker_has_its_exit_code() {
         assert!(refused.contains("Refused: so it is") && refused.contains("dec_1"), "{refused}");
         assert_eq!(fake.requests().len(), 1);
     }
-    let hung_up = Fake::answering(vec![(0, "", String::new())]);
-    get(&hung_up, &[], 13);
+    // What no broker answers.
+    for (status, body) in [(0, ""), (204, ""), (200, "<html>"), (302, ""), (502, "<html>")] {
+        get(&Fake::answering(vec![(status, "60", body.to_owned())]), &["--output", "human"], 13);
+    }
 }
 
 #[test]
 fn what_passes_is_tried_again_under_one_idempotency_key() {
-    let answer = r#"{"issuances":[{"fields":{"value":"hunter2"}}]}"#;
+    let answer = r#"{"decision_id":"dec_1","issuances":[{"id":"iss_1","handle":"hdl_1","grant":"g","credential":"c","kind":"sealed","fields":{"value":"hunter2"},"secret_fields":["value"],"lifetime":"static","expires_at":null,"revocable":false}]}"#;
     let fake = Fake::answering(vec![
         (503, "0", r#"{"code":"not_ready"}"#.to_owned()),
         (409, "0", r#"{"code":"request_in_progress"}"#.to_owned()),
@@ -462,6 +464,19 @@ fn what_passes_is_tried_again_under_one_idempotency_key() {
     assert_eq!(keys.len(), 3);
     assert_eq!(keys[0].len(), 32);
     assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+}
+
+#[test]
+fn a_client_comes_back_no_sooner_than_it_is_asked_to() {
+    let limited = r#"{"title":"Slow down","code":"rate_limited"}"#.to_owned();
+    let answer = r#"{"decision_id":"dec_1","issuances":[]}"#.to_owned();
+    let fake = Fake::answering(vec![(429, "1", limited), (200, "", answer)]);
+    let start = std::time::Instant::now();
+
+    get(&fake, &[], 0);
+
+    assert!(start.elapsed() >= std::time::Duration::from_secs(1), "{:?}", start.elapsed());
+    assert_eq!(fake.requests().len(), 2);
 }
 
 #[test]
@@ -483,6 +498,24 @@ fn a_reader_that_went_away_is_no_panic() {
     let output = child.wait_with_output().unwrap();
     assert!(!stderr(&output).contains("panicked"), "{output:?}");
     assert!(matches!(output.status.code(), Some(0 | 1)), "{output:?}");
+}
+
+#[test]
+fn version_says_what_the_binary_is_made_of() {
+    let output = finish(binary().args(["version", "--verbose", "--output", "json"]), "");
+    let version: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let sbom = &version["sbom"];
+    assert_eq!((sbom["bomFormat"].as_str(), sbom["specVersion"].as_str()), (Some("CycloneDX"), Some("1.6")));
+    let components = sbom["components"].as_array().unwrap();
+    let rustls = components.iter().find(|each| each["name"] == "rustls").unwrap();
+    assert!(rustls["purl"].as_str().unwrap().starts_with("pkg:cargo/rustls@0.23."), "{rustls}");
+    assert!(
+        components
+            .iter()
+            .all(|each| each["licenses"][0]["expression"].as_str().is_some_and(|text| !text.is_empty()))
+    );
+    let shown = finish(binary().args(["version", "--verbose"]), "");
+    assert_eq!(String::from_utf8(shown.stdout).unwrap().lines().count(), components.len() + 1);
 }
 
 #[test]
@@ -770,7 +803,25 @@ fn get(fake: &Fake, more: &[&str], exit: i32) -> String {
 
 fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hallpass"));
-    for name in ["HALLPASS_CONFIG", "HALLPASS_URL", "HALLPASS_LOG", "HTTP_PROXY", "http_proxy", "ALL_PROXY"] {
+    // What a CI system sets for the job that runs these tests is not for the jobs within them.
+    for name in [
+        "ACTIONS_ID_TOKEN_REQUEST_URL",
+        "ALL_PROXY",
+        "BITBUCKET_BUILD_NUMBER",
+        "BUILDKITE",
+        "CIRCLECI",
+        "GITHUB_ACTIONS",
+        "GITLAB_CI",
+        "HALLPASS_CONFIG",
+        "HALLPASS_ID_TOKEN",
+        "HALLPASS_LOG",
+        "HALLPASS_TOKEN_FILE",
+        "HALLPASS_URL",
+        "HTTP_PROXY",
+        "KUBERNETES_SERVICE_HOST",
+        "TF_BUILD",
+        "http_proxy",
+    ] {
         command.env_remove(name);
     }
     command.env("NO_COLOR", "1");

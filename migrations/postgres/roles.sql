@@ -17,7 +17,8 @@ BEGIN
         EXECUTE format('GRANT UPDATE (size, root, peaks, note, generation, spent) ON hallpass.head TO %I', writer);
         EXECUTE format('GRANT INSERT, UPDATE ON hallpass.issuance, hallpass.secret TO %I', writer);
         EXECUTE format('GRANT INSERT, UPDATE, DELETE ON hallpass.once, hallpass.idempotency, hallpass.denied,
-            hallpass.summary, hallpass.policy_let_in, hallpass.intent_count TO %I', writer);
+            hallpass.summary, hallpass.policy_let_in, hallpass.intent_count, hallpass.freeze, hallpass.frozen_key,
+            hallpass.replica, hallpass.policy_skew TO %I', writer);
     END IF;
     IF reader IS NOT NULL AND reader <> current_user THEN
         EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA hallpass FROM %I', reader);

@@ -13,10 +13,11 @@ use std::{
     time::Duration,
 };
 
+use jiff::{Timestamp, fmt::rfc2822};
 use reqwest::{
     Certificate, Client, StatusCode, Url,
     dns::{Addrs, Name, Resolve, Resolving},
-    header::{AGE, CACHE_CONTROL, CONTENT_ENCODING, HeaderMap},
+    header::{AGE, CACHE_CONTROL, CONTENT_ENCODING, DATE, HeaderMap},
     redirect,
 };
 
@@ -45,6 +46,8 @@ pub struct Document {
     pub body: Vec<u8>,
     /// For how long the answer says that it stays true (RFC 9111 section 4.2); absent where it does not say.
     pub max_age: Option<Duration>,
+    /// The sender's clock (RFC 9110 section 6.6.1), to the second; absent where it does not say.
+    pub date: Option<Timestamp>,
 }
 
 /// Why there is no client.
@@ -160,6 +163,7 @@ impl HttpClient {
             return Err(FetchFault::Encoded);
         }
         let max_age = read_max_age(response.headers());
+        let date = response.headers().get(DATE).and_then(|date| read_date(date.to_str().ok()?));
         if response
             .content_length()
             .is_some_and(|bytes| usize::try_from(bytes).is_ok_and(|bytes| bytes > most_bytes))
@@ -173,7 +177,7 @@ impl HttpClient {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Document { body, max_age })
+        Ok(Document { body, max_age, date })
     }
 }
 
@@ -223,6 +227,11 @@ fn read_max_age(headers: &HeaderMap) -> Option<Duration> {
     let age =
         headers.get(AGE).map_or(0, |age| age.to_str().ok().and_then(|age| age.parse().ok()).unwrap_or(0));
     least.map(|seconds| Duration::from_secs(seconds.saturating_sub(age)))
+}
+
+/// A date as HTTP writes it; RFC 2822's form is the same for `GMT`.
+fn read_date(text: &str) -> Option<Timestamp> {
+    rfc2822::DateTimeParser::new().parse_timestamp(text).ok()
 }
 
 /// The host, where it is a literal address.

@@ -35,6 +35,7 @@ use times::{COOL_DOWN, FOREWARNING, GREATEST_AGE, LOOK, Life, draw, is_within, j
 use crate::{
     broker::ports::{Answer, KeyFault, KeySource, KeyStanding},
     kernel::{
+        digest::Digest,
         identity::{
             keys::{KeySet, VerificationKey},
             profile::{Algorithm, Profile},
@@ -141,6 +142,13 @@ impl IssuerKeys {
         let running: Vec<_> = self.issuers.values().filter_map(|issuer| self.begin(issuer, now)).collect();
         for refresh in running {
             refresh.ended().await;
+        }
+    }
+
+    /// Refreshes one issuer, cool-down or not, and waits for it: somebody with rights on this machine asked for it.
+    pub async fn refresh_one(&self, issuer: &IssuerName) {
+        if let Some(issuer) = self.issuers.get(issuer) {
+            self.force(issuer, (self.now)()).ended().await;
         }
     }
 
@@ -262,6 +270,11 @@ impl KeySource for IssuerKeys {
                 None => Err(KeyFault::Unknown),
             }
         })
+    }
+
+    fn thumbprints(&self, issuer: &IssuerName, kid: &str) -> Vec<Digest> {
+        let held = self.issuers.get(issuer).and_then(|issuer| issuer.held.load_full());
+        held.map(|held| held.set.thumbprints(kid)).unwrap_or_default()
     }
 
     fn standing(&self) -> Vec<KeyStanding> {

@@ -29,6 +29,7 @@ use super::{
 };
 use crate::kernel::{
     digest::Digest,
+    freeze::{Freezable, FreezeScope},
     id::{DecisionId, IssuanceId},
     ledger::entry::{Draft, EntryCode},
     lifetime::{Lifetime, after},
@@ -55,6 +56,36 @@ pub struct Ask {
     pub inputs: Vec<(String, String)>,
     /// The idempotency key.
     pub retry: Option<RetryKey>,
+    /// What the answer can carry.
+    pub room: Room,
+}
+
+/// What an answer can carry; what does not fit is no permit (design: section 3, `/v1/token`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Room {
+    /// All that was asked for.
+    Any,
+    /// One token (RFC 8693): one credential with one secret field, of this type where the caller wants one.
+    OneToken(Option<TokenType>),
+}
+
+/// What a credential is in the words of RFC 8693 section 3.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TokenType {
+    /// A JWT.
+    Jwt,
+    /// Some other secret, such as a password or an API key.
+    Secret,
+}
+
+impl TokenType {
+    /// What a kind yields.
+    pub fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::Oidc => Self::Jwt,
+            Kind::Sealed => Self::Secret,
+        }
+    }
 }
 
 /// An idempotency key with what it was sent for.
@@ -181,10 +212,23 @@ impl Broker {
         }
     }
 
-    /// The grants that this caller may use now.
-    pub fn grants(&self, caller: &Caller) -> Vec<GrantView> {
+    /// The grants that this caller may use now; what is frozen cannot be used.
+    ///
+    /// # Errors
+    ///
+    /// `ledger_unavailable`.
+    pub async fn grants(&self, caller: &Caller) -> Result<Vec<GrantView>, Refused> {
         let now = self.ambient.clock.now();
-        decide::usable(&caller.policy, &caller.identity, now).into_iter().map(grant_view).collect()
+        let usable = decide::usable(&caller.policy, &caller.identity, now);
+        let names = usable.iter().map(|each| each.grant.name.clone()).collect();
+        let frozen = self.store.frozen(caller.freezable(names, true)).await?;
+        let is_grant = |scope: &FreezeScope| matches!(scope, FreezeScope::Grant(_));
+        if !frozen.iter().all(is_grant) {
+            return Ok(Vec::new());
+        }
+        let mut views: Vec<GrantView> = usable.into_iter().map(grant_view).collect();
+        views.retain(|view| !frozen.contains(&FreezeScope::Grant(view.name.clone())));
+        Ok(views)
     }
 
     async fn run(
@@ -207,6 +251,9 @@ impl Broker {
             let detail = "these grants have more than 16 credentials together; name those that you need";
             let answer = Refused::new(Code::RequestMalformed, detail);
             return Err(self.refuse(decision, caller, ask, answer, "too-many-credentials").await);
+        }
+        if let Err((answer, reason)) = fits(ask.room, &permit) {
+            return Err(self.refuse(decision, caller, ask, answer, reason).await);
         }
         if permit.ttl_out_of_range().is_some() {
             let answer = Refused::new(
@@ -248,7 +295,7 @@ impl Broker {
         self.record_refusal(draft, caller, denial.reason, Weight::Denial).await.err().unwrap_or(answer)
     }
 
-    /// Records a refusal that is no denial by policy; it does not count against the token.
+    /// Records a refusal. Denials and replays count against the token, other faults of a request do not.
     async fn refuse(
         &self,
         decision: DecisionId,
@@ -269,11 +316,23 @@ impl Broker {
         answer: Refused,
         reason: &'static str,
     ) -> Refused {
-        let weight = if answer.code == Code::TokenReplayed { Weight::Replay } else { Weight::Fault };
+        let weight = if answer.code == Code::TokenReplayed {
+            Weight::Replay
+        } else if answer.code == Code::AccessDenied {
+            Weight::Denial
+        } else {
+            Weight::Fault
+        };
         self.record_refusal(draft, caller, reason, weight).await.err().unwrap_or(answer)
     }
 
-    fn refusal_draft(&self, decision: DecisionId, caller: &Caller, ask: &Ask, result: Value) -> Draft {
+    pub(super) fn refusal_draft(
+        &self,
+        decision: DecisionId,
+        caller: &Caller,
+        ask: &Ask,
+        result: Value,
+    ) -> Draft {
         let mut draft =
             of_decision(self.draft(EntryCode::Denied, &caller.identity, &caller.origin), decision);
         draft.policy = Some(policy_member(&caller.policy).into());
@@ -314,6 +373,9 @@ impl Broker {
         ask: &Ask,
         permit: &Permit,
     ) -> Result<DryRun, Refused> {
+        if let Some(scope) = self.store.frozen(freezable(caller, permit)).await?.first() {
+            return Err(self.refuse_freeze((decision, caller, ask), scope).await);
+        }
         let previews: Vec<Preview> = permit
             .grants()
             .iter()
@@ -331,6 +393,11 @@ impl Broker {
     }
 }
 
+/// What a freeze may hold of a permit.
+fn freezable(caller: &Caller, permit: &Permit) -> Freezable {
+    caller.freezable(permit.grants().iter().map(|grant| grant.name.clone()).collect(), true)
+}
+
 /// What a refusal weighs.
 #[derive(Clone, Copy)]
 enum Weight {
@@ -340,6 +407,21 @@ enum Weight {
     Fault,
     /// A replay: counts against the token, and is always an entry.
     Replay,
+}
+
+/// Whether the answer can carry what is permitted. Too much is the same denial as no permit at all: how many
+/// credentials a grant has is policy (P8).
+fn fits(room: Room, permit: &Permit) -> Result<(), (Refused, &'static str)> {
+    let Room::OneToken(wanted) = room else { return Ok(()) };
+    let mut credentials = permit.grants().iter().flat_map(|grant| &grant.credentials);
+    let (Some(credential), None) = (credentials.next(), credentials.next()) else {
+        return Err((Refused::new(Code::AccessDenied, DENIED), "several-credentials"));
+    };
+    if wanted.is_some_and(|wanted| wanted != TokenType::of(credential.target.kind())) {
+        let detail = "this credential is no token of the requested type; leave `requested_token_type` out";
+        return Err((Refused::new(Code::InputInvalid, detail), "token-type"));
+    }
+    Ok(())
 }
 
 /// Whether one use would be asked for twice; the once-claims could not tell those two apart.
@@ -392,5 +474,5 @@ fn grant_view(usable: Usable<'_>) -> GrantView {
 }
 
 /// The one answer to everything that policy does not permit (P8).
-const DENIED: &str =
+pub(super) const DENIED: &str =
     "no policy permits this; give the decision id to whoever keeps your organisation's policies";

@@ -15,6 +15,7 @@ use crate::kernel::{
     id::RequestId,
     identity::{
         JobIdentity,
+        keys::VerificationKey,
         token::RawToken,
         verify::{self, FaultKind, RefusedToken, Terms, TokenFault},
     },
@@ -40,6 +41,8 @@ pub struct Caller {
     /// Where it called from.
     pub origin: Origin,
     pub(super) policy: Arc<PolicySet>,
+    /// What signed its token.
+    pub(super) key: Arc<VerificationKey>,
 }
 
 /// How often one project may ask.
@@ -55,7 +58,19 @@ enum Purpose {
 }
 
 impl Broker {
-    /// Identifies a caller of the exchange, whoami or grants: token shape to age, then the project's rate and the
+    /// Identifies a caller of whoami or grants: as the exchange does, then whether its issuer, its key or everything is
+    /// frozen. The exchange looks at freezes later, in its transaction.
+    ///
+    /// # Errors
+    ///
+    /// As [`Broker::identify`], and `access_denied`.
+    pub async fn identify_unfrozen(&self, bearer: Secret, origin: Origin) -> Result<Caller, Refused> {
+        let caller = self.identify(bearer, origin).await?;
+        self.refuse_frozen(&caller).await?;
+        Ok(caller)
+    }
+
+    /// Identifies a caller of the exchange: token shape to age, then the project's rate and the
     /// rule of five denials.
     ///
     /// # Errors
@@ -145,16 +160,12 @@ impl Broker {
             Purpose::Holder => verify::verify_holder(token, &key, &terms, now),
         };
         match verified {
-            Ok(verified) => Ok(Caller { identity: verified.into_identity(), origin, policy }),
+            Ok(verified) => Ok(Caller { identity: verified.into_identity(), origin, policy, key }),
             Err(refused) => Err(self.refused_token(*refused, &terms, &policy, &origin).await),
         }
     }
 
-    async fn key(
-        &self,
-        issuer: &IssuerPolicy,
-        token: &RawToken,
-    ) -> Result<Arc<crate::kernel::identity::keys::VerificationKey>, KeyRefused> {
+    async fn key(&self, issuer: &IssuerPolicy, token: &RawToken) -> Result<Arc<VerificationKey>, KeyRefused> {
         token.check_algorithm(issuer.trusted.profile).map_err(KeyRefused::Token)?;
         token.check_kid().map_err(KeyRefused::Token)?;
         self.keys.key(&issuer.trusted.name, token).await.map_err(|fault| match fault {

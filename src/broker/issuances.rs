@@ -4,19 +4,19 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::json;
 use subtle::ConstantTimeEq;
 
 use super::{
     Broker,
+    emergency::{Revocation, ending, ending_draft, sort},
     error::{Code, Refused},
     identify::Caller,
-    ports::IssuanceRow,
+    ports::{Holder, IssuanceRow, Selection, Transition},
 };
 use crate::kernel::{
     digest::Digest,
     id::IssuanceId,
-    issuance::State,
+    issuance::{Event, State},
     ledger::entry::{Draft, EntryCode},
     lifetime::{Lifetime, after},
     secret::Secret,
@@ -72,14 +72,23 @@ pub enum GivenBack {
 const HANDLE_AFTER_END: Duration = Duration::from_secs(3_600);
 /// How long the handle of a static credential reads.
 const HANDLE_OF_STATIC: Duration = Duration::from_secs(86_400);
+/// How often a revocation looks again because its job issued meanwhile: one keyed call is retried twice at most, so
+/// more rounds than these are met by new tokens only.
+const ROUNDS: usize = 8;
+/// Issuances read at once.
+const PAGE: u32 = 500;
 
 impl Broker {
     /// Shows one issuance.
     ///
     /// # Errors
     ///
-    /// `not_found`, also for what is not the caller's; `ledger_unavailable`.
+    /// `access_denied` for a token that is frozen; `not_found`, also for what is not the caller's;
+    /// `ledger_unavailable`.
     pub async fn issuance(&self, id: &str, right: Right) -> Result<IssuanceView, Refused> {
+        if let Right::Token(caller) = &right {
+            self.refuse_frozen(caller).await?;
+        }
         let row = self.owned(id, &right).await?;
         let now = self.ambient.clock.now();
         Ok(IssuanceView {
@@ -96,11 +105,11 @@ impl Broker {
         })
     }
 
-    /// Gives one issuance back. Asking again repeats the answer.
+    /// Gives one issuance back. Asking again repeats the answer. It is never frozen.
     ///
     /// # Errors
     ///
-    /// As [`Broker::issuance`].
+    /// `not_found`, also for what is not the caller's; `ledger_unavailable`.
     pub async fn give_back(&self, id: &str, right: Right) -> Result<GivenBack, Refused> {
         let row = self.owned(id, &right).await?;
         let now = self.ambient.clock.now();
@@ -110,30 +119,68 @@ impl Broker {
             State::Released => Ok(released(&row)),
             State::Issued if has_ended(&row, now) => Ok(GivenBack::Ended),
             State::Issued => {
-                let draft = self.released_draft(&row, &right);
-                self.store.release(vec![(row.id, self.seal(draft)?)]).await?;
-                Ok(released(&row))
+                let event = if row.revocable { Event::RevokeAsked } else { Event::GivenBack };
+                let (base, by) = match &right {
+                    Right::Handle(_) => (Draft::default(), "handle"),
+                    Right::Token(caller) => (self.caller_draft(caller), "token"),
+                };
+                let entry = self.seal(ending_draft(base, &row, event, by))?;
+                self.store.transit(vec![Transition { id: row.id, event, entry }], None).await?;
+                Ok(if row.revocable { GivenBack::Queued } else { released(&row) })
             }
         }
     }
 
-    fn released_draft(&self, row: &IssuanceRow, right: &Right) -> Draft {
-        let by = match right {
-            Right::Handle(_) => "handle",
-            Right::Token(_) => "token",
-        };
-        let base = match right {
-            Right::Handle(_) => Draft { code: Some(EntryCode::Released), ..Draft::default() },
-            Right::Token(caller) => self.draft(EntryCode::Released, &caller.identity, &caller.origin),
-        };
-        Draft {
-            decision: Some(row.decision),
-            issuance: Some(row.id),
-            policy: Some(json!({ "grant": row.grant })),
-            request: Some(json!({ "credential": row.credential, "by": by })),
-            result: Some(json!({ "usable_until": row.expires_at.map(|at| at.to_string()) })),
-            ..base
+    /// Ends all issuances of the caller's job, or of its token where the profile gives no job key; retries of the calls
+    /// that made them end with them. Asking again repeats the answer. It is never frozen.
+    ///
+    /// # Errors
+    ///
+    /// `ledger_unavailable`, also where the job keeps exchanging meanwhile; `internal`.
+    pub async fn revoke_job(&self, caller: &Caller) -> Result<Revocation, Refused> {
+        let identity = &caller.identity;
+        let job = identity.job_key().map(|key| Digest::of(key.as_bytes()));
+        let now = self.ambient.clock.now();
+        let holder = job.unwrap_or(identity.token().id);
+        let holder = Holder { issuer: identity.issuer().clone(), holder, now };
+        for _ in 0..ROUNDS {
+            let mut transitions = Vec::new();
+            for row in self.held(&holder).await? {
+                if let Some(event) = ending(&row).filter(|_| !has_ended(&row, now)) {
+                    let draft = ending_draft(self.caller_draft(caller), &row, event, "token");
+                    transitions.push(Transition { id: row.id, event, entry: self.seal(draft)? });
+                }
+            }
+            // A keyed retry may have come between the look and this: it is met in the next round, and after that round
+            // there are no more of them.
+            if self.store.transit(transitions, Some(holder.clone())).await?.has_left {
+                continue;
+            }
+            let mut revocation = Revocation::default();
+            for row in self.held(&holder).await? {
+                sort(&mut revocation, row, now);
+            }
+            return Ok(revocation);
         }
+        let detail = "this job keeps exchanging while it revokes; end its other steps and ask again";
+        Err(Refused::new(Code::LedgerUnavailable, detail).retry_after(1))
+    }
+
+    async fn held(&self, holder: &Holder) -> Result<Vec<IssuanceRow>, Refused> {
+        let mut held: Vec<IssuanceRow> = Vec::new();
+        loop {
+            let past = held.last().map(|row| row.id);
+            let page = self.store.issuances(Selection::Of(holder.clone()), past, PAGE).await?;
+            let is_last = page.len() < PAGE as usize;
+            held.extend(page);
+            if is_last {
+                return Ok(held);
+            }
+        }
+    }
+
+    fn caller_draft(&self, caller: &Caller) -> Draft {
+        Draft { code: None, ..self.draft(EntryCode::Released, &caller.identity, &caller.origin) }
     }
 
     async fn owned(&self, id: &str, right: &Right) -> Result<IssuanceRow, Refused> {

@@ -1,7 +1,8 @@
-//! The use cases: exchange, look up, give back, query. It owns the ports that adapters implement, and the order
+//! The use cases: exchange, look up, give back, freeze, revoke, query. It owns the ports that adapters implement, and the order
 //! in which things happen. No wire, no SQL, no environment.
 
 pub mod ambient;
+pub mod emergency;
 pub mod error;
 pub mod exchange;
 pub mod identify;

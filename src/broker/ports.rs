@@ -7,9 +7,10 @@ use serde_json::Value;
 
 use crate::kernel::{
     digest::Digest,
+    freeze::{Freezable, Freeze, FreezeScope},
     id::{DecisionId, IssuanceId, ReplicaId},
     identity::{keys::VerificationKey, token::RawToken},
-    issuance::State,
+    issuance::{Event, State},
     ledger::entry::Entry,
     lifetime::Lifetime,
     name::{CredentialName, GrantName, IssuerName, SecretName},
@@ -32,6 +33,9 @@ pub trait KeySource: Send + Sync {
         issuer: &'a IssuerName,
         token: &'a RawToken,
     ) -> Answer<'a, Result<Arc<VerificationKey>, KeyFault>>;
+
+    /// The RFC 7638 thumbprints of the held keys of that id; none where no such key is held. Fetches nothing.
+    fn thumbprints(&self, issuer: &IssuerName, kid: &str) -> Vec<Digest>;
 
     /// How each issuer's keys stand, by name, for `/readyz`.
     fn standing(&self) -> Vec<KeyStanding>;
@@ -172,9 +176,43 @@ pub trait Store: Send + Sync {
     /// The one durable step of an exchange: idempotency, once-claims, limits, rows and entries in one transaction.
     fn issue(&self, issue: Issue) -> Answer<'_, Result<IssueVerdict, StoreFault>>;
 
-    /// Moves issued rows to `released`, each by compare-and-swap in one transaction with its entry. Rows that are
-    /// not `issued` any more are left alone, and their entries are dropped. Answers the ids that moved.
-    fn release(&self, releases: Vec<(IssuanceId, Entry)>) -> Answer<'_, Result<Vec<IssuanceId>, StoreFault>>;
+    /// Moves rows on, each by compare-and-swap with its entry, all in one transaction. A row to which the event cannot
+    /// happen any more is left alone, and its entry is dropped. `holder` asks whether that holder has others left.
+    fn transit(
+        &self,
+        transitions: Vec<Transition>,
+        holder: Option<Holder>,
+    ) -> Answer<'_, Result<Transited, StoreFault>>;
+
+    /// The issuances of a selection, by id, past the one named; at most so many.
+    fn issuances(
+        &self,
+        selection: Selection,
+        past: Option<IssuanceId>,
+        limit: u32,
+    ) -> Answer<'_, Result<Vec<IssuanceRow>, StoreFault>>;
+
+    /// The freezes that hold for a job now, widest first. Looked at without a claim; [`Store::issue`] decides again.
+    fn frozen(&self, subject: Freezable) -> Answer<'_, Result<Vec<FreezeScope>, StoreFault>>;
+
+    /// Freezes, with FROZEN in the same transaction; holds on every replica from its commit. Answers the freeze that
+    /// stood already, if one did: then nothing is changed or recorded.
+    fn freeze(&self, freeze: Freeze, entry: Entry) -> Answer<'_, Result<Option<Freeze>, StoreFault>>;
+
+    /// Ends a freeze, with THAWED in the same transaction; false where there is none.
+    fn thaw(&self, scope: FreezeScope, entry: Entry) -> Answer<'_, Result<bool, StoreFault>>;
+
+    /// Gives a frozen key that was known by its name alone its thumbprints too, with FROZEN in the same transaction;
+    /// false where there is no such freeze.
+    fn complete_freeze(
+        &self,
+        scope: FreezeScope,
+        thumbprints: Vec<Digest>,
+        entry: Entry,
+    ) -> Answer<'_, Result<bool, StoreFault>>;
+
+    /// The freezes that stand, oldest first.
+    fn freezes(&self) -> Answer<'_, Result<Vec<Freeze>, StoreFault>>;
 
     /// Makes a policy set the newest accepted one, with its entry in the same transaction, unless it lacks a name of
     /// the one before and nobody lets it in.
@@ -314,6 +352,8 @@ pub struct Claims {
     pub once: Vec<Vec<Digest>>,
     /// The limits of its grants, one a grant that has some.
     pub quotas: Vec<Quota>,
+    /// What a freeze may hold of it.
+    pub freezable: Freezable,
 }
 
 /// A grant's limits, and what a call adds to what they count.
@@ -443,6 +483,8 @@ pub enum IssueVerdict {
 pub enum ClaimRefused {
     /// A limit of a grant is reached: 429.
     Exceeded(Exceeded),
+    /// A freeze holds: 403.
+    Frozen(FreezeScope),
     /// Another body under the same key: 422.
     Mismatch,
     /// No free use: 409.
@@ -510,6 +552,54 @@ pub struct IssuanceRow {
     pub usable_until: Option<Timestamp>,
     /// Whether it can be revoked.
     pub revocable: bool,
+}
+
+/// One step of one issuance.
+pub struct Transition {
+    /// The issuance.
+    pub id: IssuanceId,
+    /// What happens to it.
+    pub event: Event,
+    /// Its entry.
+    pub entry: Entry,
+}
+
+/// What became of transitions.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Transited {
+    /// The issuances that moved.
+    pub moved: Vec<IssuanceId>,
+    /// Whether the holder that was asked for has an issuance that is issued and has not ended.
+    pub has_left: bool,
+}
+
+/// Whose issuances: a job's, or one token's where the profile gives no job key.
+#[derive(Clone, Debug)]
+pub struct Holder {
+    /// The issuer.
+    pub issuer: IssuerName,
+    /// The digest of the job key, else the token's id.
+    pub holder: Digest,
+    /// The time at which an end counts.
+    pub now: Timestamp,
+}
+
+/// Which issuances.
+#[derive(Clone, Debug)]
+pub enum Selection {
+    /// All of a holder, in whatever state.
+    Of(Holder),
+    /// Those that are still usable, as far as anybody knows; whatever is given must hold.
+    Usable {
+        /// Of this grant.
+        grant: Option<GrantName>,
+        /// Of this issuer's project.
+        project: Option<(IssuerName, String)>,
+        /// Issued then or later.
+        since: Option<Timestamp>,
+        /// The time at which an end counts.
+        now: Timestamp,
+    },
 }
 
 /// What to look for in the ledger.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     error::{Code, Refused},
-    exchange::{Ask, Exchanged, Outcome, RetryKey},
+    exchange::{Ask, Exchanged, Outcome, RetryKey, Room},
     identify::{Caller, Origin},
     issuances::{GivenBack, Right},
     policy::PolicyRefused,
@@ -87,6 +87,10 @@ impl KeySource for Keys {
         let found =
             token.unverified_algorithm().and_then(|algorithm| self.0.find(token.unverified_kid(), algorithm));
         Box::pin(async move { found.ok_or(KeyFault::Unknown) })
+    }
+
+    fn thumbprints(&self, _issuer: &IssuerName, kid: &str) -> Vec<Digest> {
+        self.0.thumbprints(kid)
     }
 
     fn standing(&self) -> Vec<KeyStanding> {
@@ -288,6 +292,7 @@ fn ask(grant: &str) -> Ask {
         dry_run: false,
         inputs: Vec::new(),
         retry: None,
+        room: Room::Any,
     }
 }
 

@@ -12,7 +12,10 @@ use std::{
 /// The system's allocator, wiping what is freed.
 pub struct Wiping;
 
-#[expect(unsafe_code, reason = "an allocator cannot be written without; this is the one place in the crate")]
+#[expect(
+    unsafe_code,
+    reason = "an allocator cannot be written without; `cli::pipeline::exec::child` is the only other place"
+)]
 // SAFETY: every block comes from `System` under the very layout that it is given back with, and nobody else writes to
 // a block between its wiping and its freeing.
 unsafe impl GlobalAlloc for Wiping {

@@ -127,7 +127,12 @@ fn listeners(config: &Config) -> impl Iterator<Item = Finding> {
     files.filter_map(|files| Certificate::load(files).err())
 }
 
-fn policies(config: &Config) -> Result<Loaded, Failure> {
+/// Reads and loads the policies that a configuration names.
+///
+/// # Errors
+///
+/// [`Exit::PolicyInvalid`].
+pub(super) fn policies(config: &Config) -> Result<Loaded, Failure> {
     let (files, commit) = PolicySource::new(&config.policies).read().map_err(|fault| {
         Failure::new(Exit::PolicyInvalid, format!("error[{}]: {}", fault.code(), chain(&fault)))
     })?;
@@ -141,7 +146,7 @@ fn policies(config: &Config) -> Result<Loaded, Failure> {
 }
 
 /// What is allowed and probably not meant.
-fn warnings(config: &Config, set: &PolicySet) -> Vec<String> {
+pub(super) fn warnings(config: &Config, set: &PolicySet) -> Vec<String> {
     let mut warnings = Vec::new();
     if !set.issuers.values().any(|issuer| issuer.audience == config.public_url) {
         warnings.push(format!(

@@ -35,6 +35,8 @@ pub(crate) enum Exit {
     Integrity,
     /// 31: consistent, but not anchored.
     NotAnchored,
+    /// What `exec` passes on: its command's code, or 125 to 127 as `env` has them.
+    Passed(u8),
 }
 
 /// A bad end.
@@ -46,6 +48,19 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// The mistakes in files that it tells of, where it does.
     pub(crate) findings: Vec<Finding>,
+    /// What the broker said, where it refused.
+    pub(crate) problem: Option<Box<Problem>>,
+}
+
+/// The parts of a broker's problem document (RFC 9457) that somebody acts upon.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    /// Its stable code.
+    pub(crate) code: String,
+    /// The decision, where one was made.
+    pub(crate) decision: Option<String>,
+    /// Names of claims that failed, where the grant discloses them to its own projects.
+    pub(crate) failed_claims: Vec<String>,
 }
 
 /// What a command comes to.
@@ -67,6 +82,26 @@ impl Exit {
             Self::GuardrailRefuses => 23,
             Self::Integrity => 30,
             Self::NotAnchored => 31,
+            Self::Passed(code) => code,
+        }
+    }
+
+    /// The code in words.
+    pub(crate) fn meaning(self) -> &'static str {
+        match self {
+            Self::Internal => "an internal fault",
+            Self::Usage => "usage or configuration",
+            Self::Denied => "denied",
+            Self::NoToken => "no CI identity token",
+            Self::Unreachable => "the broker cannot be reached",
+            Self::Backend => "a backend failed",
+            Self::RateLimited => "rate limited",
+            Self::PolicyInvalid => "the policy is invalid",
+            Self::PolicyTestsFailed => "policy tests failed",
+            Self::GuardrailRefuses => "a guardrail refuses",
+            Self::Integrity => "an integrity check failed",
+            Self::NotAnchored => "consistent, but not anchored",
+            Self::Passed(_) => "the command's own",
         }
     }
 }
@@ -80,7 +115,7 @@ impl From<Exit> for ExitCode {
 impl Failure {
     /// A bad end with its sentence.
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), findings: Vec::new() }
+        Self { exit, message: message.into(), findings: Vec::new(), problem: None }
     }
 
     /// Wrong usage or configuration.

@@ -1,11 +1,15 @@
 //! `hallpass healthcheck`: asks `/livez`, for containers that have no other program.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use reqwest::Client;
 
 use super::{
-    config::Config,
+    config::{Config, Listen},
     exit::{Done, Exit, Failure, chain},
     process,
 };
@@ -36,17 +40,14 @@ impl Healthcheck {
             Some(url) => (url.trim_end_matches('/').to_owned(), builder),
             None => {
                 let config = Config::load(self.config.as_deref())?;
-                let mut address = config.public.listen;
-                if address.ip().is_unspecified() {
-                    address.set_ip(match address.ip() {
-                        IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-                        IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-                    });
-                }
                 let scheme = if config.public.tls.is_some() { "https" } else { "http" };
+                let (host, builder) = match &config.public.listen {
+                    Listen::Unix(file) => ("localhost".to_owned(), builder.unix_socket(file.as_path())),
+                    Listen::Tcp(address) => (reached(*address).to_string(), builder),
+                };
                 // To ourselves, without a secret: a certificate that lapsed or names another host says nothing about
                 // whether we live, and `/livez` depends on nothing.
-                (format!("{scheme}://{address}"), builder.tls_danger_accept_invalid_certs(true))
+                (format!("{scheme}://{host}"), builder.tls_danger_accept_invalid_certs(true))
             }
         };
         let builder = if base.starts_with("http:") { builder.tls_certs_only([]) } else { builder };
@@ -61,4 +62,15 @@ impl Healthcheck {
             Err(fault) => Err(Failure::new(Exit::Unreachable, chain(&fault))),
         }
     }
+}
+
+/// Where one's own listener is reached.
+fn reached(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
 }

@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 
 use super::{
     actor::Actor,
-    client::shown,
     config::Config,
     exit::{Done, Exit, Failure, chain},
     installation,
     output::{self, Output},
+    pipeline::shown,
     process,
 };
 use crate::{

@@ -5,18 +5,19 @@
 mod actor;
 pub mod allocator;
 mod check;
-mod client;
 mod config;
 mod demo;
+mod doctor;
 mod exit;
 mod findings;
-mod get;
 mod healthcheck;
+mod help;
 mod init;
 mod installation;
 mod keys;
 mod ledger;
 mod output;
+mod pipeline;
 mod policy;
 mod process;
 mod replica;
@@ -25,7 +26,6 @@ mod serve;
 mod store;
 mod telemetry;
 mod version;
-mod whoami;
 
 use std::process::ExitCode;
 
@@ -43,13 +43,24 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Writes what a shell needs to complete commands.
+    Completions(help::Completions),
     /// Looks at the configuration.
     #[command(subcommand)]
     Config(check::ConfigCommand),
+    /// Answers other tools by the protocols of their credential helpers.
+    #[command(subcommand)]
+    Credential(pipeline::CredentialCommand),
     /// Shows everything in one process on loopback, and keeps running for a try.
     Demo(demo::Demo),
+    /// Looks at machine, files, database, issuers and policies, and says what to do.
+    Doctor(doctor::Doctor),
+    /// Runs a command with the credentials of grants, and gives them back when it ends.
+    Exec(pipeline::Exec),
     /// Trades a job's token for the credentials of a grant.
-    Get(get::Get),
+    Get(pipeline::Get),
+    /// Lists the grants that a job's token may use now.
+    Grants(pipeline::Grants),
     /// Asks whether the broker is alive, for containers.
     Healthcheck(healthcheck::Healthcheck),
     /// Makes an installation: configuration, keys, tokens, database, first policies.
@@ -60,6 +71,8 @@ enum Command {
     /// Verifies, exports and shows the ledger.
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
+    /// Writes the manual's pages.
+    Man(help::Man),
     /// Checks, tests and lets in policies.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -74,7 +87,7 @@ enum Command {
     /// Shows the version.
     Version(version::Version),
     /// Shows what the broker reads in a job's token.
-    Whoami(whoami::Whoami),
+    Whoami(pipeline::Whoami),
 }
 
 /// Runs the command line.
@@ -85,7 +98,13 @@ pub fn run() -> ExitCode {
         Err(error) => {
             // A reader that went away is no reason for another code.
             drop(error.print());
-            return if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
+            let is_exec = std::env::args_os().nth(1).is_some_and(|command| command == "exec");
+            return match (error.use_stderr(), is_exec) {
+                (false, _) => ExitCode::SUCCESS,
+                // Whatever else `exec` ends with could be its command's.
+                (true, true) => pipeline::OWN_FAILURE.into(),
+                (true, false) => Exit::Usage.into(),
+            };
         }
     };
     match arguments.command.run() {
@@ -102,13 +121,19 @@ pub fn run() -> ExitCode {
 impl Command {
     fn run(self) -> Done {
         match self {
+            Self::Completions(completions) => completions.run(),
             Self::Config(command) => command.run(),
+            Self::Credential(command) => command.run(),
             Self::Demo(demo) => demo.run(),
+            Self::Doctor(doctor) => doctor.run(),
+            Self::Exec(exec) => exec.run(),
             Self::Get(get) => get.run(),
+            Self::Grants(grants) => grants.run(),
             Self::Healthcheck(check) => check.run(),
             Self::Init(init) => init.run(),
             Self::Keys(command) => command.run(),
             Self::Ledger(command) => command.run(),
+            Self::Man(man) => man.run(),
             Self::Policy(command) => command.run(),
             Self::Secret(command) => command.run(),
             Self::Serve(serve) => serve.run(),

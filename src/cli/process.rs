@@ -46,6 +46,20 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|fault| Failure::new(Exit::Internal, format!("no threads: {fault}")))
 }
 
+/// The runtime of commands that run in a job's step: one thread, since they wait for one answer at a time and are to
+/// start at once and stay small; it wipes its stack before it rests.
+///
+/// # Errors
+///
+/// [`Exit::Internal`] where the kernel refuses.
+pub(crate) fn light_runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .on_thread_park(scrub_stack)
+        .build()
+        .map_err(|fault| Failure::new(Exit::Internal, format!("no runtime: {fault}")))
+}
+
 #[inline(never)]
 fn scrub_stack() {
     let mut space = [0_u8; SCRUBBED_BYTES];

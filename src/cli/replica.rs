@@ -1,7 +1,7 @@
 //! One running broker with its two listeners: wired, started, stopped in order. `serve` and `demo` both run it, so the
 //! demo walks the ordinary path.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use serde_json::json;
 use tokio::{
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     actor::new_replica,
-    config::{Config, Listener},
+    config::{Config, Listen, Listener},
     exit::{Exit, Failure},
     installation,
     serve::{
@@ -34,7 +34,7 @@ use crate::{
         Ambient, Broker, Clock, Entropy, Parts, Settings,
         ports::{Minter, Minters},
     },
-    http,
+    http::{self, Listening, UnixSocket},
     kernel::{digest::Digest, ledger::entry::EntryCode, policy::target::Kind},
 };
 
@@ -52,9 +52,15 @@ type Kept = Arc<Mutex<Seen>>;
 /// The sockets, bound before anything is recorded or served.
 pub(crate) struct Listeners {
     /// Of pipeline steps.
-    pub(crate) public: TcpListener,
+    pub(crate) public: Bound,
     /// Of auditors and operators.
-    pub(crate) admin: TcpListener,
+    pub(crate) admin: Bound,
+}
+
+/// A bound socket, and where it is: port 0 has become a real one.
+pub(crate) struct Bound {
+    socket: Listening,
+    at: Listen,
 }
 
 /// A running broker.
@@ -69,10 +75,10 @@ pub(crate) struct Replica {
     certificates: Vec<Arc<Certificate>>,
     accepted: watch::Receiver<Option<Digest>>,
     seen: Option<Kept>,
-    /// The public listener's address.
-    pub(crate) public: SocketAddr,
-    /// The admin listener's address.
-    pub(crate) admin: SocketAddr,
+    /// Where the public listener is.
+    pub(crate) public: Listen,
+    /// Where the admin listener is.
+    pub(crate) admin: Listen,
 }
 
 impl Listeners {
@@ -82,18 +88,52 @@ impl Listeners {
     ///
     /// [`Exit::Usage`] where an address is taken or not ours.
     pub(crate) async fn bind(config: &Config) -> Result<Self, Failure> {
-        Ok(Self { public: bind(config.public.listen)?, admin: bind(config.admin.listen)? })
+        Ok(Self { public: Bound::to(&config.public)?, admin: Bound::to(&config.admin)? })
     }
 }
 
-fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
-    let listen = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    };
-    listen().map_err(|fault| Failure::usage(format!("cannot listen on {address}: {fault}")))
+impl Bound {
+    /// A socket of loopback that is bound already.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Internal`] where it has no address.
+    pub(crate) fn by(socket: TcpListener) -> Result<Self, Failure> {
+        let at = socket.local_addr().map_err(|fault| Failure::new(Exit::Internal, fault.to_string()))?;
+        Ok(Self { socket: socket.into(), at: Listen::Tcp(at) })
+    }
+
+    /// Binds a listener's socket.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Usage`] where its place is taken or not ours.
+    pub(crate) fn to(listener: &Listener) -> Result<Self, Failure> {
+        let refused =
+            |fault: io::Error| Failure::usage(format!("cannot listen on {}: {fault}", listener.listen));
+        match &listener.listen {
+            Listen::Unix(file) => {
+                let socket = Listening::Unix(UnixSocket::bind(file).map_err(refused)?);
+                Ok(Self { socket, at: listener.listen.clone() })
+            }
+            Listen::Tcp(address) => {
+                let socket = bind(*address).map_err(refused)?;
+                let at = Listen::Tcp(socket.local_addr().map_err(refused)?);
+                // Without TLS whoever is neither on this machine nor a proxy that is trusted would send its token in
+                // the clear.
+                let is_open = listener.tls.is_some() || address.ip().is_loopback();
+                let only_from = (!is_open).then(|| listener.trusted_proxies.clone());
+                Ok(Self { socket: Listening::Tcp { listener: socket, only_from }, at })
+            }
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 impl Replica {
@@ -118,7 +158,7 @@ impl Replica {
         let seen = guard(config, &store, &broker).await?;
         // Only now: whoever starts a second `serve` shall hear of the database, not of a port.
         let listeners = listeners.await?;
-        let (public, admin) = (address(&listeners.public)?, address(&listeners.admin)?);
+        let Listeners { public, admin } = listeners;
         record_start(config, &broker).await?;
 
         let limits = http::Limits {
@@ -131,15 +171,16 @@ impl Replica {
             openid_configuration: assertions.openid_configuration(),
             jwks: assertions.jwks(),
             admin_tokens,
+            trusted_proxies: config.public.trusted_proxies.clone(),
         });
         let stop = CancellationToken::new();
         let tls =
             |certificate: &Option<Arc<Certificate>>| certificate.as_ref().map(Certificate::server_config);
         let mut serving = JoinSet::new();
         let router = http::public_router(Arc::clone(&floor));
-        serving.spawn(http::serve(listeners.public, router, tls(&public_tls), stop.clone()));
+        serving.spawn(http::serve(public.socket, router, tls(&public_tls), stop.clone()));
         let router = http::admin_router(floor);
-        serving.spawn(http::serve(listeners.admin, router, tls(&admin_tls), stop.clone()));
+        serving.spawn(http::serve(admin.socket, router, tls(&admin_tls), stop.clone()));
 
         let source = PolicySource::new(&config.policies);
         let follower = Follower::new(Arc::clone(&broker), Arc::clone(&store), source);
@@ -165,8 +206,8 @@ impl Replica {
             certificates,
             accepted,
             seen,
-            public,
-            admin,
+            public: public.at,
+            admin: admin.at,
         })
     }
 
@@ -238,10 +279,6 @@ impl Replica {
         let cut = "stopped, but not everything under way had ended in time, or could be recorded";
         if is_whole { Ok(()) } else { Err(Failure::new(Exit::Internal, cut)) }
     }
-}
-
-fn address(listener: &TcpListener) -> Result<SocketAddr, Failure> {
-    listener.local_addr().map_err(|fault| Failure::new(Exit::Internal, fault.to_string()))
 }
 
 fn sealed_keys_missing() -> Failure {

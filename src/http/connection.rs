@@ -12,15 +12,13 @@ use std::{
 
 use axum::Router;
 use rustix::process::{Resource, getrlimit};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    time::{Instant, error::Elapsed, sleep, sleep_until, timeout},
-};
+use tokio::time::{Instant, error::Elapsed, sleep, sleep_until, timeout};
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     carrier::{Carrier, Counted, Step},
+    listening::{Accepted, Listening},
     protocol::{HEAD, Opening, Protocol, Protocols, Spoken, Transport, drain, tell},
     reply::Replies,
 };
@@ -28,11 +26,12 @@ use super::{
 /// Serves a router on a listener until `stop`; then takes nothing new, lets what is under way be answered, and
 /// returns when every connection is gone. Dropped before that, it drops them at once.
 pub async fn serve(
-    listener: TcpListener,
+    listener: impl Into<Listening>,
     router: Router,
     tls: Option<Arc<ServerConfig>>,
     stop: CancellationToken,
 ) {
+    let listener = listener.into();
     let tasks = TaskTracker::new();
     let gone = CancellationToken::new();
     let _gone_with_us = gone.clone().drop_guard();
@@ -51,9 +50,19 @@ pub async fn serve(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((socket, peer)) => {
-                let Some(place) = server.register.enter(peer.ip()) else { continue };
-                tasks.spawn(Arc::clone(&server).attend(socket, place));
+            Ok(None) => {}
+            Ok(Some(accepted)) => {
+                let Some(place) = server.register.enter(accepted.address()) else { continue };
+                match accepted {
+                    Accepted::Unix(socket) => drop(tasks.spawn(Arc::clone(&server).attend(socket, place))),
+                    Accepted::Tcp(socket, _) => {
+                        // Without it each small answer waits for the client's delayed ACK.
+                        if let Err(fault) = socket.set_nodelay(true) {
+                            tracing::debug!(%fault, "TCP_NODELAY could not be set");
+                        }
+                        drop(tasks.spawn(Arc::clone(&server).attend(socket, place)));
+                    }
+                }
             }
             Err(fault) if is_of_one_connection(&fault) => {}
             Err(fault) => {
@@ -78,12 +87,8 @@ struct Server {
 }
 
 impl Server {
-    async fn attend(self: Arc<Self>, socket: TcpStream, place: Place) {
+    async fn attend<T: Transport>(self: Arc<Self>, socket: T, place: Place) {
         let carrier = Arc::clone(&place.carrier);
-        // Without it each small answer waits for the client's delayed ACK.
-        if let Err(fault) = socket.set_nodelay(true) {
-            tracing::debug!(%fault, "TCP_NODELAY could not be set");
-        }
         // Boxed phases: most connections that are open are in none but the last.
         match &self.tls {
             None => Box::pin(self.meet(socket, &carrier)).await,

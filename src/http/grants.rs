@@ -22,8 +22,8 @@ pub(super) async fn list(
     intake::refuse_declared_size(&body)?;
     bearer::refuse_query(&parts.uri)?;
     let token = bearer::take(&mut parts.headers)?;
-    let caller = floor.broker.identify(token, origin).await?;
-    let grants = floor.broker.grants(&caller);
+    let caller = floor.broker.identify_unfrozen(token, origin).await?;
+    let grants = floor.broker.grants(&caller).await?;
     answer::json(StatusCode::OK, &Answer { grants: grants.iter().map(view).collect() })
 }
 

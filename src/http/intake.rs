@@ -115,9 +115,22 @@ impl Drop for Lent {
 /// 415 `unsupported_media_type`; 400 `request_malformed` for several headers, of which two readers could take two
 /// (attack class B-05).
 pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
+    require(headers, "application/json")
+}
+
+/// The same for `application/x-www-form-urlencoded` (RFC 6749 appendix B: its text is UTF-8).
+///
+/// # Errors
+///
+/// As [`require_json`].
+pub(super) fn require_form(headers: &HeaderMap) -> Result<(), Problem> {
+    require(headers, "application/x-www-form-urlencoded")
+}
+
+fn require(headers: &HeaderMap, essence: &'static str) -> Result<(), Problem> {
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
-    let is_json = match (values.next(), values.next()) {
-        (Some(value), None) => value.to_str().is_ok_and(is_json),
+    let fits = match (values.next(), values.next()) {
+        (Some(value), None) => value.to_str().is_ok_and(|value| is_of_type(value, essence)),
         (None, _) => false,
         (Some(_), Some(_)) => {
             let detail = "there must be one Content-Type header, and there are several";
@@ -127,16 +140,15 @@ pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
     if headers.contains_key(header::CONTENT_ENCODING) {
         return Err(Problem::new(Code::UnsupportedMediaType, "send the body without `Content-Encoding`"));
     }
-    if is_json {
+    if fits {
         return Ok(());
     }
-    Err(Problem::new(Code::UnsupportedMediaType, "send the body as `Content-Type: application/json`"))
+    Err(Problem::new(Code::UnsupportedMediaType, format!("send the body as `Content-Type: {essence}`")))
 }
 
-fn is_json(value: &str) -> bool {
+fn is_of_type(value: &str, essence: &str) -> bool {
     let mut parts = value.split(';').map(str::trim);
-    let essence = parts.next().unwrap_or_default();
-    essence.eq_ignore_ascii_case("application/json")
+    parts.next().unwrap_or_default().eq_ignore_ascii_case(essence)
         && parts.all(|parameter| {
             parameter.eq_ignore_ascii_case("charset=utf-8")
                 || parameter.eq_ignore_ascii_case("charset=\"utf-8\"")
@@ -158,7 +170,11 @@ const LEFT_DEADLINE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
-    use super::is_json;
+    use super::is_of_type;
+
+    fn is_json(value: &str) -> bool {
+        is_of_type(value, "application/json")
+    }
 
     #[test]
     fn json_is_json_with_no_parameter_but_utf_8() {

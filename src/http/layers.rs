@@ -36,6 +36,7 @@ use super::{
     carrier::Stay,
     head, intake,
     problem::{self, Problem, Told},
+    source::{self, Network},
 };
 use crate::{
     broker::{
@@ -57,11 +58,17 @@ pub(super) struct TooLate;
 #[derive(Clone, Copy)]
 pub(super) struct Broken;
 
-/// Wires the state into the routes, answers unknown paths, and puts around all what every answer needs.
-pub(super) fn around(floor: Arc<Floor>, router: Router<Arc<Floor>>) -> Router {
+/// On a request: where it comes from.
+#[derive(Clone, Copy)]
+struct Source(IpAddr);
+
+/// Wires the state into the routes, answers unknown paths, and puts around all what every answer needs. `trusted` are
+/// the proxies that may say where a request comes from.
+pub(super) fn around(floor: Arc<Floor>, router: Router<Arc<Floor>>, trusted: &[Network]) -> Router {
+    let attending = (Arc::clone(&floor), trusted.into());
     router
         .fallback(async || no_such_path())
-        .layer(middleware::from_fn_with_state(Arc::clone(&floor), attend))
+        .layer(middleware::from_fn_with_state(attending, attend))
         .with_state(floor)
 }
 
@@ -119,7 +126,7 @@ impl Gate {
         if self.0.since_forgetting.fetch_add(1, Ordering::Relaxed) % FORGET_EVERY == FORGET_EVERY - 1 {
             self.0.sources.retain_recent();
         }
-        self.0.sources.check_key(&source(address)).map_err(|_| {
+        self.0.sources.check_key(&subscriber(address)).map_err(|_| {
             Refused::new(Code::RateLimited, "this address asks too often; slow down").retry_after(1)
         })?;
         Ok(place)
@@ -127,7 +134,10 @@ impl Gate {
 }
 
 async fn pass_gate(State(gate): State<Gate>, request: Request, next: Next) -> Response {
-    match gate.enter(address_of(&request)) {
+    let Some(Source(source)) = request.extensions().get().copied() else {
+        return Problem::new(Code::Internal, "a request came by no connection").into_response();
+    };
+    match gate.enter(source) {
         Ok(place) => {
             let response = next.run(request).await;
             drop(place);
@@ -137,20 +147,25 @@ async fn pass_gate(State(gate): State<Gate>, request: Request, next: Next) -> Re
     }
 }
 
-/// What counts as one source: one IPv4 address, or the /64 that one IPv6 subscriber has for itself (RFC 6177).
-fn source(address: IpAddr) -> IpAddr {
+/// What counts as one source in rates: one IPv4 address, or the /64 that one IPv6 subscriber has for itself (RFC 6177).
+fn subscriber(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
     }
 }
 
-fn address_of(request: &Request) -> IpAddr {
+fn source_of(request: &Request, trusted: &[Network]) -> IpAddr {
     let stay = request.extensions().get::<Arc<Stay>>();
-    stay.map_or(Ipv4Addr::UNSPECIFIED.into(), |stay| stay.carrier().address())
+    let peer = stay.map_or(Ipv4Addr::UNSPECIFIED.into(), |stay| stay.carrier().address());
+    source::of(peer, request.headers(), trusted)
 }
 
-async fn attend(State(floor): State<Arc<Floor>>, mut request: Request, next: Next) -> Response {
+async fn attend(
+    State((floor, trusted)): State<(Arc<Floor>, Arc<[Network]>)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
     let method = word(&request);
     let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
@@ -162,8 +177,9 @@ async fn attend(State(floor): State<Arc<Floor>>, mut request: Request, next: Nex
         Ok(named) => match head_fault(&request) {
             Some(response) => response,
             None => {
-                let origin = Origin { address: address_of(&request), request: named };
-                request.extensions_mut().insert(origin);
+                let source = source_of(&request, &trusted);
+                request.extensions_mut().insert(Source(source));
+                request.extensions_mut().insert(Origin { address: source, request: named });
                 serve_body(request, next, named).await
             }
         },
@@ -286,7 +302,7 @@ mod tests {
 
     #[test]
     fn one_ipv6_subscriber_is_one_source_and_mapped_addresses_are_ipv4() {
-        let of = |text: &str| source(text.parse().unwrap());
+        let of = |text: &str| subscriber(text.parse().unwrap());
         assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::9"));
         assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
         assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));

@@ -9,6 +9,7 @@ mod answer;
 mod bearer;
 mod carrier;
 mod connection;
+mod emergency;
 mod exchange;
 mod grants;
 mod head;
@@ -17,11 +18,15 @@ mod intake;
 mod issuances;
 mod layers;
 mod ledger;
+mod listening;
 mod parcel;
 mod problem;
 mod protocol;
 mod reply;
+mod revocations;
 mod roles;
+mod source;
+mod token;
 mod wellknown;
 mod whoami;
 mod wire;
@@ -43,7 +48,9 @@ use crate::broker::Broker;
 use layers::{Gate, only};
 
 pub use connection::serve;
+pub use listening::{Listening, UnixSocket};
 pub use roles::{AdminToken, Role};
+pub use source::Network;
 
 /// Everything that the floor needs, wired once.
 pub struct Floor {
@@ -57,6 +64,8 @@ pub struct Floor {
     pub jwks: Value,
     /// Who may use the admin API.
     pub admin_tokens: Vec<AdminToken>,
+    /// Proxies before the public listener that may say where a request comes from.
+    pub trusted_proxies: Vec<Network>,
 }
 
 /// Limits on requests, of each listener by itself.
@@ -79,10 +88,12 @@ pub fn public_router(floor: Arc<Floor>) -> Router {
             "/v1/issuances/{id}",
             only("GET, DELETE", gate.before(get(issuances::show).delete(issuances::give_back))),
         )
+        .route("/v1/revocations", only("POST", gate.before(post(revocations::of_job))))
+        .route(token::PATH, only("POST", token::speak_oauth(gate.before(post(token::exchange)))))
         .route("/v1/whoami", only("GET", gate.before(get(whoami::show))))
         .route("/.well-known/jwks.json", only("GET", gate.before(get(wellknown::jwks))))
         .route("/.well-known/openid-configuration", only("GET", gate.before(get(wellknown::configuration))));
-    layers::around(floor, router)
+    layers::around(Arc::clone(&floor), router, &floor.trusted_proxies)
 }
 
 /// The admin listener's routes.
@@ -91,11 +102,14 @@ pub fn admin_router(floor: Arc<Floor>) -> Router {
     let router = Router::new()
         .route("/livez", only("GET, HEAD", get(health::live)))
         .route("/readyz", only("GET, HEAD", get(health::ready)))
+        .route("/v1/admin/revocations", only("POST", gate.before(post(emergency::revoke))))
+        .route("/v1/freezes", only("GET, POST", gate.before(get(emergency::list).post(emergency::freeze))))
+        .route("/v1/thaws", only("POST", gate.before(post(emergency::thaw))))
         .route("/v1/ledger/checkpoint", only("GET", gate.before(get(ledger::checkpoint))))
         .route("/v1/ledger/entries", only("GET", gate.before(get(ledger::search))))
         .route("/v1/ledger/entries/{index}", only("GET", gate.before(get(ledger::entry))))
         .route("/v1/ledger/entries/{index}/proof", only("GET", gate.before(get(ledger::proof))));
-    layers::around(floor, router)
+    layers::around(floor, router, &[])
 }
 
 /// Whether the bytes read as an exchange's body.

@@ -11,7 +11,7 @@ use axum::{
 };
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::{
     broker::error::{Code, Refused},
@@ -71,6 +71,10 @@ impl IntoResponse for Problem {
     }
 }
 
+/// On a response: what it refuses is told in the words of OAuth (RFC 6749 section 5.2).
+#[derive(Clone, Copy)]
+pub(super) struct InOauth;
+
 /// What [`render`] finds in a response's extensions.
 #[derive(Clone)]
 struct Unwritten {
@@ -99,22 +103,46 @@ struct Document<'a> {
 /// Writes the document of a refused request; any other response passes as it is.
 pub(super) fn render(mut response: Response, request: Option<RequestId>) -> Response {
     let Some(Unwritten { refused, members }) = response.extensions_mut().remove() else { return response };
+    let in_oauth = response.extensions_mut().remove::<InOauth>().is_some();
+    let oauth = in_oauth.then(|| oauth_error(refused.code, response.status())).flatten();
+    if let Some((status, _)) = oauth {
+        *response.status_mut() = status;
+    }
     let status = response.status();
     let retry_after_seconds = retry_after(status, &refused, request);
-    let document = Document {
-        r#type: format!("urn:hallpass:problem:{}", refused.code.as_str()),
-        title: shown_as(refused.code).1,
-        status: status.as_u16(),
-        detail: &refused.detail,
-        code: refused.code.as_str(),
-        decision_id: refused.decision.map(|id| id.to_string()),
-        request_id: if refused.decision.is_none() { request.map(|id| id.to_string()) } else { None },
-        retry_after_seconds,
-        members: &members,
+    let decision_id = refused.decision.map(|id| id.to_string());
+    let request_id = if refused.decision.is_none() { request.map(|id| id.to_string()) } else { None };
+    let code = refused.code.as_str();
+    let (media_type, body) = match oauth {
+        Some((_, error)) => {
+            let error_description = described(&refused.detail);
+            let mut document =
+                json!({ "error": error, "error_description": error_description, "code": code });
+            if let Value::Object(document) = &mut document {
+                document.extend(decision_id.map(|id| ("decision_id".to_owned(), id.into())));
+                document.extend(request_id.map(|id| ("request_id".to_owned(), id.into())));
+                document.extend(retry_after_seconds.map(|at| ("retry_after_seconds".to_owned(), at.into())));
+                document.extend(members);
+            }
+            (JSON, document.to_string().into_bytes())
+        }
+        None => {
+            let document = Document {
+                r#type: format!("urn:hallpass:problem:{code}"),
+                title: shown_as(refused.code).1,
+                status: status.as_u16(),
+                detail: &refused.detail,
+                code,
+                decision_id,
+                request_id,
+                retry_after_seconds,
+                members: &members,
+            };
+            (PROBLEM_JSON, serde_json::to_vec(&document).unwrap_or_default())
+        }
     };
-    let body = serde_json::to_vec(&document).unwrap_or_default();
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
+    headers.insert(header::CONTENT_TYPE, media_type);
     headers.remove(header::CONTENT_LENGTH);
     if let Some(seconds) = retry_after_seconds {
         headers.insert(header::RETRY_AFTER, seconds.into());
@@ -198,6 +226,50 @@ fn shown_as(code: Code) -> (StatusCode, &'static str) {
     }
 }
 
+/// A refusal in the words of RFC 6749 section 5.2 and RFC 8693 section 2.2.2, and its status there; `None` where HTTP
+/// itself is at fault, which is told as elsewhere. What may pass by itself keeps its status and its headers.
+fn oauth_error(code: Code, status: StatusCode) -> Option<(StatusCode, &'static str)> {
+    match code {
+        Code::NotFound | Code::MethodNotAllowed | Code::RequestTooLarge | Code::UnsupportedMediaType => None,
+        Code::AccessDenied => Some((StatusCode::BAD_REQUEST, "invalid_target")),
+        Code::RequestMalformed => Some((status, "invalid_request")),
+        Code::TokenAlgorithm
+        | Code::TokenAudience
+        | Code::TokenExpired
+        | Code::TokenIssuer
+        | Code::TokenMalformed
+        | Code::TokenMissing
+        | Code::TokenNotYetValid
+        | Code::TokenReplayed
+        | Code::TokenSignature
+        | Code::TokenTooOld
+        | Code::IdempotencyMismatch
+        | Code::InputInvalid
+        | Code::TtlOutOfRange => Some((StatusCode::BAD_REQUEST, "invalid_request")),
+        Code::Internal => Some((status, "server_error")),
+        Code::BackendFailed
+        | Code::BackendTimeout
+        | Code::IssuerUnavailable
+        | Code::LedgerUnavailable
+        | Code::NotReady
+        | Code::Overloaded
+        | Code::QuotaExceeded
+        | Code::RateLimited
+        | Code::RequestInProgress => Some((status, "temporarily_unavailable")),
+    }
+}
+
+/// A sentence in the alphabet that `error_description` has (RFC 6749 section 5.2).
+fn described(detail: &str) -> String {
+    let told = |letter| match letter {
+        '"' | '\\' => '\'',
+        ' '..='~' => letter,
+        _ => '?',
+    };
+    detail.chars().map(told).collect()
+}
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use tower::ServiceExt;
 use super::{
     carrier::{Carrier, Stay},
     layers::{Broken, TooLate},
+    token,
 };
 
 /// Answers the requests of one connection.
@@ -60,9 +61,10 @@ async fn answer(
     carrier: Arc<Carrier>,
     mut request: Request<Body>,
 ) -> Result<Response<Watched>, Infallible> {
-    // A token in a query string is refused, and was in our buffers all the same.
-    let carries_token =
-        request.headers().contains_key(header::AUTHORIZATION) || request.uri().query().is_some();
+    // A token in a query string is refused, and was in our buffers all the same. The token endpoint has it in the body.
+    let carries_token = request.headers().contains_key(header::AUTHORIZATION)
+        || request.uri().query().is_some()
+        || request.uri().path() == token::PATH;
     let stay = carrier.begin(carries_token, Instant::now());
     match &stay {
         Some(stay) => drop(request.extensions_mut().insert(Arc::clone(stay))),

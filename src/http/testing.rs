@@ -92,6 +92,7 @@ impl World {
                 token("first-auditor", Role::Auditor, AUDITOR),
                 token("first-operator", Role::Operator, OPERATOR),
             ],
+            trusted_proxies: Vec::new(),
         });
         let stop = CancellationToken::new();
         let (listener, public) = listen().await;

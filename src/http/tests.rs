@@ -100,7 +100,7 @@ async fn the_first_fault_wins_in_the_contracts_order() {
     let cases = [
         (client.post(url("/v1/nothing")).body(large.clone()), 404, "not_found"),
         (client.post(url("/v1/exchange/")), 404, "not_found"),
-        (client.post(url("/v1/token")), 404, "not_found"),
+        (client.post(url("/v1/tokens")), 404, "not_found"),
         (client.post(url("/v1/whoami")).body(large.clone()), 405, "method_not_allowed"),
         (client.get(url("/v1/exchange")), 405, "method_not_allowed"),
         (post("/v1/exchange").body(large.clone()), 413, "request_too_large"),

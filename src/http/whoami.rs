@@ -25,7 +25,7 @@ pub(super) async fn show(
     intake::refuse_declared_size(&body)?;
     bearer::refuse_query(&parts.uri)?;
     let token = bearer::take(&mut parts.headers)?;
-    let caller = floor.broker.identify(token, origin).await?;
+    let caller = floor.broker.identify_unfrozen(token, origin).await?;
     answer::json(StatusCode::OK, &view(&caller.identity))
 }
 

@@ -1,5 +1,5 @@
-//! Reads an exchange's body strictly: from bytes to an [`Ask`] that needs no further checks, or a 400 that names the
-//! member at fault.
+//! Reads bodies strictly: from bytes to an [`Ask`], or what another call means, that needs no further checks, or a 400
+//! that names the member at fault.
 //!
 //! Unknown members, doubled keys, `null` in place of an absent member and numbers with a fraction are refused: what
 //! two readers could take differently must not decide about credentials (attack classes C-01, C-09, R-09).
@@ -13,12 +13,14 @@ use super::problem::Problem;
 use crate::{
     broker::{
         error::Code,
-        exchange::{Ask, RetryKey},
+        exchange::{Ask, RetryKey, Room},
     },
     kernel::{
         digest::Digest,
+        freeze::FreezeScope,
         json::{self, Bounds},
-        name::is_name,
+        lifetime::Since,
+        name::{GrantName, IssuerName, is_name},
         policy::decide::{GrantRequest, Request},
     },
 };
@@ -29,20 +31,120 @@ use crate::{
 ///
 /// 400 `request_malformed`.
 pub(super) fn read_ask(body: &[u8], headers: &HeaderMap) -> Result<Ask, Problem> {
-    let value = json::read_strict(body, BOUNDS)
-        .map_err(|fault| malformed(format!("the body is not strict JSON: {fault}")))?;
-    let mut members = object(value, "the body")?;
+    let mut members = strict_object(body)?;
     let grants = members.remove("grants").ok_or_else(|| malformed("`grants` is missing"))?;
     let (grants, inputs) = read_grants(grants)?;
     let reason = members.remove("reason").map(read_reason).transpose()?;
-    let dry_run = match members.remove("dry_run") {
-        None => false,
-        Some(Value::Bool(dry_run)) => dry_run,
-        Some(_) => return Err(malformed("`dry_run` must be true or false")),
-    };
+    let dry_run = flag(&mut members, "dry_run")?;
     refuse_rest(&members, "")?;
-    let retry = read_retry_key(headers, body)?;
-    Ok(Ask { request: Request { grants }, reason, dry_run, inputs, retry })
+    let retry = read_retry_key(headers, EXCHANGE, body)?;
+    Ok(Ask { request: Request { grants }, reason, dry_run, inputs, retry, room: Room::Any })
+}
+
+/// Reads the body of a job's revocation, which says that it means the job.
+///
+/// # Errors
+///
+/// 400 `request_malformed`.
+pub(super) fn read_job_scope(body: &[u8]) -> Result<(), Problem> {
+    let mut members = strict_object(body)?;
+    let scope = members.remove("scope").ok_or_else(|| malformed("`scope` is missing"))?;
+    if scope != "job" {
+        return Err(malformed("`scope` must be \"job\""));
+    }
+    refuse_rest(&members, "")
+}
+
+/// What is to be frozen or thawed, and why.
+pub(super) struct FreezeBody {
+    pub(super) scope: FreezeScope,
+    pub(super) reason: String,
+}
+
+/// Reads `{scope, name, reason}`; `name` is absent for `all`.
+///
+/// # Errors
+///
+/// 400 `request_malformed`.
+pub(super) fn read_freeze(body: &[u8]) -> Result<FreezeBody, Problem> {
+    let mut members = strict_object(body)?;
+    let word = text(&mut members, "scope")?.ok_or_else(|| malformed("`scope` is missing"))?;
+    let name = text(&mut members, "name")?.unwrap_or_default();
+    let reason = due_reason(&mut members)?;
+    refuse_rest(&members, "")?;
+    let scope = FreezeScope::read(&word, &name).ok_or_else(|| {
+        malformed("`scope` must be issuer, kid, grant, project or all, and `name` NAME, ISSUER/KID, NAME, ISSUER/PROJECT-ID or absent")
+    })?;
+    Ok(FreezeBody { scope, reason })
+}
+
+/// Which issuances an operator revokes, and why.
+pub(super) struct RevokeBody {
+    pub(super) grant: Option<GrantName>,
+    pub(super) project: Option<(IssuerName, String)>,
+    pub(super) since: Option<Since>,
+    pub(super) reason: String,
+    pub(super) dry_run: bool,
+}
+
+/// Reads `{grant, project, since, reason, dry_run}`; at least one of the first three is due.
+///
+/// # Errors
+///
+/// 400 `request_malformed`.
+pub(super) fn read_revoke(body: &[u8]) -> Result<RevokeBody, Problem> {
+    let mut members = strict_object(body)?;
+    let grant = text(&mut members, "grant")?
+        .map(|name| GrantName::parse(&name).ok_or_else(|| malformed("`grant` is not a grant's name")))
+        .transpose()?;
+    let project = text(&mut members, "project")?
+        .map(|name| match FreezeScope::read("project", &name) {
+            Some(FreezeScope::Project { issuer, project }) => Ok((issuer, project)),
+            Some(_) | None => Err(malformed("`project` must be ISSUER/PROJECT-ID")),
+        })
+        .transpose()?;
+    let since = text(&mut members, "since")?
+        .map(|since| {
+            let detail = "`since` must be a time such as 2027-01-13T10:00:00Z, or a duration such as 2h";
+            Since::parse(&since).ok_or_else(|| malformed(detail))
+        })
+        .transpose()?;
+    let dry_run = flag(&mut members, "dry_run")?;
+    let reason = due_reason(&mut members)?;
+    refuse_rest(&members, "")?;
+    if grant.is_none() && project.is_none() && since.is_none() {
+        return Err(malformed("at least one of `grant`, `project` and `since` is due"));
+    }
+    Ok(RevokeBody { grant, project, since, reason, dry_run })
+}
+
+fn strict_object(body: &[u8]) -> Result<Map<String, Value>, Problem> {
+    let value = json::read_strict(body, BOUNDS)
+        .map_err(|fault| malformed(format!("the body is not strict JSON: {fault}")))?;
+    object(value, "the body")
+}
+
+fn text(members: &mut Map<String, Value>, name: &str) -> Result<Option<String>, Problem> {
+    match members.remove(name) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(malformed(format!("`{name}` must be a text"))),
+    }
+}
+
+fn flag(members: &mut Map<String, Value>, name: &str) -> Result<bool, Problem> {
+    match members.remove(name) {
+        None => Ok(false),
+        Some(Value::Bool(flag)) => Ok(flag),
+        Some(_) => Err(malformed(format!("`{name}` must be true or false"))),
+    }
+}
+
+fn due_reason(members: &mut Map<String, Value>) -> Result<String, Problem> {
+    let reason = text(members, "reason")?.filter(|reason| !reason.trim().is_empty());
+    let reason =
+        reason.ok_or_else(|| malformed("`reason` is due: whoever reads the ledger must know why"))?;
+    read_reason(Value::String(reason))
 }
 
 /// The grants, and the (grant, credential) pairs that carry an input.
@@ -157,7 +259,11 @@ fn read_reason(value: Value) -> Result<String, Problem> {
 }
 
 /// Reads `Idempotency-Key`, with the digest of what it stands for: route and body (P3).
-fn read_retry_key(headers: &HeaderMap, body: &[u8]) -> Result<Option<RetryKey>, Problem> {
+pub(super) fn read_retry_key(
+    headers: &HeaderMap,
+    route: &'static str,
+    body: &[u8],
+) -> Result<Option<RetryKey>, Problem> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let bytes = value.as_bytes();
@@ -165,7 +271,7 @@ fn read_retry_key(headers: &HeaderMap, body: &[u8]) -> Result<Option<RetryKey>, 
     let key = value.to_str().ok().filter(|_| fits && values.next().is_none()).ok_or_else(|| {
         malformed("there must be one `Idempotency-Key` header, of 16 to 64 visible ASCII characters")
     })?;
-    let body = Digest::of_parts(&[b"POST /v1/exchange", body]);
+    let body = Digest::of_parts(&[route.as_bytes(), body]);
     Ok(Some(RetryKey { key: key.to_owned(), body }))
 }
 
@@ -204,6 +310,7 @@ const MAX_REASON_CHARS: usize = 256;
 const MAX_TTL_SECONDS: u64 = 1_000_000_000;
 /// The deepest valid body has six levels; 512 nodes hold 8 grants with 16 credentials and their inputs many times.
 const BOUNDS: Bounds = Bounds { depth: 8, nodes: 512, string_bytes: MAX_INPUT_BYTES };
+const EXCHANGE: &str = "POST /v1/exchange";
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 #[cfg(test)]

@@ -51,17 +51,43 @@ impl State {
         Self::ALL.into_iter().find(|each| each.as_str() == text)
     }
 
-    /// Whether the change is one of the contract's: `intent -> issued | failed | unresolved`;
+    /// Where an issuance stands after an event; `None` where that cannot happen to it, and nothing may change. The
+    /// contract's changes, and no other: `intent -> issued | failed | unresolved`;
     /// `issued | unresolved -> revoking -> revoked`; `issued -> released`.
-    pub fn may_become(self, next: Self) -> bool {
-        match self {
-            Self::Intent => matches!(next, Self::Issued | Self::Failed | Self::Unresolved),
-            Self::Issued => matches!(next, Self::Revoking | Self::Released),
-            Self::Unresolved => next == Self::Revoking,
-            Self::Revoking => next == Self::Revoked,
-            Self::Failed | Self::Released | Self::Revoked => false,
-        }
+    pub fn after(self, event: Event) -> Option<Self> {
+        let (from, to): (&[Self], Self) = match event {
+            Event::Failed => (&[Self::Intent], Self::Failed),
+            Event::GivenBack => (&[Self::Issued], Self::Released),
+            Event::Lost => (&[Self::Intent], Self::Unresolved),
+            Event::Recorded => (&[Self::Intent], Self::Issued),
+            Event::RevokeAsked => (&[Self::Issued, Self::Unresolved], Self::Revoking),
+            Event::RevokeConfirmed => (&[Self::Revoking], Self::Revoked),
+        };
+        from.contains(&self).then_some(to)
     }
+}
+
+/// What happens to an issuance.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// It was not made, or what was made is gone for certain.
+    Failed,
+    /// Job or operator want it ended, and nobody can revoke it.
+    GivenBack,
+    /// Nobody knows whether the backend made it.
+    Lost,
+    /// It was made, and its record is written.
+    Recorded,
+    /// Job, operator or recovery want it ended, and its backend can revoke it.
+    RevokeAsked,
+    /// The backend confirmed that it is revoked.
+    RevokeConfirmed,
+}
+
+impl Event {
+    /// Every event.
+    pub const ALL: [Self; 6] =
+        [Self::Failed, Self::GivenBack, Self::Lost, Self::Recorded, Self::RevokeAsked, Self::RevokeConfirmed];
 }
 
 impl fmt::Display for State {
@@ -72,15 +98,14 @@ impl fmt::Display for State {
 
 #[cfg(test)]
 mod tests {
-    use super::State;
+    use super::{Event, State};
 
     #[test]
     fn only_the_seven_changes_of_the_contract_are_allowed() {
-        let pairs = State::ALL.iter().flat_map(|from| State::ALL.iter().map(move |to| (*from, *to)));
-        let allowed: Vec<String> = pairs
-            .filter(|(from, to)| from.may_become(*to))
-            .map(|(from, to)| format!("{from}>{to}"))
-            .collect();
+        let pairs = State::ALL.iter().flat_map(|from| Event::ALL.iter().map(move |event| (*from, *event)));
+        let mut allowed: Vec<String> =
+            pairs.filter_map(|(from, event)| Some(format!("{from}>{}", from.after(event)?))).collect();
+        allowed.sort();
         assert_eq!(
             allowed,
             [

@@ -61,9 +61,47 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     count.checked_mul(seconds).map(Duration::from_secs)
 }
 
+/// A moment in the past as people write it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Since {
+    /// So long ago.
+    Ago(Duration),
+    /// Then.
+    At(Timestamp),
+}
+
+impl Since {
+    /// Reads a duration (`90m`) or an RFC 3339 time.
+    pub fn parse(text: &str) -> Option<Self> {
+        parse_duration(text).map(Self::Ago).or_else(|| text.parse().ok().map(Self::At))
+    }
+
+    /// The moment that it means.
+    pub fn at(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::Ago(duration) => jiff::SignedDuration::try_from(duration)
+                .ok()
+                .and_then(|duration| now.checked_sub(duration).ok())
+                .unwrap_or(Timestamp::MIN),
+            Self::At(moment) => moment,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn since_is_a_time_or_a_duration_before_now() {
+        let now: Timestamp = "2027-01-13T10:00:00Z".parse().unwrap();
+        let at = |text: &str| Since::parse(text).map(|since| since.at(now).to_string());
+        assert_eq!(at("90m").as_deref(), Some("2027-01-13T08:30:00Z"));
+        assert_eq!(at("2027-01-12T00:00:00Z").as_deref(), Some("2027-01-12T00:00:00Z"));
+        for bad in ["", "yesterday", "0s", "2027-01-12"] {
+            assert_eq!(at(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn durations_are_a_number_and_a_unit() {

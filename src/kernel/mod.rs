@@ -2,6 +2,7 @@
 //! hands in the time and the random bytes, so that every law here can be tested as a function.
 
 pub mod digest;
+pub mod freeze;
 pub mod id;
 pub mod identity;
 pub mod issuance;

@@ -5,24 +5,28 @@
 //! | code | when | members beside the common ones |
 //! |---|---|---|
 //! | `ALERT_POLICY_REJECTED` | a policy set was refused; the one before stays | as `POLICY_REJECTED` |
+//! | `ALERT_POLICY_SKEW` | living brokers have decided by different policy sets for more than a minute; once until they agree | `result {since, sets}`, a list of `{digest, replicas}` |
 //! | `ALERT_ROLLBACK` | the database is behind, or beside, a head that was seen | `result {seen, found}` |
 //! | `CONFIG_LOADED` | a broker read its configuration | `result {digest, url, issuers, admin_tokens}` |
-//! | `DENIED` | a request was refused, once a decision or an authentic token | `decision`, `subject`, `policy {digest, commit}`, `request {id, grants}`, `result {code, reason, tried, breaches}`, `token`, `commitments`; over a limit `policy` has `grant, rule, file` too, and `result` has `limit {grant, name, per, allowed, used, asked, room_at}` |
+//! | `DENIED` | a request was refused, once a decision or an authentic token | `decision`, `subject`, `policy {digest, commit}`, `request {id, grants}`, `result {code, reason, tried, breaches}`, `token`, `commitments`; where a freeze holds the reason is `frozen`, and `result` has `freeze {scope, issuer, grant, kid, project}`; over a limit `policy` has `grant, rule, file` too, and `result` has `limit {grant, name, per, allowed, used, asked, room_at}` |
 //! | `DRY_RUN` | a dry run was decided | as `DENIED`, `result {would_issue}` |
 //! | `EXPORTED` | somebody exported the ledger | `result {reader, size}` |
 //! | `FAILED` | a credential could not be made, or was discarded | `decision`, `issuance`, `subject`, `policy {digest, commit, grant}`, `request {id, credential}`, `result {code, reason, minted}`, `token` |
+//! | `FROZEN` | somebody froze, and it holds from this entry on; a second one of a `kid` adds the thumbprints that were not known at first | `result {by, scope, issuer, grant, kid, project, thumbprints}`, `commitments {reason}` |
 //! | `INTENT` | a credential is about to be issued | `decision`, `issuance`, `subject`, `policy {digest, commit, grant, rule, file, class}`, `request {id, grants, credential, kind, target, ttl_seconds}`, `result {would_deny}`, `token`, `commitments` |
 //! | `ISSUED` | its record, durable before a byte of it leaves | `decision`, `issuance`, `subject`, `policy {digest, commit, grant}`, `request {id, credential}`, `result {kind, lifetime, issued_at, expires_at, revocable, told}`, `token`, `commitments` |
 //! | `POLICY_ACCEPTED` | an operator lets a policy set in although it lacks what the one before had | `result {by, digest, until}` |
 //! | `POLICY_LOADED` | a policy set decides from now on | `result {digest, commit, issuers, guardrails, grants, lost}`, `lost` where it was let in without them |
 //! | `POLICY_REJECTED` | a policy set was refused | `result {digest, commit, findings, first}`, with `lost` and `command` where it lacks guardrails or issuers |
 //! | `READ` | somebody read the ledger: once a query, once a reader and hour for single entries | `result {reader, what}`, `commitments {query}` |
-//! | `RELEASED` | a job gave back what nobody can revoke | `decision`, `issuance`, `policy {grant}`, `request {credential, by}`, `result {usable_until}` |
+//! | `RELEASED` | a job gave back, or an operator revoked, what nobody can revoke | `decision`, `issuance`, `policy {grant}`, `request {credential, by}` (handle, token or operator), `result {usable_until}`; of an operator `result {by}` too, and `commitments {reason}` |
+//! | `REVOKING` | the same of what its backend can revoke, which is asked from now on | as `RELEASED` |
 //! | `SECRET_REMOVED` | a sealed secret was removed | `result {by, secret, version}` |
 //! | `SECRET_SET` | a sealed secret was set | `result {by, secret, version, fields}`, the fields' names |
 //! | `STARTED` | a broker serves from now on | `result {version, rollback}`, guarded or unguarded |
 //! | `STOPPED` | a broker ended in order | `result {drained}` |
 //! | `SUMMARY` | refusals of a minute that are no entries of their own | `result {of, issuer, project, count, first, last, sample}` |
+//! | `THAWED` | somebody ended a freeze | as `FROZEN` without thumbprints |
 //! | `UNDELIVERED` | the answer could not be written to the job | as `ISSUED`, `result {usable_until}` |
 //!
 //! `subject` is `{issuer, profile, tenant, project, project_name, ref, trigger, definition, environment, runner, run,

@@ -52,6 +52,17 @@
 //! nothing and takes nothing, all its grants together: 429 `quota_exceeded`, with the seconds until there is room for
 //! all that it asked for. It is recorded as DENIED with the limit that it met; it is no denial that spends a token.
 //!
+//! ## In OAuth's words
+//!
+//! `POST /v1/token` is the same exchange for clients that speak RFC 8693: `audience` is the grant, `scope` the
+//! credential, the CI token is `subject_token`. Its answer has room for one secret. So a permit for several credentials,
+//! or for one that has not exactly one secret field, is `invalid_target` as if there were no permit: how many a grant
+//! has is policy. It claims nothing, and counts against the token like any denial. `issued_token_type` says what came: a
+//! JWT, or `urn:hallpass:token-type:secret`; neither is an access token, so `token_type` is `N_A`.
+//!
+//! Parameters that are not ours are ignored, as RFC 6749 section 3.2 wants; those that would change the meaning
+//! (`resource`, `actor_token`, a client's own secret) are refused. 404, 405, 413 and 415 are problem documents.
+//!
 //! ## What a caller learns
 //!
 //! What is wrong with its own token, and nothing about policy. All that policy does not permit is one `access_denied`,

@@ -21,8 +21,9 @@
 //! | requests of a source: an IPv4 address, or an IPv6 /64 | `limits.per_source_per_second` | 429 `rate_limited` |
 //! | exchanges of a project | `limits.per_project_per_minute` | 429 `rate_limited` |
 //!
-//! `/livez` and what names no path pass neither places nor rates. No header names a source: `X-Forwarded-For` and its
-//! kin are not read. `Retry-After` is the least time and a spread by lot, so that those who were refused together do
+//! `/livez` and what names no path pass neither places nor rates. A source is the peer of the connection, a peer of a
+//! unix socket counting as loopback. Of a peer in `public.trusted_proxies` the end of `X-Forwarded-For` is read, one
+//! address for each proxy that is trusted in turn; of any other peer, and on the admin listener, no header names a source. `Retry-After` is the least time and a spread by lot, so that those who were refused together do
 //! not come back together. What is refused by size, time, number or rate is no entry of the ledger, and counts for
 //! nobody.
 //!

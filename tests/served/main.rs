@@ -4,9 +4,18 @@
 #[cfg(test)]
 mod attacks;
 #[cfg(test)]
+mod client;
+#[cfg(test)]
 mod commands;
+mod credential_aws;
+#[cfg(test)]
+mod doctor;
 #[cfg(test)]
 mod exchange;
+#[cfg(test)]
+mod exec;
+#[cfg(test)]
+mod exec_refresh;
 #[cfg(test)]
 mod floods;
 #[cfg(test)]
@@ -28,9 +37,13 @@ mod keys;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod listeners;
+#[cfg(test)]
 mod once;
 #[cfg(test)]
 mod order;
+#[cfg(test)]
+mod packaged;
 #[cfg(test)]
 mod policy;
 #[cfg(test)]
@@ -51,5 +64,7 @@ mod removal;
 mod requests;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod token;
 #[cfg(test)]
 mod wiped;

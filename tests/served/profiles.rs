@@ -131,14 +131,15 @@ fn account(namespace: &str, name: &str, uid: Value) -> Value {
 }
 
 /// One profile's issuer, and the payload of its permitted job.
-struct Trusted {
-    profile: &'static str,
+#[derive(Clone)]
+pub(crate) struct Trusted {
+    pub(crate) profile: &'static str,
     issuer: Issuer,
     claims: Value,
 }
 
 impl Trusted {
-    fn new(profile: &'static str) -> Self {
+    pub(crate) fn new(profile: &'static str) -> Self {
         let issuer = Issuer::start();
         let mut claims: Value = serde_json::from_str(&fixture(&format!("claims/{profile}.json"))).unwrap();
         claims["iss"] = json!(issuer.url);
@@ -148,12 +149,12 @@ impl Trusted {
         Self { profile, issuer, claims }
     }
 
-    fn audience(&self) -> &str {
+    pub(crate) fn audience(&self) -> &str {
         self.claims["aud"].as_str().or_else(|| self.claims["aud"][0].as_str()).unwrap()
     }
 
     /// A token minted now, with some claims set otherwise; `null` takes one away.
-    fn token(&self, changes: &Value) -> String {
+    pub(crate) fn token(&self, changes: &Value) -> String {
         let mut claims = self.claims.clone();
         let (now, life) = (now(), claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap());
         claims["iat"] = json!(now);
@@ -183,7 +184,8 @@ fn fixture(name: &str) -> String {
     fs::read_to_string(format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
-fn serve(installation: &Installation, trusted: &[Trusted]) -> Server {
+/// Serves an installation that trusts these and no other, each with a grant of the profile's name.
+pub(crate) fn serve(installation: &Installation, trusted: &[Trusted]) -> Server {
     let mut issuers = "issuers:\n".to_owned();
     fs::remove_dir_all(installation.file("policies")).unwrap();
     for Trusted { profile, issuer, .. } in trusted {

@@ -56,6 +56,33 @@ fn refused_replayed_and_retried_tokens_are_gone_too() {
     assert_gone(&server, &needles);
 }
 
+/// The token of a form is percent-decoded on the way; neither form of it stays, nor what a refusal does not look at.
+#[test]
+fn tokens_and_secret_of_the_oauth_endpoint_are_gone_too() {
+    let installation = Installation::new();
+    let server = installation.serve();
+    let [used, denied, spoiled] = [(); 3].map(|()| installation.issuer.token());
+    let post = |token: &str, audience: &str, kind: &str| {
+        let body = format!(
+            "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&subject_token={token}\
+             &subject_token_type=urn:ietf:params:oauth:token-type:{kind}&audience={audience}&scope=npm"
+        );
+        let call = server.public.call("POST", "/v1/token");
+        call.header("content-type", "application/x-www-form-urlencoded").body(&body).send().status
+    };
+
+    let statuses = [
+        post(&used, "deploy", "jwt"),
+        post(&denied, "nobody-has-this", "jwt"),
+        post(&spoiled, "deploy", "saml2"),
+    ];
+
+    assert_eq!(statuses, [200, 400, 400]);
+    let needles: Vec<Vec<u8>> =
+        [used, denied, spoiled].iter().flat_map(|token| needles(CANARY, token)).collect();
+    assert_gone(&server, &needles);
+}
+
 /// Windows of the secret, and of the parts of the token that nobody else's token has.
 fn needles(secret: &str, token: &str) -> Vec<Vec<u8>> {
     let (signed, signature) = token.rsplit_once('.').unwrap();

@@ -22,6 +22,7 @@ use crate::{
     },
     kernel::{
         digest::Digest,
+        freeze::{Freezable, Freeze, FreezeScope},
         id::IssuanceId,
         ledger::{
             checkpoint::{Checkpoint, VerifierKey},
@@ -212,8 +213,46 @@ impl Store for Database {
         either!(self, store => store.issue(issue))
     }
 
-    fn release(&self, releases: Vec<(IssuanceId, Entry)>) -> Answer<'_, Result<Vec<IssuanceId>, StoreFault>> {
-        either!(self, store => store.release(releases))
+    fn transit(
+        &self,
+        transitions: Vec<Transition>,
+        holder: Option<Holder>,
+    ) -> Answer<'_, Result<Transited, StoreFault>> {
+        either!(self, store => store.transit(transitions, holder))
+    }
+
+    fn issuances(
+        &self,
+        selection: Selection,
+        past: Option<IssuanceId>,
+        limit: u32,
+    ) -> Answer<'_, Result<Vec<IssuanceRow>, StoreFault>> {
+        either!(self, store => store.issuances(selection, past, limit))
+    }
+
+    fn frozen(&self, subject: Freezable) -> Answer<'_, Result<Vec<FreezeScope>, StoreFault>> {
+        either!(self, store => store.frozen(subject))
+    }
+
+    fn freeze(&self, freeze: Freeze, entry: Entry) -> Answer<'_, Result<Option<Freeze>, StoreFault>> {
+        either!(self, store => store.freeze(freeze, entry))
+    }
+
+    fn thaw(&self, scope: FreezeScope, entry: Entry) -> Answer<'_, Result<bool, StoreFault>> {
+        either!(self, store => store.thaw(scope, entry))
+    }
+
+    fn complete_freeze(
+        &self,
+        scope: FreezeScope,
+        thumbprints: Vec<Digest>,
+        entry: Entry,
+    ) -> Answer<'_, Result<bool, StoreFault>> {
+        either!(self, store => store.complete_freeze(scope, thumbprints, entry))
+    }
+
+    fn freezes(&self) -> Answer<'_, Result<Vec<Freeze>, StoreFault>> {
+        either!(self, store => store.freezes())
     }
 
     fn load_policy(&self, load: PolicyLoad) -> Answer<'_, Result<PolicyVerdict, StoreFault>> {

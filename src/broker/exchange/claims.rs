@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Ask, RetryKey, delivery::mismatch};
+use super::{Ask, RetryKey, delivery::mismatch, freezable};
 use crate::{
     broker::{
         Broker,
@@ -38,6 +38,7 @@ impl Broker {
             key: ask.retry.as_ref().map(|retry| self.key_claim(caller, retry)),
             once: uses.collect(),
             quotas: permit.grants().iter().filter_map(|grant| quota(caller, grant)).collect(),
+            freezable: freezable(caller, permit),
         }
     }
 
@@ -59,6 +60,7 @@ impl Broker {
             ClaimRefused::Exceeded(exceeded) => {
                 self.refuse_quota((decision, caller, ask), permit, &exceeded).await
             }
+            ClaimRefused::Frozen(scope) => self.refuse_freeze((decision, caller, ask), &scope).await,
             ClaimRefused::Mismatch => {
                 self.refuse(decision, caller, ask, mismatch(), "idempotency-other-body").await
             }

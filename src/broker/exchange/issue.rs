@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::{Ask, Delivered, Exchanged, delivery::Delivery};
+use super::{Ask, DENIED, Delivered, Exchanged, Room, delivery::Delivery};
 use crate::{
     broker::{
         Broker,
@@ -47,7 +47,13 @@ impl Broker {
         let claims = self.claims(caller, ask, permit);
         let _running = match self.running.enter(claims.key) {
             Ok(running) => running,
-            Err((answer, reason)) => return Err(self.refuse(decision, caller, ask, answer, reason).await),
+            Err((answer, reason)) => {
+                // A freeze comes before idempotency, and the transaction that looks at both is not reached.
+                return Err(match self.store.frozen(claims.freezable).await?.first() {
+                    Some(scope) => self.refuse_freeze((decision, caller, ask), scope).await,
+                    None => self.refuse(decision, caller, ask, answer, reason).await,
+                });
+            }
         };
         // An eighth of the time is the durable step's, so that a silent backend is answered as what it is.
         let deadline = deadline.checked_sub(self.settings.exchange_deadline / 8).unwrap_or(deadline);
@@ -66,6 +72,12 @@ impl Broker {
                 // No generation is named, so that this verdict stands whatever the store does meanwhile.
                 Err(MintFault::Failed { reason: "sealed-store-moved", sealed_generation: None })
             };
+            if let (Room::OneToken(_), Ok(minted)) = (ask.room, &fetched)
+                && !is_one_token(minted)
+            {
+                let answer = Refused::new(Code::AccessDenied, DENIED);
+                return Err(self.refuse(decision, caller, ask, answer, "not-one-secret-field").await);
+            }
             // Nobody waits any more: what was fetched is dropped, and the token keeps its use.
             let fetched = fetched.and_then(|minted| in_time(deadline).map(|()| minted));
             let attempt = Attempt { decision, caller, ask, permit, claims: &claims, planned, now };
@@ -331,6 +343,12 @@ impl Prepared {
     fn new(issue: Issue) -> Self {
         Self { issue, delivered: Vec::new(), undelivered: Vec::new(), failure: None }
     }
+}
+
+/// Whether it is one secret, as RFC 8693 has room for. What was fetched and does not fit is dropped: of these kinds
+/// nothing was made anywhere, so nothing is claimed.
+fn is_one_token(minted: &[Minted]) -> bool {
+    matches!(minted, [only] if only.fields.iter().filter(|field| field.is_secret).count() == 1)
 }
 
 /// Whether somebody still waits for the answer.

@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use reqwest::Url;
 
 use super::{
-    AdminTokenFile, Listener, NamedFile, TlsFiles,
+    AdminTokenFile, Listen, Listener, NamedFile, TlsFiles,
     environment::{ADMIN_LISTEN, Environment, PUBLIC_LISTEN, PUBLIC_URL},
-    read::{Folder, later},
+    read::Folder,
 };
 use crate::{
-    http::Role,
+    http::{Network, Role},
     kernel::{
         name::is_name,
         policy::{
@@ -31,11 +31,13 @@ pub(super) fn public(
     environment: &Environment,
 ) -> Option<(Listener, String)> {
     let mut fields = findings.fields(node)?;
-    let listener = listener(findings, &mut fields, folder, (environment, PUBLIC_LISTEN, PUBLIC_PORT));
+    let proxies = fields.take("trusted_proxies").map(|node| networks(findings, node));
+    let proxies = proxies.unwrap_or_else(|| Some(Vec::new()));
+    let at = (environment, PUBLIC_LISTEN, PUBLIC_PORT);
+    let listener = listener(findings, &mut fields, folder, at, proxies);
     let field =
         if environment.has(PUBLIC_URL) { fields.take("url") } else { fields.require(findings, "url") };
     let url = environment.or(findings, PUBLIC_URL, field, web_address);
-    later(&mut fields, findings, &["trusted_proxies"]);
     fields.finish(findings);
     Some((listener?, url?))
 }
@@ -47,12 +49,14 @@ pub(super) fn admin(
     environment: &Environment,
 ) -> Option<(Listener, Vec<AdminTokenFile>)> {
     let Some(node) = node else {
-        let listen = environment.or(findings, ADMIN_LISTEN, None, address);
+        let listen =
+            environment.or(findings, ADMIN_LISTEN, None, |findings, node| place(findings, node, folder));
         let listen = if environment.has(ADMIN_LISTEN) { listen? } else { loopback(ADMIN_PORT) };
-        return Some((Listener { listen, tls: None }, Vec::new()));
+        return Some((Listener { listen, tls: None, trusted_proxies: Vec::new() }, Vec::new()));
     };
     let mut fields = findings.fields(node)?;
-    let listener = listener(findings, &mut fields, folder, (environment, ADMIN_LISTEN, ADMIN_PORT));
+    let at = (environment, ADMIN_LISTEN, ADMIN_PORT);
+    let listener = listener(findings, &mut fields, folder, at, Some(Vec::new()));
     let tokens = fields.take("tokens").map(|node| tokens(findings, node, folder));
     fields.finish(findings);
     Some((listener?, tokens.unwrap_or_else(|| Some(Vec::new()))?))
@@ -63,16 +67,20 @@ fn listener(
     fields: &mut Fields<'_>,
     folder: &Folder,
     (environment, variable, port): (&Environment, &'static str, u16),
+    trusted_proxies: Option<Vec<Network>>,
 ) -> Option<Listener> {
     let node = fields.take("listen");
     let listen = match node {
         None if !environment.has(variable) => Some(loopback(port)),
-        Some(_) | None => environment.or(findings, variable, node, address),
+        Some(_) | None => {
+            environment.or(findings, variable, node, |findings, node| place(findings, node, folder))
+        }
     };
     let tls = fields.take("tls");
     let tls_files = tls.map(|node| tls_files(findings, node, folder));
     let listen = listen?;
-    if tls.is_none() && !listen.ip().is_loopback() {
+    let trusted_proxies = trusted_proxies?;
+    if tls.is_none() && !listen.is_local() && trusted_proxies.is_empty() {
         let message = format!("{listen} is not on loopback, and without tls tokens would pass in the clear");
         let remedy = "add `tls: { certificate: …, key: … }`, or listen on 127.0.0.1";
         match node.filter(|_| !environment.has(variable)) {
@@ -89,30 +97,58 @@ fn listener(
             }),
         }
     }
-    Some(Listener { listen, tls: tls_files.map_or(Some(None), |files| files.map(Some))? })
+    let tls = tls_files.map_or(Some(None), |files| files.map(Some))?;
+    Some(Listener { listen, tls, trusted_proxies })
 }
 
-fn loopback(port: u16) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], port))
+fn loopback(port: u16) -> Listen {
+    Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], port)))
+}
+
+fn networks(findings: &mut Findings<'_>, node: &Node) -> Option<Vec<Network>> {
+    let items = findings.list(node)?;
+    if items.is_empty() {
+        findings.at(node, "empty", "no proxy is named", "name networks, such as 10.0.0.0/8, or leave it out");
+        return None;
+    }
+    let networks: Vec<Option<Network>> = items
+        .iter()
+        .map(|item| {
+            let text = findings.filled(item)?;
+            let network = Network::parse(text);
+            if network.is_none() {
+                let remedy =
+                    "write an address, or a network without bits beyond its prefix, such as 10.0.0.0/8";
+                findings.at(item, "network", format!("`{text}` is no network"), remedy);
+            }
+            network
+        })
+        .collect();
+    networks.into_iter().collect()
 }
 
 /// Plain or quoted: YAML 1.1 would read `127.0.0.1:8440` as a number of base 60, but here it can mean one thing only.
-fn address(findings: &mut Findings<'_>, node: &Node) -> Option<SocketAddr> {
+fn place(findings: &mut Findings<'_>, node: &Node, folder: &Folder) -> Option<Listen> {
     let text = match &node.content {
         Content::Plain(text) | Content::Quoted(text) => text.as_str(),
         Content::Mapping(_) | Content::Sequence(_) => findings.filled(node)?,
     };
-    if text.starts_with("unix:") {
-        let remedy = "listen on a loopback address, such as 127.0.0.1:8440";
-        findings.at(node, "not-yet", "this version does not support unix sockets yet", remedy);
-        return None;
+    if let Some(file) = text.strip_prefix("unix:") {
+        // The kernel's own bound, its final NUL included (unix(7)).
+        let file = folder.join(file);
+        if text == "unix:" || file.as_os_str().len() >= 108 {
+            let remedy = "name a file by at most 107 bytes, such as unix:/run/hallpass.sock";
+            findings.at(node, "address", format!("`{text}` is no place for a unix socket"), remedy);
+            return None;
+        }
+        return Some(Listen::Unix(file));
     }
     let address = text.parse();
     if address.is_err() {
-        let remedy = "write a literal address and a port, such as 127.0.0.1:8440 or [::1]:8440";
+        let remedy = "write a literal address and a port, such as 127.0.0.1:8440 or [::1]:8440, or unix:/run/hallpass.sock";
         findings.at(node, "address", format!("`{text}` is no address to listen on"), remedy);
     }
-    address.ok()
+    address.ok().map(Listen::Tcp)
 }
 
 /// An address that others use: https, or http on loopback for a try on one machine.

@@ -26,6 +26,7 @@ mod tests;
 
 use std::{
     collections::BTreeMap,
+    fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -38,7 +39,7 @@ pub(super) use self::listen::is_secure;
 use super::exit::{Exit, Failure};
 use crate::{
     adapters::store::StorePlace,
-    http::Role,
+    http::{Network, Role},
     kernel::{
         digest::Digest,
         identity::profile::Profile,
@@ -97,10 +98,40 @@ pub(crate) struct NamedFile {
 /// One listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Listener {
-    /// Its address; port 0 lets the system choose.
-    pub(crate) listen: SocketAddr,
-    /// Its certificate; without one it is on loopback.
+    /// Where it is.
+    pub(crate) listen: Listen,
+    /// Its certificate; without one it cannot be reached from elsewhere but by trusted proxies.
     pub(crate) tls: Option<TlsFiles>,
+    /// Proxies that may say where a request comes from.
+    pub(crate) trusted_proxies: Vec<Network>,
+}
+
+/// Where a listener is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Listen {
+    /// An address; port 0 lets the system choose.
+    Tcp(SocketAddr),
+    /// A unix socket's file.
+    Unix(PathBuf),
+}
+
+impl Listen {
+    /// Whether only this machine reaches it.
+    fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(file) => write!(f, "unix:{}", file.display()),
+        }
+    }
 }
 
 /// A certificate chain and its key, as PEM files.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Config, Deadlines, Ledger, Limits, NamedFile, SealingKeyFrom,
+    Config, Deadlines, Ledger, Limits, Listen, NamedFile, SealingKeyFrom,
     environment::{Environment, POLICIES, STORE_URL},
     issuers, listen,
 };
@@ -44,6 +44,13 @@ const MAX_DEADLINE: Duration = Duration::from_secs(600);
 pub(super) struct Folder {
     base: PathBuf,
     file: String,
+}
+
+impl Folder {
+    /// A path as the file means it.
+    pub(super) fn join(&self, path: &str) -> PathBuf {
+        self.base.join(path)
+    }
 }
 
 pub(super) fn read(file: &Path, bytes: &[u8], environment: &Environment) -> Result<Config, Vec<Finding>> {
@@ -94,7 +101,8 @@ fn top(
     fields.finish(findings);
 
     let ((public, public_url), (admin, admin_tokens)) = (public?, admin?);
-    if public.listen == admin.listen && public.listen.port() != 0 {
+    let is_any = matches!(public.listen, Listen::Tcp(address) if address.port() == 0);
+    if public.listen == admin.listen && !is_any {
         let message = format!("public and admin both listen on {}", public.listen);
         findings.at(admin_node.unwrap_or(node), "same-address", message, "give each an address of its own");
     }

@@ -37,8 +37,8 @@ fn findings(from: &str, to: &str) -> Vec<(&'static str, String)> {
 #[test]
 fn the_file_of_init_is_the_contracts_example() {
     let config = read(VALID).ok().unwrap();
-    assert_eq!(config.public.listen, "127.0.0.1:8440".parse().unwrap());
-    assert_eq!(config.admin.listen, "127.0.0.1:8441".parse().unwrap());
+    assert_eq!(config.public.listen, tcp("127.0.0.1:8440"));
+    assert_eq!(config.admin.listen, tcp("127.0.0.1:8441"));
     assert_eq!(config.public_url, "https://hallpass.example.com");
     assert_eq!(config.assertions_issuer, "https://hallpass.example.com");
     assert_eq!(config.store, StorePlace::Sqlite("/etc/hallpass/hallpass.db".into()));
@@ -120,14 +120,16 @@ fn mistakes_in_the_file_and_its_stores_are_named_with_their_place() {
 #[test]
 fn mistakes_about_listeners_are_named_with_their_place() {
     each_is_found(&[
-        ("listen: 127.0.0.1:8440", "listen: unix:/run/hallpass.sock", "not-yet", "unix"),
+        ("listen: 127.0.0.1:8440", "listen: \"unix:\"", "address", "\"unix:"),
         ("listen: 127.0.0.1:8440", "listen: localhost:8440", "address", "localhost"),
         ("listen: 127.0.0.1:8440", "listen: 127.0.0.1", "address", "127.0.0.1"),
         ("listen: 127.0.0.1:8440", "listen: [1]", "type", "[1]"),
         ("listen: 127.0.0.1:8440", "listen: 0.0.0.0:8440", "tls-due", "0.0.0.0"),
         ("listen: 127.0.0.1:8441", "listen: 10.0.0.1:8441", "tls-due", "10.0.0.1"),
         ("listen: 127.0.0.1:8441", "listen: 127.0.0.1:8440", "same-address", "listen"),
-        ("listen: 127.0.0.1:8440", "trusted_proxies: [10.0.0.0/8]", "not-yet", "trusted_proxies"),
+        ("listen: 127.0.0.1:8440", "trusted_proxies: [10.0.0.1/8]", "network", "10.0.0.1/8"),
+        ("listen: 127.0.0.1:8440", "trusted_proxies: []", "empty", "[]"),
+        ("listen: 127.0.0.1:8441", "trusted_proxies: [10.0.0.0/8]", "unknown-key", "trusted_proxies"),
         ("listen: 127.0.0.1:8440", "tls: { certificate: tls.crt }", "missing-key", "{"),
         ("url: https://hallpass.example.com ", "url: http://hallpass.example.com ", "url", "http"),
         ("url: https://hallpass.example.com ", "url: hallpass.example.com ", "url", "hallpass.example.com"),
@@ -245,14 +247,14 @@ fn the_environment_wins_over_the_file_and_is_read_as_strictly() {
         ],
     );
     let config = config.ok().unwrap();
-    assert_eq!(config.public.listen, "[::1]:1".parse().unwrap());
+    assert_eq!(config.public.listen, tcp("[::1]:1"));
     assert_eq!(config.public_url, "https://other.test");
-    assert_eq!(config.admin.listen.port(), 0);
+    assert_eq!(config.admin.listen, tcp("127.0.0.1:0"));
     assert_eq!(config.store, StorePlace::Sqlite("/var/lib/hallpass.db".into()));
     assert_eq!(config.policies, Path::new("/etc/hallpass/other"));
 
     for (name, value, code) in [
-        ("HALLPASS_PUBLIC_LISTEN", "unix:/x", "not-yet"),
+        ("HALLPASS_PUBLIC_LISTEN", "unix:", "address"),
         ("HALLPASS_PUBLIC_LISTEN", "0.0.0.0:1", "tls-due"),
         ("HALLPASS_PUBLIC_URL", "http://other.test", "url"),
         ("HALLPASS_ADMIN_LISTEN", "x", "address"),
@@ -264,11 +266,24 @@ fn the_environment_wins_over_the_file_and_is_read_as_strictly() {
 }
 
 #[test]
+fn a_listener_may_be_a_unix_socket_or_stand_behind_proxies() {
+    let unix = read(&VALID.replace("listen: 127.0.0.1:8440", "listen: unix:run/hallpass.sock")).ok().unwrap();
+    assert_eq!(unix.public.listen, Listen::Unix("/etc/hallpass/run/hallpass.sock".into()));
+    let behind = "listen: 0.0.0.0:8440\n  trusted_proxies: [10.0.0.0/8, \"::1\"]";
+    let behind = read(&VALID.replace("listen: 127.0.0.1:8440", behind)).ok().unwrap();
+    assert_eq!(behind.public.trusted_proxies.len(), 2);
+}
+
+fn tcp(text: &str) -> Listen {
+    Listen::Tcp(text.parse().unwrap())
+}
+
+#[test]
 fn a_configuration_without_admin_listens_on_loopback_and_lets_nobody_in() {
     let start = VALID.find("\nadmin:").unwrap();
     let end = VALID.find("\nstore:").unwrap();
     let config = read(&format!("{}{}", &VALID[..start], &VALID[end..])).ok().unwrap();
-    assert_eq!(config.admin.listen, "127.0.0.1:8441".parse().unwrap());
+    assert_eq!(config.admin.listen, tcp("127.0.0.1:8441"));
     assert!(config.admin_tokens.is_empty());
 }
 

@@ -18,7 +18,7 @@ use crate::{
         config::Config,
         exit::{Done, Exit, Failure, chain},
         init, installation,
-        replica::{Listeners, Replica},
+        replica::{Bound, Listeners, Replica},
         secret,
     },
     kernel::{id::crockford, ledger::checkpoint::VerifierKey, name::SecretName, secret::Secret},
@@ -124,7 +124,8 @@ impl Scene {
         let value = Secret::from_text(format!("npm_{}", crockford(&actor.bytes::<20>()?)));
         let name = SecretName::parse("npm-token").ok_or_else(|| broken("the secret's name"))?;
         secret::seal(&config, &name, &[("value".to_owned(), value)]).await?;
-        let mut replica = Replica::start(&config, async { Ok(Listeners { public, admin }) }).await?;
+        let listeners = Listeners { public: Bound::by(public)?, admin: Bound::by(admin)? };
+        let mut replica = Replica::start(&config, async { Ok(listeners) }).await?;
         let policy = replica.ready().await?.to_string();
         // To ourselves only: no proxy, and no authorities needed.
         let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).build();

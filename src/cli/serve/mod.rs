@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
-    config::Config,
+    config::{Config, Listen},
     exit::{Done, Exit, Failure},
     output, process,
     replica::{Listeners, Replica},
@@ -95,13 +95,14 @@ async fn serve(config: &Config) -> Done {
 
 /// One line on stdout, for whoever started us: port 0 has become a real one.
 fn ready_line(config: &Config, replica: &Replica, digest: &str) -> String {
-    let scheme = |has_tls| if has_tls { "https" } else { "http" };
-    let public = scheme(config.public.tls.is_some());
-    let admin = scheme(config.admin.tls.is_some());
-    format!(
-        "hallpass ready public={public}://{} admin={admin}://{} policy={digest}",
-        replica.public, replica.admin
-    )
+    let shown = |at: &Listen, has_tls| match at {
+        Listen::Tcp(address) if has_tls => format!("https://{address}"),
+        Listen::Tcp(address) => format!("http://{address}"),
+        Listen::Unix(_) => at.to_string(),
+    };
+    let public = shown(&replica.public, config.public.tls.is_some());
+    let admin = shown(&replica.admin, config.admin.tls.is_some());
+    format!("hallpass ready public={public} admin={admin} policy={digest}")
 }
 
 impl Signals {

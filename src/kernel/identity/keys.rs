@@ -78,6 +78,15 @@ impl KeySet {
         self.keys.get(&(kid.to_owned(), algorithm)).cloned()
     }
 
+    /// The RFC 7638 thumbprints of the keys of that id, one an algorithm at most.
+    pub fn thumbprints(&self, kid: &str) -> Vec<Digest> {
+        let mut found: Vec<Digest> =
+            self.keys.values().filter(|key| key.kid == kid).map(|key| key.thumbprint).collect();
+        found.sort_unstable_by_key(|thumbprint| thumbprint.0);
+        found.dedup();
+        found
+    }
+
     /// How many keys are usable; at least one.
     pub fn usable(&self) -> usize {
         self.keys.len()

@@ -27,12 +27,14 @@ pub const ENTRY_VERSION: u64 = 1;
 #[expect(missing_docs, reason = "the manual's table of entries explains each")]
 pub enum EntryCode {
     AlertPolicyRejected,
+    AlertPolicySkew,
     AlertRollback,
     ConfigLoaded,
     Denied,
     DryRun,
     Exported,
     Failed,
+    Frozen,
     Intent,
     Issued,
     PolicyAccepted,
@@ -40,11 +42,13 @@ pub enum EntryCode {
     PolicyRejected,
     Read,
     Released,
+    Revoking,
     SecretRemoved,
     SecretSet,
     Started,
     Stopped,
     Summary,
+    Thawed,
     Undelivered,
 }
 
@@ -123,14 +127,16 @@ pub type Random<'a> = &'a dyn Fn(&mut [u8]) -> bool;
 
 impl EntryCode {
     /// Every code, in the order of their words.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 24] = [
         Self::AlertPolicyRejected,
+        Self::AlertPolicySkew,
         Self::AlertRollback,
         Self::ConfigLoaded,
         Self::Denied,
         Self::DryRun,
         Self::Exported,
         Self::Failed,
+        Self::Frozen,
         Self::Intent,
         Self::Issued,
         Self::PolicyAccepted,
@@ -138,11 +144,13 @@ impl EntryCode {
         Self::PolicyRejected,
         Self::Read,
         Self::Released,
+        Self::Revoking,
         Self::SecretRemoved,
         Self::SecretSet,
         Self::Started,
         Self::Stopped,
         Self::Summary,
+        Self::Thawed,
         Self::Undelivered,
     ];
 
@@ -150,12 +158,14 @@ impl EntryCode {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::AlertPolicyRejected => "ALERT_POLICY_REJECTED",
+            Self::AlertPolicySkew => "ALERT_POLICY_SKEW",
             Self::AlertRollback => "ALERT_ROLLBACK",
             Self::ConfigLoaded => "CONFIG_LOADED",
             Self::Denied => "DENIED",
             Self::DryRun => "DRY_RUN",
             Self::Exported => "EXPORTED",
             Self::Failed => "FAILED",
+            Self::Frozen => "FROZEN",
             Self::Intent => "INTENT",
             Self::Issued => "ISSUED",
             Self::PolicyAccepted => "POLICY_ACCEPTED",
@@ -163,11 +173,13 @@ impl EntryCode {
             Self::PolicyRejected => "POLICY_REJECTED",
             Self::Read => "READ",
             Self::Released => "RELEASED",
+            Self::Revoking => "REVOKING",
             Self::SecretRemoved => "SECRET_REMOVED",
             Self::SecretSet => "SECRET_SET",
             Self::Started => "STARTED",
             Self::Stopped => "STOPPED",
             Self::Summary => "SUMMARY",
+            Self::Thawed => "THAWED",
             Self::Undelivered => "UNDELIVERED",
         }
     }

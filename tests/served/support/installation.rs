@@ -131,6 +131,11 @@ impl Installation {
         run(&mut self.command(&["secret", "set", name]), value);
     }
 
+    /// The same with several fields.
+    pub(crate) fn set_fields(&self, name: &str, fields: &Value) {
+        run(&mut self.command(&["secret", "set", name, "--json"]), &fields.to_string());
+    }
+
     /// A command in the installation's folder.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = binary();

@@ -24,6 +24,7 @@ pub(crate) use super::key::Key;
 /// The id of the key that the issuer publishes.
 pub(crate) const KID: &str = "ci-2026-11";
 
+#[derive(Clone)]
 pub(crate) struct Issuer {
     pub(crate) url: String,
     fetches: Arc<AtomicU64>,

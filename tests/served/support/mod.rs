@@ -2,6 +2,7 @@
 //! built binary serving it, and a client without pooled connections.
 
 pub(crate) mod authority;
+pub(crate) mod ci;
 pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod component;
@@ -12,6 +13,7 @@ pub(crate) mod issuer;
 pub(crate) mod key;
 pub(crate) mod kubernetes;
 pub(crate) mod npm;
+pub(crate) mod proxy;
 pub(crate) mod python;
 pub(crate) mod raw;
 pub(crate) mod situations;

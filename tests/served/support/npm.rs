@@ -40,6 +40,12 @@ impl Script {
         serde_json::from_str(&line.expect("the script ended")).unwrap()
     }
 
+    /// Says a line of any text and hears one.
+    pub(crate) fn say(&mut self, line: &str) -> String {
+        writeln!(self.stdin, "{line}").unwrap();
+        self.stdout.next().expect("the script ended").unwrap()
+    }
+
     /// Says a line and hears one.
     pub(crate) fn ask(&mut self, question: &Value) -> Value {
         writeln!(self.stdin, "{question}").unwrap();
@@ -70,7 +76,7 @@ fn kit() -> &'static Path {
         let lock = fs::read_to_string(provider.join("package-lock.json")).unwrap();
         let kit = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("npm-{}", fingerprint(&lock)));
         fs::create_dir_all(&kit).unwrap();
-        for script in ["oidc_provider/server.mjs", "jose/sign.mjs", "jose/verify.mjs"] {
+        for script in ["oidc_provider/server.mjs", "jose/sign.mjs", "jose/verify.mjs", "oauth/exchange.mjs"] {
             let script = tests.join(script);
             fs::copy(&script, kit.join(script.file_name().unwrap())).unwrap();
         }

@@ -115,22 +115,8 @@ async fn a_call_after_the_job_gave_back_is_a_replay(on: Engine) {
     let first = keyed(b"body", 0);
     let id = first.rows[0].id;
     assert_eq!(verdict(&bench.store, first).await, "recorded");
-    let moved = bench.store.release(vec![(id, entry(EntryCode::Released))]).await.unwrap();
-    assert_eq!(moved, [id]);
+    assert_eq!(super::transit::released(&bench.store, &[id]).await, [id]);
     assert_eq!(verdict(&bench.store, keyed(b"body", 1)).await, "replayed");
-}
-
-async fn giving_back_moves_once_and_writes_one_entry(on: Engine) {
-    let bench = Bench::on(on);
-    let step = issue();
-    let id = step.rows[0].id;
-    assert_eq!(verdict(&bench.store, step).await, "recorded");
-    let unknown = IssuanceId::from_bytes([0; 16]);
-    let both = vec![(unknown, entry(EntryCode::Released)), (id, entry(EntryCode::Released))];
-    assert_eq!(bench.store.release(both).await.unwrap(), [id]);
-    assert_eq!(bench.store.release(vec![(id, entry(EntryCode::Released))]).await.unwrap(), []);
-    assert_eq!(bench.codes(), ["INTENT", "ISSUED", "RELEASED"]);
-    assert_eq!(bench.store.issuance(id).await.unwrap().unwrap().state, State::Released);
 }
 
 async fn a_failed_fetch_is_recorded_and_claims_nothing(on: Engine) {
@@ -193,7 +179,6 @@ laws![
     a_key_holds_for_sixty_seconds_from_the_first_claim,
     a_used_token_without_the_key_or_with_a_new_one_is_a_replay,
     a_call_after_the_job_gave_back_is_a_replay,
-    giving_back_moves_once_and_writes_one_entry,
     a_failed_fetch_is_recorded_and_claims_nothing,
     the_verdict_on_claims_wins_over_a_failed_fetch_and_over_a_moved_store,
     a_fetch_from_a_sealed_store_that_changed_is_moved,

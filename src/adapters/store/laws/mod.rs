@@ -25,12 +25,14 @@ macro_rules! laws {
 #[expect(dead_code, reason = "the tests of what is served use all of it")]
 #[path = "../../../../tests/served/support/cluster.rs"]
 mod cluster;
+mod freeze;
 mod issue;
 mod ledger;
 mod policy;
 mod quota;
 mod refuse;
 pub(super) mod secrets;
+mod transit;
 
 use std::{
     path::Path,
@@ -54,12 +56,13 @@ use crate::{
     broker::{
         Entropy,
         ports::{
-            ClaimRefused, Claims, EntryQuery, Issue, IssueVerdict, KeyClaim, NewIssuance, Receipt, Refusal,
-            Store as _, StoreFault, StoredEntry, Summary,
+            ClaimRefused, Claims, EntryQuery, Holder, Issue, IssueVerdict, KeyClaim, NewIssuance, Receipt,
+            Refusal, Selection, Store as _, StoreFault, StoredEntry, Summary, Transition,
         },
     },
     kernel::{
         digest::Digest,
+        freeze::{Freezable, Freeze, FreezeScope},
         id::{DecisionId, IssuanceId, ReplicaId},
         ledger::{
             entry::{Draft, Entry, EntryCode, Personal},
@@ -282,6 +285,7 @@ pub(super) fn issue() -> Issue {
             key: None,
             once: vec![vec![Digest::of(b"token 1, demo, npm, 1")]],
             quotas: Vec::new(),
+            freezable: freezable(),
         },
         once_until: later(960),
         entries: vec![outcome(EntryCode::Intent), outcome(EntryCode::Issued)],
@@ -289,6 +293,17 @@ pub(super) fn issue() -> Issue {
         failed: false,
         sealed_generation: None,
         now: now(),
+    }
+}
+
+/// That job, with the key that signed its token.
+fn freezable() -> Freezable {
+    Freezable {
+        issuer: IssuerName::parse("github").unwrap(),
+        kid: "k1".to_owned(),
+        thumbprint: Digest::of(b"key 1"),
+        project: Some("701".to_owned()),
+        grants: vec![GrantName::parse("demo").unwrap()],
     }
 }
 
@@ -341,6 +356,7 @@ fn word(verdict: &IssueVerdict) -> &'static str {
 fn refused_word(refused: &ClaimRefused) -> &'static str {
     match refused {
         ClaimRefused::Exceeded(_) => "exceeded",
+        ClaimRefused::Frozen(_) => "frozen",
         ClaimRefused::Mismatch => "mismatch",
         ClaimRefused::Replayed => "replayed",
     }

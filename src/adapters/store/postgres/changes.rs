@@ -12,11 +12,7 @@ use super::{
 use crate::{
     adapters::store::shared::{columns::Prepared, stored::stored},
     broker::ports::NewIssuance,
-    kernel::{
-        digest::Digest,
-        id::{DecisionId, IssuanceId},
-        issuance::State,
-    },
+    kernel::{digest::Digest, id::DecisionId, issuance::State},
 };
 
 /// What is to be written.
@@ -28,8 +24,6 @@ pub(super) struct Changes {
     pub(super) keys: HashSet<Digest>,
     /// New rows, with their decision.
     pub(super) issuances: Vec<Arc<IssuedRow>>,
-    /// Rows that are released now.
-    pub(super) released: Vec<IssuanceId>,
     /// Minutes whose counts are other ones now.
     pub(super) hours: HashSet<(Scope, i64)>,
     /// Tokens whose denials are other ones now.
@@ -52,7 +46,6 @@ impl Changes {
         write_once(conn, &self.once).await?;
         write_keys(conn, &self.keys, known).await?;
         write_issuances(conn, &self.issuances).await?;
-        write_released(conn, &self.released).await?;
         write_hours(conn, &self.hours, known).await?;
         write_denied(conn, &self.denied, known).await?;
         write_summaries(conn, &self.summaries, known).await
@@ -135,20 +128,6 @@ async fn write_issuances(conn: &mut PgConnection, issued: &[Arc<IssuedRow>]) -> 
     .bind(rows.iter().map(|row| row.live_until.map(stored)).collect::<Vec<_>>())
     .execute(conn)
     .await?;
-    Ok(())
-}
-
-async fn write_released(conn: &mut PgConnection, ids: &[IssuanceId]) -> sqlx::Result<()> {
-    if ids.is_empty() {
-        return Ok(());
-    }
-    let ids: Vec<[u8; 16]> = ids.iter().map(IssuanceId::bytes).collect();
-    sqlx::query("UPDATE issuance SET state = $2 WHERE id = ANY($1) AND state = $3")
-        .bind(ids.iter().map(<[u8; 16]>::as_slice).collect::<Vec<_>>())
-        .bind(State::Released.as_str())
-        .bind(State::Issued.as_str())
-        .execute(conn)
-        .await?;
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! The durable step of an exchange, and giving back: claims, rows and entries in one transaction (P1 to P3).
+//! The durable step of an exchange: freezes, claims, rows and entries in one transaction (P1 to P3).
 
 use std::{ops::Range, sync::Arc};
 
@@ -15,7 +15,7 @@ use crate::{
         stored::stored,
     },
     broker::ports::{ClaimRefused, Claims, Issue, KeyClaim, NewIssuance, Quota},
-    kernel::{id::IssuanceId, issuance::State, lifetime::after},
+    kernel::{issuance::State, lifetime::after},
 };
 
 /// The durable step.
@@ -137,29 +137,5 @@ impl Planned for IssueStep {
             self.take(batch, &plan);
         }
         IssueFound::Recorded(batch.append(&self.entries))
-    }
-}
-
-/// Gives issued rows back, each with its entry.
-pub(super) struct Release(pub(super) Vec<(IssuanceId, Arc<Prepared>)>);
-
-impl Planned for Release {
-    type Found = Vec<IssuanceId>;
-
-    fn needs(&self, needs: &mut Needs) {
-        self.0.iter().for_each(|(id, _)| needs.state(id.bytes()));
-    }
-
-    fn decide(&self, batch: &mut Batch<'_>) -> Vec<IssuanceId> {
-        let mut moved = Vec::new();
-        for (id, entry) in &self.0 {
-            if batch.known.states.get(&id.bytes()) == Some(&State::Issued) {
-                batch.known.states.insert(id.bytes(), State::Released);
-                batch.changes.released.push(*id);
-                batch.append(std::slice::from_ref(entry));
-                moved.push(*id);
-            }
-        }
-        moved
     }
 }

@@ -9,7 +9,10 @@ use std::{
 use jiff::Timestamp;
 use sqlx::{PgConnection, Row as _};
 
-use super::schema::{bytes, digest, moment, unsigned, word};
+use super::{
+    freeze,
+    schema::{bytes, digest, moment, unsigned, word},
+};
 use crate::{
     adapters::store::shared::{
         claims::{Facts, Kept, Standing},
@@ -18,7 +21,11 @@ use crate::{
         stored::stored,
     },
     broker::ports::{Claims, Quota},
-    kernel::{digest::Digest, issuance::State},
+    kernel::{
+        digest::Digest,
+        freeze::{Freezable, FreezeScope},
+        issuance::State,
+    },
 };
 
 /// What a limit is counted under: grant, issuer, project.
@@ -29,9 +36,9 @@ pub(super) type Counted = (&'static str, String, String);
 /// What commands ask for.
 #[derive(Default)]
 pub(super) struct Needs {
+    freezes: bool,
     once: HashSet<Digest>,
     keys: HashSet<Digest>,
-    issuances: HashSet<[u8; 16]>,
     hours: HashMap<Scope, i64>,
     living: HashMap<Scope, i64>,
     tokens: HashSet<Digest>,
@@ -41,6 +48,7 @@ pub(super) struct Needs {
 impl Needs {
     /// Everything that claims are decided from.
     pub(super) fn claims(&mut self, claims: &Claims, now: Timestamp) {
+        self.freezes = true;
         self.once.extend(claims.once.iter().flatten());
         self.keys.extend(claims.key.map(|claim| claim.key));
         for quota in &claims.quotas {
@@ -53,11 +61,6 @@ impl Needs {
                 *since = (*since).min(stored(now));
             }
         }
-    }
-
-    /// The state of an issuance.
-    pub(super) fn state(&mut self, issuance: [u8; 16]) {
-        self.issuances.insert(issuance);
     }
 
     /// Denials of a token.
@@ -74,6 +77,8 @@ impl Needs {
 /// What is known.
 #[derive(Default)]
 pub(super) struct Known {
+    /// Freezes that stand.
+    pub(super) freezes: freeze::Standing,
     /// Once-claims: the chain of each that is taken.
     pub(super) once: HashMap<Digest, [u8; 16]>,
     /// Idempotency keys.
@@ -123,8 +128,11 @@ impl Known {
     /// Reads what is asked for.
     pub(super) async fn load(conn: &mut PgConnection, needs: Needs) -> sqlx::Result<Self> {
         let mut known = Self::default();
+        if needs.freezes {
+            known.freezes = freeze::Standing::load(conn).await?;
+        }
         known.load_claims(conn, &needs).await?;
-        known.load_states(conn, needs.issuances).await?;
+        known.load_states(conn).await?;
         known.load_limits(conn, needs.hours, needs.living).await?;
         known.load_denied(conn, &needs.tokens).await?;
         known.load_summaries(conn, &needs.summaries).await?;
@@ -162,10 +170,10 @@ impl Known {
         Ok(())
     }
 
-    /// Of the issuances that are asked for, and of those that the keys speak of.
-    async fn load_states(&mut self, conn: &mut PgConnection, mut ids: HashSet<[u8; 16]>) -> sqlx::Result<()> {
+    /// Of the issuances that the keys speak of.
+    async fn load_states(&mut self, conn: &mut PgConnection) -> sqlx::Result<()> {
         let of_keys = self.keys.values().flat_map(|kept| kept.issuances.chunks(16));
-        ids.extend(of_keys.filter_map(|id| <[u8; 16]>::try_from(id).ok()));
+        let ids: HashSet<[u8; 16]> = of_keys.filter_map(|id| id.try_into().ok()).collect();
         if ids.is_empty() {
             return Ok(());
         }
@@ -279,6 +287,10 @@ impl Known {
 /// The facts, from what was read. What nobody asked for is not there, so every command asks for all that it decides by.
 impl Facts for Known {
     type Fault = Infallible;
+
+    fn frozen(&self, subject: &Freezable) -> Result<Vec<FreezeScope>, Infallible> {
+        Ok(self.freezes.holding(subject))
+    }
 
     fn standing(&self, key: &Digest, now: Timestamp) -> Result<Option<Kept>, Infallible> {
         let kept = self.keys.get(key).filter(|kept| kept.valid_until > stored(now));

@@ -13,6 +13,7 @@ mod batch;
 mod changes;
 mod create;
 mod engine;
+mod freeze;
 mod issue;
 mod known;
 mod open;
@@ -25,6 +26,7 @@ mod schema;
 mod secrets;
 #[cfg(test)]
 mod tests;
+mod transit;
 mod tree;
 mod writer;
 
@@ -41,21 +43,25 @@ use zeroize::Zeroizing;
 use self::{
     batch::{Append, Direct, Planned, Reply, Step},
     engine::Engine,
-    issue::{IssueFound, IssueStep, Release},
+    freeze::{Complete, Impose, Thaw},
+    issue::{IssueFound, IssueStep},
     known::{Known, Needs},
     policy::Accept,
     reader::Patience,
     refuse::{Refuse, SetApart, Sweep},
+    transit::Transit,
     writer::Shared,
 };
 use crate::{
     adapters::store::shared::columns::Prepared,
     broker::ports::{
-        Answer, ClaimRefused, Claims, EntryQuery, IssuanceRow, Issue, IssueVerdict, PolicyLoad,
-        PolicyVerdict, Receipt, Refusal, Store, StoreFault, StoredEntry, Summary,
+        Answer, ClaimRefused, Claims, EntryQuery, Holder, IssuanceRow, Issue, IssueVerdict, PolicyLoad,
+        PolicyVerdict, Receipt, Refusal, Selection, Store, StoreFault, StoredEntry, Summary, Transited,
+        Transition,
     },
     kernel::{
         digest::Digest,
+        freeze::{Freezable, Freeze, FreezeScope},
         id::IssuanceId,
         ledger::{checkpoint::VerifierKey, entry::Entry},
         sealing::SealingKey,
@@ -271,12 +277,63 @@ impl Store for Postgres {
         })
     }
 
-    fn release(&self, releases: Vec<(IssuanceId, Entry)>) -> Answer<'_, Result<Vec<IssuanceId>, StoreFault>> {
+    fn transit(
+        &self,
+        transitions: Vec<Transition>,
+        holder: Option<Holder>,
+    ) -> Answer<'_, Result<Transited, StoreFault>> {
         Box::pin(async move {
-            let prepared = releases.into_iter().map(|(id, entry)| Ok((id, prepare(entry)?)));
-            let (moved, _) = self.submit(Release(prepared.collect::<Result<_, StoreFault>>()?)).await?;
-            Ok(moved)
+            let steps = transitions.into_iter().map(|step| Ok((step.id, step.event, prepare(step.entry)?)));
+            let steps = steps.collect::<Result<_, StoreFault>>()?;
+            Ok(self.submit_direct(Transit { steps, holder }).await?.0)
         })
+    }
+
+    fn issuances(
+        &self,
+        selection: Selection,
+        past: Option<IssuanceId>,
+        limit: u32,
+    ) -> Answer<'_, Result<Vec<IssuanceRow>, StoreFault>> {
+        Box::pin(self.read(Patience::Long, move |conn| {
+            Box::pin(async move { transit::select(conn, &selection, past, limit).await })
+        }))
+    }
+
+    fn frozen(&self, subject: Freezable) -> Answer<'_, Result<Vec<FreezeScope>, StoreFault>> {
+        Box::pin(self.read(Patience::Short, move |conn| {
+            Box::pin(async move { Ok(freeze::Standing::load(conn).await?.holding(&subject)) })
+        }))
+    }
+
+    fn freeze(&self, freeze: Freeze, entry: Entry) -> Answer<'_, Result<Option<Freeze>, StoreFault>> {
+        Box::pin(async move {
+            let entry = prepare(entry)?;
+            Ok(self.submit_direct(Impose { freeze, entry }).await?.0)
+        })
+    }
+
+    fn thaw(&self, scope: FreezeScope, entry: Entry) -> Answer<'_, Result<bool, StoreFault>> {
+        Box::pin(async move {
+            let entry = prepare(entry)?;
+            Ok(self.submit_direct(Thaw { scope, entry }).await?.0)
+        })
+    }
+
+    fn complete_freeze(
+        &self,
+        scope: FreezeScope,
+        thumbprints: Vec<Digest>,
+        entry: Entry,
+    ) -> Answer<'_, Result<bool, StoreFault>> {
+        Box::pin(async move {
+            let entry = prepare(entry)?;
+            Ok(self.submit_direct(Complete { scope, thumbprints, entry }).await?.0)
+        })
+    }
+
+    fn freezes(&self) -> Answer<'_, Result<Vec<Freeze>, StoreFault>> {
+        Box::pin(self.read(Patience::Long, |conn| Box::pin(freeze::all(conn))))
     }
 
     fn load_policy(&self, load: PolicyLoad) -> Answer<'_, Result<PolicyVerdict, StoreFault>> {

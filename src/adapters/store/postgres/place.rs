@@ -133,6 +133,11 @@ impl Place {
         Self { password_file: file, ..self }
     }
 
+    /// The file with its password, where there is one.
+    pub fn password_file(&self) -> Option<&Path> {
+        self.password_file.as_deref()
+    }
+
     /// The role that it logs in as.
     pub fn user(&self) -> &str {
         &self.user

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use sqlx::{
-    PgConnection, PgPool, Row as _,
+    PgConnection, PgPool, QueryBuilder, Row as _,
     postgres::{PgConnectOptions, PgPoolOptions, PgRow},
 };
 
@@ -217,14 +217,9 @@ pub(super) async fn issuance(
     conn: &mut PgConnection,
     id: IssuanceId,
 ) -> Result<Option<IssuanceRow>, Trouble> {
-    let row = sqlx::query(
-        "SELECT id, decision, grant_name, credential, kind, state, handle, issuer, token, job, lifetime,
-             issued_at, expires_at, usable_until, revocable
-         FROM issuance WHERE id = $1",
-    )
-    .bind(id.bytes().as_slice())
-    .fetch_optional(conn)
-    .await?;
+    let mut sql = QueryBuilder::new("SELECT ");
+    sql.push(ISSUANCE_COLUMNS).push(" FROM issuance WHERE id = ").push_bind(id.bytes().to_vec());
+    let row = sql.build().fetch_optional(conn).await?;
     Ok(row.map(|row| issuance_row(&row)).transpose()?)
 }
 
@@ -273,7 +268,12 @@ fn ledger_row(row: &PgRow) -> sqlx::Result<LedgerRow> {
     })
 }
 
-fn issuance_row(row: &PgRow) -> sqlx::Result<IssuanceRow> {
+/// What [`issuance_row`] reads, in its order.
+pub(super) const ISSUANCE_COLUMNS: &str = "id, decision, grant_name, credential, kind, state, handle, issuer, \
+     token, job, lifetime, issued_at, expires_at, usable_until, revocable";
+
+/// An issuance of [`ISSUANCE_COLUMNS`].
+pub(super) fn issuance_row(row: &PgRow) -> sqlx::Result<IssuanceRow> {
     Ok(IssuanceRow {
         id: IssuanceId::from_bytes(bytes(row, 0)?),
         decision: DecisionId::from_bytes(bytes(row, 1)?),

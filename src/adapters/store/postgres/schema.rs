@@ -9,11 +9,14 @@ use sqlx::{
 use crate::{adapters::store::shared::stored::from_stored, kernel::digest::Digest};
 
 /// What makes each schema of the one before, from none on.
-pub(super) const MIGRATIONS: [&str; 1] = [include_str!("../../../../migrations/postgres/0001_schema.sql")];
+pub(super) const MIGRATIONS: [&str; 2] = [
+    include_str!("../../../../migrations/postgres/0001_schema.sql"),
+    include_str!("../../../../migrations/postgres/0002_emergency.sql"),
+];
 /// What the roles beside the owner may do.
 pub(super) const ROLES: &str = include_str!("../../../../migrations/postgres/roles.sql");
 /// The newest schema that this version knows.
-pub(super) const SCHEMA: i64 = 1;
+pub(super) const SCHEMA: i64 = 2;
 
 /// The session of a writer. A lock that is not had within this time is held by something stuck, and who holds the head's
 /// lock without a word is cut off, so that a broker that was paused stops nobody else. COMMIT must have reached the disk
@@ -102,6 +105,7 @@ pub(super) fn list(text: &str) -> sqlx::Result<Vec<String>> {
     serde_json::from_str(text).map_err(|fault| sqlx::Error::Decode(fault.into()))
 }
 
-fn unfit(why: String) -> sqlx::Error {
+/// A row that does not hold what it should.
+pub(super) fn unfit(why: String) -> sqlx::Error {
     sqlx::Error::Decode(why.into())
 }

@@ -9,7 +9,11 @@ use jiff::Timestamp;
 use super::quota;
 use crate::{
     broker::ports::{ClaimRefused, Claims, KeyClaim, Quota},
-    kernel::{digest::Digest, issuance::State},
+    kernel::{
+        digest::Digest,
+        freeze::{Freezable, FreezeScope},
+        issuance::State,
+    },
 };
 
 /// How long an idempotency key holds, from the first claim (design: P3). The one durable step claims and closes in
@@ -23,6 +27,9 @@ const RETRIES: i64 = 2;
 pub(in crate::adapters::store) trait Facts {
     /// Why they could not be read.
     type Fault;
+
+    /// The freezes that hold for a job, widest first.
+    fn frozen(&self, subject: &Freezable) -> Result<Vec<FreezeScope>, Self::Fault>;
 
     /// What stands under an idempotency key that still holds.
     fn standing(&self, key: &Digest, now: Timestamp) -> Result<Option<Kept>, Self::Fault>;
@@ -95,12 +102,15 @@ impl Plan {
     }
 }
 
-/// Looks whether claims can be had. The order is the contract's: idempotency and replay, then limits.
+/// Looks whether claims can be had. The order is the contract's: freezes, idempotency and replay, then limits.
 pub(in crate::adapters::store) fn plan<F: Facts>(
     facts: &F,
     claims: &Claims,
     now: Timestamp,
 ) -> Result<Result<Plan, ClaimRefused>, F::Fault> {
+    if let Some(scope) = facts.frozen(&claims.freezable)?.into_iter().next() {
+        return Ok(Err(ClaimRefused::Frozen(scope)));
+    }
     let chain = match chain(facts, claims.key, now)? {
         Ok(chain) => chain,
         Err(refused) => return Ok(Err(refused)),

@@ -4,13 +4,18 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    quota,
+    freeze, quota,
     schema::{digest, stored, word},
 };
 use crate::{
     adapters::store::shared::claims::{self, Chain, Facts, KEY_HOLDS, Kept, Plan, Standing},
     broker::ports::{ClaimRefused, Claims, Issue, KeyClaim, Quota},
-    kernel::{digest::Digest, issuance::State, lifetime::after},
+    kernel::{
+        digest::Digest,
+        freeze::{Freezable, FreezeScope},
+        issuance::State,
+        lifetime::after,
+    },
 };
 
 /// Looks whether claims can be had.
@@ -27,6 +32,10 @@ struct Read<'a>(&'a Connection);
 
 impl Facts for Read<'_> {
     type Fault = rusqlite::Error;
+
+    fn frozen(&self, subject: &Freezable) -> rusqlite::Result<Vec<FreezeScope>> {
+        freeze::holding(self.0, subject)
+    }
 
     fn standing(&self, key: &Digest, now: Timestamp) -> rusqlite::Result<Option<Kept>> {
         let mut look = self.0.prepare_cached(

@@ -1,4 +1,4 @@
-//! The durable step of an exchange, and giving back: claims, rows and entries in one transaction (P1 to P3).
+//! The durable step of an exchange: freezes, claims, rows and entries in one transaction (P1 to P3).
 
 use std::{ops::Range, sync::Arc};
 
@@ -12,7 +12,7 @@ use super::{
 use crate::{
     adapters::store::shared::{claims::Plan, columns::Prepared},
     broker::ports::{ClaimRefused, Issue, NewIssuance},
-    kernel::{id::IssuanceId, issuance::State},
+    kernel::issuance::State,
 };
 
 /// The durable step.
@@ -89,27 +89,6 @@ impl IssueStep {
             row.live_until.map(stored),
         ])?;
         Ok(())
-    }
-}
-
-/// Gives issued rows back, each with its entry.
-pub(super) struct Release(pub(super) Vec<(IssuanceId, Arc<Prepared>)>);
-
-impl Command for Release {
-    type Found = Vec<IssuanceId>;
-
-    fn run(&self, batch: &mut Batch<'_>) -> rusqlite::Result<Vec<IssuanceId>> {
-        let mut swap =
-            batch.conn.prepare_cached("UPDATE issuance SET state = ?2 WHERE id = ?1 AND state = ?3")?;
-        let mut moved = Vec::new();
-        for (id, entry) in &self.0 {
-            let states = (State::Released.as_str(), State::Issued.as_str());
-            if swap.execute(params![id.bytes(), states.0, states.1])? == 1 {
-                batch.append(std::slice::from_ref(entry));
-                moved.push(*id);
-            }
-        }
-        Ok(moved)
     }
 }
 

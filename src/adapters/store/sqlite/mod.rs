@@ -2,8 +2,8 @@
 //! is answered is on the disk.
 //!
 //! The rooms: `create` makes a file, `open` opens one, `writer` takes turns, `batch` says what a turn is, `issue` (with
-//! `claims` and `quota`), `refuse`, `secrets` and `policy` are the commands of a turn, `head` appends to the ledger, `reader` and `query`
-//! read. It never makes state that is missing, and it never sees a secret but in `secrets`, which seals it.
+//! `freeze`, `claims` and `quota`), `transit`, `refuse`, `secrets` and `policy` are the commands of a turn, `head`
+//! appends to the ledger, `reader` and `query` read. It never makes state that is missing, and it never sees a secret but in `secrets`, which seals it.
 //!
 //! Source: <https://www.sqlite.org/wal.html>, <https://www.sqlite.org/pragma.html> (SQLite 3.51, November 2026).
 
@@ -11,6 +11,7 @@ mod batch;
 mod begins;
 mod claims;
 mod create;
+mod freeze;
 mod head;
 mod issue;
 mod keys;
@@ -23,6 +24,7 @@ mod refuse;
 mod rename;
 mod schema;
 mod secrets;
+mod transit;
 mod writer;
 
 #[cfg(test)]
@@ -39,21 +41,25 @@ use zeroize::Zeroizing;
 
 use self::{
     batch::{Append, Command, Step, Waiting},
+    freeze::{Complete, Impose, Thaw},
     head::Committed,
-    issue::{IssueFound, IssueStep, Release},
+    issue::{IssueFound, IssueStep},
     policy::Accept,
     reader::Readers,
     refuse::{Refuse, SetApart, Sweep},
+    transit::Transit,
     writer::Shared,
 };
 use crate::{
     adapters::store::shared::columns::Prepared,
     broker::ports::{
-        Answer, ClaimRefused, Claims, EntryQuery, IssuanceRow, Issue, IssueVerdict, PolicyLoad,
-        PolicyVerdict, Receipt, Refusal, Store, StoreFault, StoredEntry, Summary,
+        Answer, ClaimRefused, Claims, EntryQuery, Holder, IssuanceRow, Issue, IssueVerdict, PolicyLoad,
+        PolicyVerdict, Receipt, Refusal, Selection, Store, StoreFault, StoredEntry, Summary, Transited,
+        Transition,
     },
     kernel::{
         digest::Digest,
+        freeze::{Freezable, Freeze, FreezeScope},
         id::IssuanceId,
         ledger::{checkpoint::VerifierKey, entry::Entry},
         sealing::SealingKey,
@@ -196,12 +202,60 @@ impl Store for Sqlite {
         })
     }
 
-    fn release(&self, releases: Vec<(IssuanceId, Entry)>) -> Answer<'_, Result<Vec<IssuanceId>, StoreFault>> {
+    fn transit(
+        &self,
+        transitions: Vec<Transition>,
+        holder: Option<Holder>,
+    ) -> Answer<'_, Result<Transited, StoreFault>> {
         Box::pin(async move {
-            let prepared = releases.into_iter().map(|(id, entry)| Ok((id, Prepared::new(entry)?)));
-            let (moved, _) = self.submit(Release(prepared.collect::<Result<_, StoreFault>>()?)).await?;
-            Ok(moved)
+            let steps =
+                transitions.into_iter().map(|step| Ok((step.id, step.event, Prepared::new(step.entry)?)));
+            let steps = steps.collect::<Result<_, StoreFault>>()?;
+            Ok(self.submit(Transit { steps, holder }).await?.0)
         })
+    }
+
+    fn issuances(
+        &self,
+        selection: Selection,
+        past: Option<IssuanceId>,
+        limit: u32,
+    ) -> Answer<'_, Result<Vec<IssuanceRow>, StoreFault>> {
+        Box::pin(self.read(move |conn| transit::select(conn, &selection, past, limit)))
+    }
+
+    fn frozen(&self, subject: Freezable) -> Answer<'_, Result<Vec<FreezeScope>, StoreFault>> {
+        Box::pin(self.read(move |conn| freeze::holding(conn, &subject)))
+    }
+
+    fn freeze(&self, freeze: Freeze, entry: Entry) -> Answer<'_, Result<Option<Freeze>, StoreFault>> {
+        Box::pin(async move {
+            let entry = Prepared::new(entry)?;
+            Ok(self.submit(Impose { freeze, entry }).await?.0)
+        })
+    }
+
+    fn thaw(&self, scope: FreezeScope, entry: Entry) -> Answer<'_, Result<bool, StoreFault>> {
+        Box::pin(async move {
+            let entry = Prepared::new(entry)?;
+            Ok(self.submit(Thaw { scope, entry }).await?.0)
+        })
+    }
+
+    fn complete_freeze(
+        &self,
+        scope: FreezeScope,
+        thumbprints: Vec<Digest>,
+        entry: Entry,
+    ) -> Answer<'_, Result<bool, StoreFault>> {
+        Box::pin(async move {
+            let entry = Prepared::new(entry)?;
+            Ok(self.submit(Complete { scope, thumbprints, entry }).await?.0)
+        })
+    }
+
+    fn freezes(&self) -> Answer<'_, Result<Vec<Freeze>, StoreFault>> {
+        Box::pin(self.read(freeze::all))
     }
 
     fn load_policy(&self, load: PolicyLoad) -> Answer<'_, Result<PolicyVerdict, StoreFault>> {

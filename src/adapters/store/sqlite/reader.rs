@@ -231,13 +231,13 @@ pub(super) fn checkpoint(conn: &Connection) -> rusqlite::Result<String> {
 
 /// One issuance row.
 pub(super) fn issuance(conn: &Connection, id: IssuanceId) -> rusqlite::Result<Option<IssuanceRow>> {
-    let mut row = conn.prepare_cached(
-        "SELECT id, decision, grant_name, credential, kind, state, handle, issuer, token, job, lifetime,
-             issued_at, expires_at, usable_until, revocable
-         FROM issuance WHERE id = ?1",
-    )?;
+    let mut row = conn.prepare_cached(&format!("SELECT {ISSUANCE_COLUMNS} FROM issuance WHERE id = ?1"))?;
     row.query_row([id.bytes()], issuance_row).optional()
 }
+
+/// What [`issuance_row`] reads, in its order.
+pub(super) const ISSUANCE_COLUMNS: &str = "id, decision, grant_name, credential, kind, state, handle, issuer, \
+     token, job, lifetime, issued_at, expires_at, usable_until, revocable";
 
 /// The tree's rows in the database.
 pub(super) struct Stored<'a>(pub(super) &'a Connection);
@@ -285,7 +285,8 @@ fn ledger_row(row: &Row<'_>) -> rusqlite::Result<LedgerRow> {
     })
 }
 
-fn issuance_row(row: &Row<'_>) -> rusqlite::Result<IssuanceRow> {
+/// An issuance of [`ISSUANCE_COLUMNS`].
+pub(super) fn issuance_row(row: &Row<'_>) -> rusqlite::Result<IssuanceRow> {
     Ok(IssuanceRow {
         id: IssuanceId::from_bytes(row.get(0)?),
         decision: DecisionId::from_bytes(row.get(1)?),

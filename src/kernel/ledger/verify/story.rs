@@ -144,17 +144,8 @@ fn is_salt(text: &str) -> bool {
 }
 
 /// Codes of the contract that this version knows and does not write (design: section 6); alerts beside them.
-const LATER_CODES: [&str; 9] = [
-    "FROZEN",
-    "KEY_ROTATED",
-    "LOGIN",
-    "POLICY_ACCEPTED",
-    "PRUNED",
-    "REDACTED",
-    "REVOKED",
-    "THAWED",
-    "UNRESOLVED",
-];
+const LATER_CODES: [&str; 7] =
+    ["KEY_ROTATED", "LOGIN", "POLICY_ACCEPTED", "PRUNED", "REDACTED", "REVOKED", "UNRESOLVED"];
 
 /// Replicas append to one log, each by its own clock; one that is more than 5 s off the database's is not ready
 /// (design: section 2, "Time").

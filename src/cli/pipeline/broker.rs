@@ -3,92 +3,94 @@
 //! Proxy variables apply here, never to the broker's own fetches. A token is sent to https only, or to loopback.
 
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use reqwest::{Certificate, Client, Method, RequestBuilder, StatusCode, Url};
 use serde_json::Value;
-use tokio::time::Instant;
 
 use super::{
-    config::is_secure,
-    exit::{Exit, Failure},
+    super::{
+        config::is_secure,
+        exit::{Exit, Failure, Problem},
+    },
+    call::{self, Miss, Trust},
 };
 use crate::{
     broker::ambient::Entropy,
-    kernel::{id::crockford, secret::Secret},
+    kernel::{id::crockford, json::read_bounded, lifetime::parse_duration, secret::Secret},
 };
 
 /// How a command reaches the broker.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Broker {
-    /// The broker.
+    /// The broker, such as https://hallpass.example.com.
     #[arg(long, value_name = "URL", env = "HALLPASS_URL")]
-    url: String,
+    url: Option<String>,
     /// The only authorities trusted for it, as PEM; the system's where absent.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "HALLPASS_CA_FILE")]
     ca_file: Option<PathBuf>,
+    /// For how long a call is tried, all tries together.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    timeout: Duration,
 }
 
 /// A broker that can be called.
 pub(crate) struct Caller {
     client: Client,
     base: Url,
+    budget: Duration,
 }
 
-/// What came back with status 200.
+/// What came back with status 200, 202 or 204.
 pub(crate) struct Answer {
-    /// The body; it may hold secrets.
+    /// The status.
+    pub(crate) status: u16,
+    /// The body; it may hold secrets, and is empty with 204.
     pub(crate) body: Secret,
 }
 
-/// For how long a call is tried again (contract: section 3 says what is, the brief moment is ours).
-const PATIENCE: Duration = Duration::from_secs(30);
-/// The first wait between two tries; it doubles.
-const FIRST_WAIT: Duration = Duration::from_millis(250);
 /// One try: the broker's own deadline of an exchange is 15 s.
 const ONE_TRY: Duration = Duration::from_secs(20);
 /// The greatest answer: 16 credentials of 64 KiB each, and what stands around them.
 const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
-
-/// Why a try did not bring an answer.
-struct Miss {
-    failure: Failure,
-    /// After how long the broker wants to be asked again; `None` where asking again is of no use.
-    again: Option<Duration>,
-}
+const THE_BROKER: &str = "the broker";
 
 impl Broker {
+    /// Its URL as written; empty where none is.
+    pub(crate) fn url(&self) -> &str {
+        self.url.as_deref().unwrap_or_default()
+    }
+
     /// Gets ready to call.
     ///
     /// # Errors
     ///
     /// [`Exit::Usage`] for an address that cannot be used.
     pub(crate) fn caller(&self) -> Result<Caller, Failure> {
-        let base = base(&self.url)?;
-        let authorities = match &self.ca_file {
-            Some(path) => Some(authorities(path)?),
-            // Plain http needs none, so that a machine without any can use it.
-            None if base.scheme() == "http" => Some(Vec::new()),
-            None => None,
+        let base = base(self.url())?;
+        let trust = match &self.ca_file {
+            Some(path) => Trust::Only(authorities(path)?),
+            None => Trust::System,
         };
-        let builder = Client::builder()
-            .user_agent(concat!("hallpass/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .pool_max_idle_per_host(0)
-            .timeout(ONE_TRY);
-        let builder = match authorities {
-            Some(authorities) => builder.tls_certs_only(authorities),
-            None => builder,
-        };
-        let client = builder.build().map_err(|fault| Failure::usage(super::exit::chain(&fault)))?;
-        Ok(Caller { client, base })
+        Ok(Caller { client: call::client(&base, trust)?, base, budget: self.timeout })
     }
 }
 
+/// A duration as policy files write it.
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text)
+        .ok_or_else(|| "a duration is a whole number and s, m, h or d, such as 90s".to_owned())
+}
+
 fn base(text: &str) -> Result<Url, Failure> {
+    if text.is_empty() {
+        return Err(Failure::usage(
+            "no broker: set HALLPASS_URL to its address, such as https://hallpass.example.com, or say --url",
+        ));
+    }
     let url = Url::parse(text).map_err(|fault| {
         Failure::usage(format!("`{text}` is no URL such as https://hallpass.example.com: {fault}"))
     })?;
@@ -109,33 +111,6 @@ fn authorities(path: &Path) -> Result<Vec<Certificate>, Failure> {
     authorities.ok_or_else(|| Failure::usage(format!("{}: it holds no certificate", path.display())))
 }
 
-/// Reads the job's token from a file; `-` is stdin.
-///
-/// # Errors
-///
-/// [`Exit::NoToken`] where there is none, or an empty one.
-pub(crate) fn token(file: Option<&Path>) -> Result<Secret, Failure> {
-    let missing = |why: String| Failure::new(Exit::NoToken, why);
-    let Some(file) = file else {
-        let hint = "no CI identity token: write the token that the CI system minted for this job into a file, and name it with --token-file";
-        return Err(missing(hint.to_owned()));
-    };
-    let text =
-        if file == Path::new("-") { io::read_to_string(io::stdin()) } else { fs::read_to_string(file) };
-    let text = Secret::from_text(text.map_err(|fault| missing(format!("{}: {fault}", file.display())))?);
-    let token = text.expose().trim_ascii();
-    if token.is_empty() {
-        return Err(missing(format!(
-            "{} is empty: the CI system gave this job no identity token",
-            file.display()
-        )));
-    }
-    if !token.iter().all(u8::is_ascii_graphic) {
-        return Err(missing(format!("{} holds no token, but several words or binary", file.display())));
-    }
-    Ok(Secret::new(token.to_vec()))
-}
-
 impl Caller {
     /// Gets a document.
     ///
@@ -143,8 +118,7 @@ impl Caller {
     ///
     /// [`Failure`] as the contract's exit codes say.
     pub(crate) async fn get(&self, path: &str, token: Option<&Secret>) -> Result<Answer, Failure> {
-        let request = || self.request(Method::GET, path, token);
-        patiently(request).await
+        self.patiently(|| self.request(Method::GET, path, token)).await?.document()
     }
 
     /// Posts a body, under one idempotency key for all tries.
@@ -163,7 +137,16 @@ impl Caller {
                 .header("content-type", "application/json")
                 .body(text.clone()))
         };
-        patiently(request).await
+        self.patiently(request).await?.document()
+    }
+
+    /// Deletes, by a handle or a token. 204: nothing usable remains; 202: it will be so; 200: nobody can revoke it.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] as the contract's exit codes say.
+    pub(crate) async fn delete(&self, path: &str, right: &Secret) -> Result<Answer, Failure> {
+        self.patiently(|| self.request(Method::DELETE, path, Some(right))).await
     }
 
     fn request(&self, method: Method, path: &str, token: Option<&Secret>) -> Result<RequestBuilder, Failure> {
@@ -175,79 +158,51 @@ impl Caller {
             None => Ok(request),
         }
     }
-}
 
-/// Tries until there is an answer, a refusal that stays, or no patience left. Waits are drawn at random up to a bound
-/// that doubles, so that jobs which failed together do not come back together.
-async fn patiently(request: impl Fn() -> Result<RequestBuilder, Failure>) -> Result<Answer, Failure> {
-    let give_up = Instant::now() + PATIENCE;
-    let mut bound = FIRST_WAIT;
-    loop {
-        let miss = match once(request()?).await {
-            Ok(answer) => return Ok(answer),
-            Err(miss) => miss,
+    async fn patiently(
+        &self,
+        request: impl Fn() -> Result<RequestBuilder, Failure>,
+    ) -> Result<Answer, Failure> {
+        let attempt = async |left: Duration| {
+            let request = request().map_err(|failure| Miss { failure, again: None })?;
+            once(request.timeout(left.min(ONE_TRY))).await
         };
-        let Some(least) = miss.again else { return Err(miss.failure) };
-        let wait = least + jitter(bound)?;
-        if Instant::now() + wait >= give_up {
-            return Err(miss.failure);
-        }
-        tokio::time::sleep(wait).await;
-        bound = bound.saturating_mul(2);
+        call::patiently(self.budget, attempt).await
     }
 }
 
-fn jitter(bound: Duration) -> Result<Duration, Failure> {
-    let random = u16::from_be_bytes(Entropy::Os.bytes::<2>()?);
-    Ok(bound.mul_f64(f64::from(random) / f64::from(u16::MAX)))
+impl Answer {
+    /// Itself, where it is what a question is answered with.
+    fn document(self) -> Result<Self, Failure> {
+        if self.status == 200 {
+            return Ok(self);
+        }
+        let message = format!("the answer has status {}, and is not a broker's", self.status);
+        Err(Failure::new(Exit::Unreachable, message))
+    }
 }
 
 async fn once(request: RequestBuilder) -> Result<Answer, Miss> {
-    let mut response = request.send().await.map_err(|fault| Miss {
-        // Only where no connection stood is it sure that nothing was done; a key guards the rest, but the contract
-        // says connect errors only.
-        again: fault.is_connect().then_some(Duration::ZERO),
-        failure: unreachable(&fault),
-    })?;
-    let status = response.status();
-    let retry_after = response
-        .headers()
-        .get("retry-after")
-        .and_then(|value| value.to_str().ok()?.parse().ok())
-        .map_or(Duration::ZERO, Duration::from_secs);
-    let mut body = Vec::with_capacity(16 * 1024);
-    let broken = |fault: &reqwest::Error| Miss { failure: unreachable(fault), again: None };
-    while let Some(chunk) = response.chunk().await.map_err(|fault| broken(&fault))? {
-        if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-            let failure = Failure::new(Exit::Unreachable, "the answer is too large to be a broker's");
-            return Err(Miss { failure, again: None });
-        }
-        body.extend_from_slice(&chunk);
+    let mut response = call::send(request, THE_BROKER).await?;
+    let (status, again) = (response.status(), call::retry_after(&response));
+    let body = call::body(&mut response, MAX_ANSWER_BYTES, THE_BROKER).await?;
+    if [StatusCode::OK, StatusCode::ACCEPTED, StatusCode::NO_CONTENT].contains(&status) {
+        return Ok(Answer { status: status.as_u16(), body });
     }
-    let body = Secret::new(body);
-    if status == StatusCode::OK {
-        return Ok(Answer { body });
-    }
-    let (failure, code) = refusal(status, &body);
+    let failure = refusal(status, &body);
     let is_passing = match status.as_u16() {
-        409 => code.as_deref() == Some("request_in_progress"),
+        409 => failure.problem.as_ref().is_some_and(|problem| problem.code == "request_in_progress"),
         429 | 502 | 503 | 504 => true,
         _ => false,
     };
-    Err(Miss { failure, again: is_passing.then_some(retry_after) })
+    Err(Miss { failure, again: is_passing.then_some(again) })
 }
 
-fn unreachable(fault: &reqwest::Error) -> Failure {
-    let text = super::exit::chain(fault);
-    Failure::new(Exit::Unreachable, format!("the broker cannot be reached: {text}"))
-}
-
-/// The exit code and the words of a problem document (RFC 9457), and its `code`.
-fn refusal(status: StatusCode, body: &Secret) -> (Failure, Option<String>) {
-    let problem: Value = serde_json::from_slice(body.expose()).unwrap_or_default();
-    let member = |name: &str| problem.get(name).and_then(Value::as_str);
-    let code = member("code").map(str::to_owned);
-    let exit = match (status.as_u16(), code.as_deref()) {
+/// The exit code and the words of a problem document (RFC 9457).
+fn refusal(status: StatusCode, body: &Secret) -> Failure {
+    let document = read_bounded(body.expose()).unwrap_or_default();
+    let member = |name: &str| document.get(name).and_then(Value::as_str);
+    let exit = match (status.as_u16(), member("code")) {
         (400 | 404 | 405 | 413 | 415 | 422, _) => Exit::Usage,
         (401 | 403 | 409, _) => Exit::Denied,
         (429, _) => Exit::RateLimited,
@@ -256,21 +211,28 @@ fn refusal(status: StatusCode, body: &Secret) -> (Failure, Option<String>) {
         // A 5xx without our code comes from something in between.
         _ => Exit::Unreachable,
     };
-    let Some(code_text) = &code else {
+    let Some(code) = member("code") else {
         let message = format!("the answer has status {}, and is not a broker's", status.as_u16());
-        return (Failure::new(exit, message), None);
+        return Failure::new(exit, message);
     };
     let mut message = format!(
-        "{}: {} ({code_text})",
+        "{}: {} ({})",
         shown(member("title").unwrap_or("refused")),
-        shown(member("detail").unwrap_or_default())
+        shown(member("detail").unwrap_or_default()),
+        shown(code)
     );
     for id in ["decision_id", "request_id"] {
         if let Some(text) = member(id) {
             message.push_str(&format!("\n  {id}: {}", shown(text)));
         }
     }
-    (Failure::new(exit, message), code)
+    let failed_claims = document.get("failed_claims").and_then(Value::as_array).into_iter().flatten();
+    let problem = Problem {
+        code: code.to_owned(),
+        decision: member("decision_id").map(shown),
+        failed_claims: failed_claims.filter_map(Value::as_str).map(shown).collect(),
+    };
+    Failure { problem: Some(Box::new(problem)), ..Failure::new(exit, message) }
 }
 
 /// A text of an answer, as a terminal may show it.
@@ -284,8 +246,8 @@ mod tests {
 
     fn exit(status: u16, body: &str) -> (u8, Option<String>) {
         let body = Secret::from_text(body.to_owned());
-        let (failure, code) = refusal(StatusCode::from_u16(status).unwrap(), &body);
-        (failure.exit.code(), code)
+        let failure = refusal(StatusCode::from_u16(status).unwrap(), &body);
+        (failure.exit.code(), failure.problem.map(|problem| problem.code))
     }
 
     #[test]
@@ -320,6 +282,7 @@ mod tests {
             assert!(base(good).is_ok(), "{good}");
         }
         for bad in [
+            "",
             "http://hallpass.example.com",
             "http://10.0.0.1",
             "hallpass",
@@ -329,10 +292,15 @@ mod tests {
         ] {
             assert_eq!(base(bad).unwrap_err().exit, Exit::Usage, "{bad}");
         }
+        assert!(base("").unwrap_err().message.contains("set HALLPASS_URL"));
     }
 
     #[test]
     fn control_characters_of_an_answer_never_reach_the_terminal() {
         assert_eq!(shown("a\u{1b}[2Jb"), "a\u{fffd}[2Jb");
+        let body =
+            Secret::from_text("{\"title\":\"a\\u001b[2J\",\"detail\":\"\\n\",\"code\":\"x\\r\"}".to_owned());
+        let message = refusal(StatusCode::FORBIDDEN, &body).message;
+        assert!(!message.contains(char::is_control), "{message:?}");
     }
 }
