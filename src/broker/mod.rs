@@ -12,6 +12,7 @@ pub mod policy;
 pub mod ports;
 pub mod query;
 mod record;
+pub mod replicas;
 #[cfg(test)]
 mod tests;
 
@@ -41,6 +42,10 @@ pub struct Broker {
     rates: identify::ProjectRates,
     running: exchange::Running,
     reads: query::Reads,
+    /// When this boot began.
+    started: jiff::Timestamp,
+    /// What all should know while brokers decide by different sets.
+    skew: ArcSwapOption<String>,
     tasks: TaskTracker,
 }
 
@@ -82,6 +87,8 @@ impl Broker {
         let Parts { ambient, store, keys, minters, settings } = parts;
         Arc::new(Self {
             rates: identify::ProjectRates::new(settings.per_project_per_minute),
+            started: ambient.clock.now(),
+            skew: ArcSwapOption::empty(),
             ambient,
             store,
             keys,

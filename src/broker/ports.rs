@@ -214,6 +214,15 @@ pub trait Store: Send + Sync {
     /// The freezes that stand, oldest first.
     fn freezes(&self) -> Answer<'_, Result<Vec<Freeze>, StoreFault>>;
 
+    /// Posts that a broker lives; answers whether those that live decide by different policy sets.
+    fn beat(&self, beat: Beat) -> Answer<'_, Result<Option<Skew>, StoreFault>>;
+
+    /// Records the alert of a difference that began then; false where another broker did, or they agree by now.
+    fn tell_skew(&self, since: Timestamp, entry: Entry) -> Answer<'_, Result<bool, StoreFault>>;
+
+    /// Takes a broker off the list of those that live.
+    fn leave(&self, replica: ReplicaId) -> Answer<'_, Result<(), StoreFault>>;
+
     /// Makes a policy set the newest accepted one, with its entry in the same transaction, unless it lacks a name of
     /// the one before and nobody lets it in.
     fn load_policy(&self, load: PolicyLoad) -> Answer<'_, Result<PolicyVerdict, StoreFault>>;
@@ -600,6 +609,29 @@ pub enum Selection {
         /// The time at which an end counts.
         now: Timestamp,
     },
+}
+
+/// A broker's word that it lives.
+pub struct Beat {
+    /// Its boot.
+    pub replica: ReplicaId,
+    /// When that began.
+    pub started: Timestamp,
+    /// The policy set that decides in it; `None` before the first.
+    pub digest: Option<Digest>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// Living brokers that decide by different policy sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skew {
+    /// Since when they are seen to differ.
+    pub since: Timestamp,
+    /// Whether the alert was recorded.
+    pub is_told: bool,
+    /// The sets, each with how many brokers decide by it.
+    pub sets: Vec<(Digest, u64)>,
 }
 
 /// What to look for in the ledger.

@@ -1,5 +1,6 @@
 //! The promises of the exchange, on the real store, the real minters and real signatures.
 
+mod emergency;
 mod guardrails;
 mod limits;
 mod policy;

@@ -3,9 +3,12 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::exit::{Exit, Failure};
+use super::exit::Failure;
 use crate::{
-    broker::ambient::{Ambient, Clock, Entropy, NoEntropy},
+    broker::{
+        ambient::{Ambient, Clock, Entropy, NoEntropy},
+        error::{Code, Refused},
+    },
     kernel::{
         id::ReplicaId,
         ledger::entry::{Draft, Entry, EntryCode},
@@ -58,7 +61,7 @@ impl Actor {
     ///
     /// # Errors
     ///
-    /// [`Exit::Internal`] where it cannot be made.
+    /// [`super::exit::Exit::Internal`] where it cannot be made.
     pub(crate) fn entry(&self, code: EntryCode, result: Value) -> Result<Entry, Failure> {
         let role = if matches!(code, EntryCode::Read | EntryCode::Exported) { "reader" } else { "by" };
         let mut members = json!({ role: Self::name() });
@@ -66,8 +69,17 @@ impl Actor {
             members.extend(more);
         }
         let draft = Draft { result: Some(members), ..Draft::of(code) };
+        Ok(self.seal(draft)?)
+    }
+
+    /// Seals an entry that says who did it.
+    ///
+    /// # Errors
+    ///
+    /// `internal` where it cannot be made.
+    pub(crate) fn seal(&self, draft: Draft) -> Result<Entry, Refused> {
         draft.seal(self.now(), self.replica, &|out| self.random(out)).map_err(|fault| {
-            Failure::new(Exit::Internal, format!("the ledger entry could not be made: {fault}"))
+            Refused::new(Code::Internal, format!("the ledger entry could not be made: {fault}"))
         })
     }
 }

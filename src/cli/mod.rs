@@ -10,6 +10,7 @@ mod demo;
 mod doctor;
 mod exit;
 mod findings;
+mod freeze;
 mod healthcheck;
 mod help;
 mod init;
@@ -21,6 +22,7 @@ mod pipeline;
 mod policy;
 mod process;
 mod replica;
+mod revoke;
 mod secret;
 mod serve;
 mod store;
@@ -57,6 +59,9 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Runs a command with the credentials of grants, and gives them back when it ends.
     Exec(pipeline::Exec),
+    /// Stops an issuer, key, grant, project or everything at once; works while `serve` runs.
+    #[command(subcommand)]
+    Freeze(freeze::FreezeCommand),
     /// Trades a job's token for the credentials of a grant.
     Get(pipeline::Get),
     /// Lists the grants that a job's token may use now.
@@ -76,6 +81,8 @@ enum Command {
     /// Checks, tests and lets in policies.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Ends what this job was issued; or, for an operator, what a grant, a project or a time names.
+    Revoke(revoke::Revoke),
     /// Sets, lists and removes sealed secrets; works while `serve` runs.
     #[command(subcommand)]
     Secret(secret::SecretCommand),
@@ -84,6 +91,9 @@ enum Command {
     /// Makes the schema of a PostgreSQL database, and gives its roles their privileges.
     #[command(subcommand)]
     Store(store::StoreCommand),
+    /// Ends a freeze.
+    #[command(subcommand)]
+    Thaw(freeze::ThawCommand),
     /// Shows the version.
     Version(version::Version),
     /// Shows what the broker reads in a job's token.
@@ -127,6 +137,7 @@ impl Command {
             Self::Demo(demo) => demo.run(),
             Self::Doctor(doctor) => doctor.run(),
             Self::Exec(exec) => exec.run(),
+            Self::Freeze(command) => command.run(),
             Self::Get(get) => get.run(),
             Self::Grants(grants) => grants.run(),
             Self::Healthcheck(check) => check.run(),
@@ -135,9 +146,11 @@ impl Command {
             Self::Ledger(command) => command.run(),
             Self::Man(man) => man.run(),
             Self::Policy(command) => command.run(),
+            Self::Revoke(revoke) => revoke.run(),
             Self::Secret(command) => command.run(),
             Self::Serve(serve) => serve.run(),
             Self::Store(command) => command.run(),
+            Self::Thaw(command) => command.run(),
             Self::Version(version) => version.run(),
             Self::Whoami(whoami) => whoami.run(),
         }

@@ -33,6 +33,7 @@ use crate::{
     broker::{
         Ambient, Broker, Clock, Entropy, Parts, Settings,
         ports::{Minter, Minters},
+        replicas::BEAT,
     },
     http::{self, Listening, UnixSocket},
     kernel::{digest::Digest, ledger::entry::EntryCode, policy::target::Kind},
@@ -189,6 +190,7 @@ impl Replica {
         let mut chores = JoinSet::new();
         chores.spawn(follower.follow());
         chores.spawn(sweep(Arc::clone(&broker)));
+        chores.spawn(beat(Arc::clone(&broker)));
         chores.spawn(Arc::clone(&keys).keep_fresh());
         chores.spawn(look_at_certificates(certificates.clone()));
         if let Some(seen) = &seen {
@@ -265,6 +267,7 @@ impl Replica {
         self.chores.shutdown().await;
         for recorded in [
             self.broker.sweep().await,
+            self.broker.leave().await,
             self.broker.note(EntryCode::Stopped, json!({ "drained": is_whole })).await,
         ] {
             if let Err(refused) = recorded {
@@ -395,6 +398,16 @@ async fn sweep(broker: Arc<Broker>) {
         if let Err(refused) = broker.sweep().await {
             tracing::warn!(reason = refused.detail, "counted refusals were not recorded yet");
         }
+    }
+}
+
+/// Says every ten seconds that this broker lives.
+async fn beat(broker: Arc<Broker>) {
+    loop {
+        if let Err(refused) = broker.beat().await {
+            tracing::warn!(reason = refused.detail, "this broker could not be compared with others");
+        }
+        tokio::time::sleep(BEAT).await;
     }
 }
 

@@ -1,5 +1,5 @@
 //! `/livez` depends on nothing; `/readyz` says by part what is wrong. Neither needs a token. An issuer without keys
-//! stands there too, but fails its own jobs only, not readiness.
+//! stands there too, but fails its own jobs only, not readiness; nor does a warning.
 
 use std::sync::Arc;
 
@@ -35,13 +35,18 @@ pub(super) async fn ready(State(floor): State<Arc<Floor>>) -> Result<Response, P
             warnings,
         })
         .collect();
+    let warnings = floor.broker.warnings();
     if is_ready {
-        let body = json!({ "status": "ready", "parts": shown, "issuers": issuers });
+        let mut body = json!({ "status": "ready", "parts": shown, "issuers": issuers });
+        if let (Some(members), false) = (body.as_object_mut(), warnings.is_empty()) {
+            members.insert("warnings".to_owned(), warnings.into());
+        }
         return answer::json(StatusCode::OK, &body);
     }
     let refused =
         Refused::new(Code::NotReady, "a part is not ready; `parts` says which and why").retry_after(5);
-    Err(Problem::from(refused).with("parts", json!(shown)).with("issuers", json!(issuers)))
+    let problem = Problem::from(refused).with("parts", json!(shown)).with("issuers", json!(issuers));
+    Err(if warnings.is_empty() { problem } else { problem.with("warnings", json!(warnings)) })
 }
 
 #[derive(Serialize)]

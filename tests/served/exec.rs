@@ -19,6 +19,7 @@ use super::support::{
     installation::{CANARY, binary, finish, run},
     issuer::fresh_id,
 };
+use super::wiped::{found_in, needles};
 
 const PASSWORD: &str = "pässword & \"quotes\" <7f>";
 const KEY: &str = "-----BEGIN KEY-----\nb25seSBhIHRlc3Q\nc2Vjb25kIGxpbmU\n-----END KEY-----\n";
@@ -326,18 +327,20 @@ fn credentials_are_given_back_when_the_command_ends_however_it_does() {
 #[test]
 fn a_signal_reaches_the_command_and_everything_is_cleaned_up() {
     let job = Job::new();
-    let script = r#"trap 'echo got; exit 3' TERM; echo "$KEY_FILE"; while :; do sleep 0.05; done"#;
-    let mut command = job.exec(&["work", "--file", "KEY_FILE=work.ssh.value"]);
-    let mut step = Step::start(command.args(["--", "sh", "-c", script]));
-    let file = PathBuf::from(step.line());
-    assert!(file.exists());
+    let script = r#"trap 'echo got; exit 3' TERM INT HUP; echo "$KEY_FILE"; while :; do sleep 0.05; done"#;
+    for (turn, signal) in [Signal::TERM, Signal::INT, Signal::HUP].into_iter().enumerate() {
+        let mut command = job.exec(&["work", "--file", "KEY_FILE=work.ssh.value"]);
+        let mut step = Step::start(command.args(["--", "sh", "-c", script]));
+        let file = PathBuf::from(step.line());
+        assert!(file.exists());
 
-    step.signal(Signal::TERM);
+        step.signal(signal);
 
-    assert_eq!(step.line(), "got");
-    assert_eq!(step.end().0, Some(3));
-    assert!(!file.parent().unwrap().exists());
-    assert_eq!(job.given_back(), 3);
+        assert_eq!(step.line(), "got");
+        assert_eq!(step.end().0, Some(3));
+        assert!(!file.parent().unwrap().exists(), "{signal:?}");
+        assert_eq!(job.given_back(), 3 * (turn + 1), "{signal:?}");
+    }
 }
 
 #[test]
@@ -504,7 +507,8 @@ fn a_broker_that_went_away_changes_no_exit_code_and_is_told() {
     let started = Instant::now();
     let (code, _, told) = step.end();
     assert_eq!(code, Some(4), "{told}");
-    assert!(told.contains("warning: work/db (iss_") && told.contains("could not be given back"), "{told}");
+    assert!(told.contains("warning: work/db (sealed, iss_"), "{told}");
+    assert!(told.contains("could not be released, it ends never"), "{told}");
     assert!(!told.contains("hdl_") && !told.contains(CANARY), "{told}");
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
 }
@@ -550,17 +554,7 @@ fn a_terminal_is_passed_through_and_its_keys_are_heard_once() {
     let job = Job::new();
     let script = r#"n=0; trap 'n=$((n+1)); echo got' INT; test -t 1 && echo terminal; echo $NPM_VALUE; echo ready
         i=0; while [ $n = 0 ] || [ $i -lt 20 ]; do sleep 0.02; i=$((i+1)); done; echo count $n"#;
-    let line = job.script(script);
-    let quoted: Vec<String> = [line.get_program()]
-        .into_iter()
-        .chain(line.get_args())
-        .map(|word| format!("'{}'", word.to_str().unwrap().replace('\'', r"'\''")))
-        .collect();
-    let mut command = Command::new("script");
-    command.args(["-q", "-e", "-c", &quoted.join(" "), "/dev/null"]).current_dir(job.workspace.path());
-    command.envs(line.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let (mut child, mut out) = on_a_terminal(&job, &job.script(script));
     let mut seen = String::new();
     while !seen.contains("ready") {
         assert_ne!(out.read_line(&mut seen).unwrap(), 0, "{seen}");
@@ -574,6 +568,42 @@ fn a_terminal_is_passed_through_and_its_keys_are_heard_once() {
     assert!(seen.contains("terminal") && seen.contains(CANARY), "{seen}");
     assert!(seen.contains("count 1"), "{seen}");
     assert_eq!(job.given_back(), 3);
+}
+
+/// P5: what was used is wiped, although the run goes on. On a terminal nothing is masked, so nothing is kept for that.
+#[test]
+fn token_and_credentials_are_gone_from_memory_while_the_command_runs() {
+    let job = Job::new();
+    let line = job.script("echo $PPID; exec sleep 600");
+    let words: Vec<String> = line.get_args().map(|word| word.to_str().unwrap().to_owned()).collect();
+    let at = words.iter().position(|word| word == "--token-file").unwrap();
+    let token = fs::read_to_string(&words[at + 1]).unwrap();
+
+    let (mut child, mut out) = on_a_terminal(&job, &line);
+    let mut pid = String::new();
+    out.read_line(&mut pid).unwrap();
+
+    let needles = needles(CANARY, &token);
+    let pid = pid.trim().parse().unwrap();
+    eventually("a memory without token and credential", || (!found_in(pid, &needles)).then_some(()));
+    // The same look finds what is there: the command's environment holds the credential.
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    assert!(found_in(children.trim().parse().unwrap(), &needles), "the look sees nothing");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// Runs a command on a terminal of its own, by util-linux' `script`.
+fn on_a_terminal(job: &Job, line: &Command) -> (Child, BufReader<ChildStdout>) {
+    let words = [line.get_program()].into_iter().chain(line.get_args());
+    let quoted = words.map(|word| format!("'{}'", word.to_str().unwrap().replace('\'', r"'\''")));
+    let mut command = Command::new("script");
+    command.args(["-q", "-e", "-c", &quoted.collect::<Vec<_>>().join(" "), "/dev/null"]);
+    command.current_dir(job.workspace.path());
+    command.envs(line.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let out = BufReader::new(child.stdout.take().unwrap());
+    (child, out)
 }
 
 /// The environment of a running process, as the kernel has it.

@@ -7,9 +7,12 @@ mod attacks;
 mod client;
 #[cfg(test)]
 mod commands;
+#[cfg(test)]
 mod credential_aws;
 #[cfg(test)]
 mod doctor;
+#[cfg(test)]
+mod emergency;
 #[cfg(test)]
 mod exchange;
 #[cfg(test)]
@@ -44,6 +47,8 @@ mod once;
 mod order;
 #[cfg(test)]
 mod packaged;
+#[cfg(test)]
+mod platforms;
 #[cfg(test)]
 mod policy;
 #[cfg(test)]

@@ -84,7 +84,7 @@ fn tokens_and_secret_of_the_oauth_endpoint_are_gone_too() {
 }
 
 /// Windows of the secret, and of the parts of the token that nobody else's token has.
-fn needles(secret: &str, token: &str) -> Vec<Vec<u8>> {
+pub(crate) fn needles(secret: &str, token: &str) -> Vec<Vec<u8>> {
     let (signed, signature) = token.rsplit_once('.').unwrap();
     // The payload begins alike in every token; its end holds what is this token's own.
     let payload = &signed[signed.len() - 3 * WINDOW..];
@@ -109,7 +109,11 @@ fn assert_gone(server: &Server, needles: &[Vec<u8>]) {
 
 /// Whether one of the needles is in any resident region of the process.
 fn found(server: &Server, needles: &[Vec<u8>]) -> bool {
-    let pid = server.pid();
+    found_in(server.pid(), needles)
+}
+
+/// The same for any process.
+pub(crate) fn found_in(pid: u32, needles: &[Vec<u8>]) -> bool {
     let mut memory = fs::File::open(format!("/proc/{pid}/mem")).expect("reading another process needs root");
     let mut is_first = [false; 256];
     needles.iter().for_each(|needle| is_first[usize::from(needle[0])] = true);

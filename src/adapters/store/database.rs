@@ -16,14 +16,14 @@ use super::{
 };
 use crate::{
     broker::ports::{
-        Answer, ClaimRefused, Claims, EntryQuery, IssuanceRow, Issue, IssueVerdict, PolicyLoad,
-        PolicyVerdict, Receipt, Refusal, SealedRecords, SealedSecret, Store, StoreFault, StoredEntry,
-        Summary,
+        Answer, Beat, ClaimRefused, Claims, EntryQuery, Holder, IssuanceRow, Issue, IssueVerdict, PolicyLoad,
+        PolicyVerdict, Receipt, Refusal, SealedRecords, SealedSecret, Selection, Skew, Store, StoreFault,
+        StoredEntry, Summary, Transited, Transition,
     },
     kernel::{
         digest::Digest,
         freeze::{Freezable, Freeze, FreezeScope},
-        id::IssuanceId,
+        id::{IssuanceId, ReplicaId},
         ledger::{
             checkpoint::{Checkpoint, VerifierKey},
             entry::Entry,
@@ -253,6 +253,18 @@ impl Store for Database {
 
     fn freezes(&self) -> Answer<'_, Result<Vec<Freeze>, StoreFault>> {
         either!(self, store => store.freezes())
+    }
+
+    fn beat(&self, beat: Beat) -> Answer<'_, Result<Option<Skew>, StoreFault>> {
+        either!(self, store => store.beat(beat))
+    }
+
+    fn tell_skew(&self, since: Timestamp, entry: Entry) -> Answer<'_, Result<bool, StoreFault>> {
+        either!(self, store => store.tell_skew(since, entry))
+    }
+
+    fn leave(&self, replica: ReplicaId) -> Answer<'_, Result<(), StoreFault>> {
+        either!(self, store => store.leave(replica))
     }
 
     fn load_policy(&self, load: PolicyLoad) -> Answer<'_, Result<PolicyVerdict, StoreFault>> {

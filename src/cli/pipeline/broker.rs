@@ -149,6 +149,21 @@ impl Caller {
         self.patiently(|| self.request(Method::DELETE, path, Some(right))).await
     }
 
+    /// The same in one try that takes no longer than `bound`: for those who are about to end.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] as the contract's exit codes say.
+    pub(crate) async fn delete_once(
+        &self,
+        path: &str,
+        right: &Secret,
+        bound: Duration,
+    ) -> Result<Answer, Failure> {
+        let request = self.request(Method::DELETE, path, Some(right))?;
+        once(request.timeout(bound)).await.map_err(|miss| miss.failure)
+    }
+
     fn request(&self, method: Method, path: &str, token: Option<&Secret>) -> Result<RequestBuilder, Failure> {
         let url = format!("{}{path}", self.base.as_str().trim_end_matches('/'));
         let request = self.client.request(method, url);

@@ -17,6 +17,7 @@ mod grants;
 mod identity;
 mod names;
 mod quoting;
+mod revoke;
 mod whoami;
 
 pub(super) use self::{
@@ -25,5 +26,6 @@ pub(super) use self::{
     exec::{Exec, OWN_FAILURE},
     get::Get,
     grants::Grants,
+    revoke::JobSide,
     whoami::Whoami,
 };

@@ -31,6 +31,7 @@ mod ledger;
 mod policy;
 mod quota;
 mod refuse;
+mod replicas;
 pub(super) mod secrets;
 mod transit;
 
@@ -56,8 +57,8 @@ use crate::{
     broker::{
         Entropy,
         ports::{
-            ClaimRefused, Claims, EntryQuery, Holder, Issue, IssueVerdict, KeyClaim, NewIssuance, Receipt,
-            Refusal, Selection, Store as _, StoreFault, StoredEntry, Summary, Transition,
+            Beat, ClaimRefused, Claims, EntryQuery, Holder, Issue, IssueVerdict, KeyClaim, NewIssuance,
+            Receipt, Refusal, Selection, Skew, Store as _, StoreFault, StoredEntry, Summary, Transition,
         },
     },
     kernel::{

@@ -22,6 +22,7 @@ mod policy;
 mod query;
 mod reader;
 mod refuse;
+mod replicas;
 mod schema;
 mod secrets;
 #[cfg(test)]
@@ -49,20 +50,21 @@ use self::{
     policy::Accept,
     reader::Patience,
     refuse::{Refuse, SetApart, Sweep},
+    replicas::{Leave, Post, Tell},
     transit::Transit,
     writer::Shared,
 };
 use crate::{
     adapters::store::shared::columns::Prepared,
     broker::ports::{
-        Answer, ClaimRefused, Claims, EntryQuery, Holder, IssuanceRow, Issue, IssueVerdict, PolicyLoad,
-        PolicyVerdict, Receipt, Refusal, Selection, Store, StoreFault, StoredEntry, Summary, Transited,
+        Answer, Beat, ClaimRefused, Claims, EntryQuery, Holder, IssuanceRow, Issue, IssueVerdict, PolicyLoad,
+        PolicyVerdict, Receipt, Refusal, Selection, Skew, Store, StoreFault, StoredEntry, Summary, Transited,
         Transition,
     },
     kernel::{
         digest::Digest,
         freeze::{Freezable, Freeze, FreezeScope},
-        id::IssuanceId,
+        id::{IssuanceId, ReplicaId},
         ledger::{checkpoint::VerifierKey, entry::Entry},
         sealing::SealingKey,
         secret::Secret,
@@ -334,6 +336,21 @@ impl Store for Postgres {
 
     fn freezes(&self) -> Answer<'_, Result<Vec<Freeze>, StoreFault>> {
         Box::pin(self.read(Patience::Long, |conn| Box::pin(freeze::all(conn))))
+    }
+
+    fn beat(&self, beat: Beat) -> Answer<'_, Result<Option<Skew>, StoreFault>> {
+        Box::pin(async move { Ok(self.submit_direct(Post(beat)).await?.0) })
+    }
+
+    fn tell_skew(&self, since: Timestamp, entry: Entry) -> Answer<'_, Result<bool, StoreFault>> {
+        Box::pin(async move {
+            let entry = prepare(entry)?;
+            Ok(self.submit_direct(Tell { since, entry }).await?.0)
+        })
+    }
+
+    fn leave(&self, replica: ReplicaId) -> Answer<'_, Result<(), StoreFault>> {
+        Box::pin(async move { Ok(self.submit_direct(Leave(replica)).await?.0) })
     }
 
     fn load_policy(&self, load: PolicyLoad) -> Answer<'_, Result<PolicyVerdict, StoreFault>> {

@@ -22,6 +22,7 @@ mod quota;
 mod reader;
 mod refuse;
 mod rename;
+mod replicas;
 mod schema;
 mod secrets;
 mod transit;
@@ -47,20 +48,21 @@ use self::{
     policy::Accept,
     reader::Readers,
     refuse::{Refuse, SetApart, Sweep},
+    replicas::{Leave, Post, Tell},
     transit::Transit,
     writer::Shared,
 };
 use crate::{
     adapters::store::shared::columns::Prepared,
     broker::ports::{
-        Answer, ClaimRefused, Claims, EntryQuery, Holder, IssuanceRow, Issue, IssueVerdict, PolicyLoad,
-        PolicyVerdict, Receipt, Refusal, Selection, Store, StoreFault, StoredEntry, Summary, Transited,
+        Answer, Beat, ClaimRefused, Claims, EntryQuery, Holder, IssuanceRow, Issue, IssueVerdict, PolicyLoad,
+        PolicyVerdict, Receipt, Refusal, Selection, Skew, Store, StoreFault, StoredEntry, Summary, Transited,
         Transition,
     },
     kernel::{
         digest::Digest,
         freeze::{Freezable, Freeze, FreezeScope},
-        id::IssuanceId,
+        id::{IssuanceId, ReplicaId},
         ledger::{checkpoint::VerifierKey, entry::Entry},
         sealing::SealingKey,
         secret::Secret,
@@ -256,6 +258,21 @@ impl Store for Sqlite {
 
     fn freezes(&self) -> Answer<'_, Result<Vec<Freeze>, StoreFault>> {
         Box::pin(self.read(freeze::all))
+    }
+
+    fn beat(&self, beat: Beat) -> Answer<'_, Result<Option<Skew>, StoreFault>> {
+        Box::pin(async move { Ok(self.submit(Post(beat)).await?.0) })
+    }
+
+    fn tell_skew(&self, since: Timestamp, entry: Entry) -> Answer<'_, Result<bool, StoreFault>> {
+        Box::pin(async move {
+            let entry = Prepared::new(entry)?;
+            Ok(self.submit(Tell { since, entry }).await?.0)
+        })
+    }
+
+    fn leave(&self, replica: ReplicaId) -> Answer<'_, Result<(), StoreFault>> {
+        Box::pin(async move { Ok(self.submit(Leave(replica)).await?.0) })
     }
 
     fn load_policy(&self, load: PolicyLoad) -> Answer<'_, Result<PolicyVerdict, StoreFault>> {

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{task::LocalSet, time::timeout};
+use tokio::task::LocalSet;
 
 use super::super::{
     super::{exit::Exit, output},
@@ -102,12 +102,11 @@ impl Held {
             if turn > 0 {
                 tokio::time::sleep(WAIT.saturating_mul(1 << turn)).await;
             }
-            match timeout(ONE_TRY, caller.delete(&path, &self.handle)).await {
-                Ok(Ok(_)) => return None,
+            match caller.delete_once(&path, &self.handle, ONE_TRY).await {
+                Ok(_) => return None,
                 // Not found: its time is over, or somebody was faster. There is nothing left to give back.
-                Ok(Err(failure)) if failure.exit == Exit::Usage => return None,
-                Ok(Err(failure)) => why = failure.message,
-                Err(_) => why = "no answer in time".to_owned(),
+                Err(failure) if failure.exit == Exit::Usage => return None,
+                Err(failure) => why = failure.message,
             }
         }
         Some(format!("hallpass: warning: {}: {why}", self.told))

@@ -279,9 +279,9 @@ mod tests {
                 ("DB_USERNAME", "u"),
                 ("NPM_TOKEN_VALUE", "n"),
                 ("AWS_ACCESS_KEY_ID", "AKIA"),
+                ("CLOUD_ARN", "a"),
                 ("AWS_SECRET_ACCESS_KEY", "s"),
                 ("AWS_SESSION_TOKEN", "t"),
-                ("CLOUD_ARN", "a"),
             ]
         );
         assert!(delivery.files.is_empty() && delivery.endpoint.is_none());

@@ -17,10 +17,9 @@ const WIDTHS: [usize; 3] = [60, 64, 76];
 
 /// Adds every shape of a value.
 pub(super) fn add(value: &Secret, shapes: &mut Vec<Secret>) {
-    // A newline at the end is how a file is stored; the shell takes it away, so the secret is what stands before.
-    let value = value.expose();
-    let end = value.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
-    let whole = value.get(..end).unwrap_or_default();
+    // White space around it is how a file is stored, and the shell takes it away: the secret is what stands between. One
+    // that began with a newline would also hold every line's end back.
+    let whole = value.expose().trim_ascii();
     add_text(whole, shapes);
     if whole.contains(&b'\n') {
         // Runners and tools print line by line. A line of brackets or dashes alone says nothing.
@@ -41,6 +40,8 @@ fn add_text(text: &[u8], shapes: &mut Vec<Secret>) {
         }
     };
     add(text.to_vec());
+    // As the shell shows it in a trace, within single quotes.
+    add(text.split(|byte| *byte == b'\'').collect::<Vec<_>>().join(br"'\''".as_slice()));
     for (padded, unpadded) in [(&STANDARD, &STANDARD_NO_PAD), (&URL_SAFE, &URL_SAFE_NO_PAD)] {
         add(padded.encode(text).into_bytes());
         add(unpadded.encode(text).into_bytes());
@@ -189,6 +190,11 @@ mod tests {
             "a<\"é\"&",
             &["a<\\\"é\\\"&", "a\\u003c\\\"é\\\"\\u0026", "a<\\\"\\u00e9\\\"&", "a%3C%22%C3%A9%22%26"],
         );
+    }
+
+    #[test]
+    fn a_trace_of_the_shell_shows_no_quote() {
+        holds("it's secret", &[r"it'\''s secret"]);
     }
 
     #[test]

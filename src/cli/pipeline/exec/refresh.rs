@@ -106,13 +106,14 @@ impl Term {
         let ends = exchanged.issuances.iter().filter_map(|issuance| issuance.expires_at);
         let Some(end) = ends.min() else { return Ok(None) };
         let (now, clock) = (Instant::now(), Clock::System.now());
-        // Zero where the end has passed already: renewed at once.
         let left = Duration::try_from(end.duration_since(clock)).unwrap_or_default();
         let random = f64::from(u16::from_be_bytes(Entropy::Os.bytes::<2>()?)) / f64::from(u16::MAX);
         let retire_in = left.mul_f64(5.0 / 6.0);
+        // Jobs that began together do not all come back together. Where the end has passed already, this machine's clock
+        // is wrong: asking again at once would bring the same.
+        let renew_in = if left.is_zero() { LONGEST_WAIT } else { left.mul_f64(2.0 / 3.0 - random / 15.0) };
         Ok(Some(Self {
-            // Jobs that began together do not all come back together.
-            renew_at: now + left.mul_f64(2.0 / 3.0 - random / 15.0),
+            renew_at: now + renew_in,
             retire_at: now + retire_in,
             end_at: now + left,
             until: clock.checked_add(retire_in).unwrap_or(end),

@@ -110,6 +110,11 @@ const MINTING_VARIABLES: [&str; 18] = [
 ];
 
 impl Identity {
+    /// Whether an option says where the token is.
+    pub(super) fn is_named(&self) -> bool {
+        self.token_file.is_some() || self.token_variable.is_some() || self.service_connection.is_some()
+    }
+
     /// Finds the place. `broker` is its URL as written: the audience where none is named.
     ///
     /// # Errors
