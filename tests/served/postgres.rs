@@ -135,6 +135,36 @@ fn a_retry_under_its_key_is_answered_by_another_broker() {
 }
 
 #[test]
+fn what_an_operator_freezes_and_revokes_holds_on_every_broker_from_its_commit() {
+    let cluster = Cluster::start(None, "");
+    let installation = Installation::on(&cluster);
+    let servers: Vec<Server> = (0..2).map(|number| installation.replica(number)).collect();
+    let says = |arguments: &[&str]| run(&mut installation.command(arguments), "");
+    let issued = servers[0].only(&installation.issuer.token(), "npm");
+
+    says(&["freeze", "grant", "deploy", "--reason", "incident 7"]);
+    for server in &servers {
+        server.public.exchange(&installation.issuer.token(), &npm()).problem(403, "access_denied");
+    }
+    says(&["thaw", "grant", "deploy", "--reason", "incident 7 is over"]);
+    for server in &servers {
+        server.only(&installation.issuer.token(), "npm");
+    }
+
+    says(&["revoke", "--grant", "deploy", "--reason", "incident 7"]);
+    let path = format!("/v1/issuances/{}", issued["id"].as_str().unwrap());
+    let handle = issued["handle"].as_str().unwrap();
+    for server in &servers {
+        assert_eq!(server.public.get(&path).bearer(handle).send().ok()["state"], "released");
+    }
+    let doctor = finish(&mut installation.command(&["doctor"]), "");
+    let said = String::from_utf8([doctor.stdout, doctor.stderr].concat()).unwrap();
+    assert!(said.contains("it answers at postgres://"), "{said}");
+    drop(servers);
+    assert_one_log(&installation);
+}
+
+#[test]
 fn a_database_that_is_gone_is_503_within_a_second_and_comes_back_by_itself() {
     let cluster = Cluster::start(None, "");
     let installation = Installation::on(&cluster);
