@@ -2,6 +2,7 @@
 //! in which things happen. No wire, no SQL, no environment.
 
 pub mod ambient;
+pub mod audit;
 pub mod emergency;
 pub mod error;
 pub mod exchange;

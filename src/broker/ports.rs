@@ -1,5 +1,13 @@
 //! The ports: what the broker asks of the outside. Adapters implement them; the broker owns their words.
 
+mod emergency;
+mod query;
+
+pub use self::{
+    emergency::{Beat, Holder, Selection, Skew, Transited, Transition},
+    query::{EntryQuery, Qualifier, StoredEntry, Term},
+};
+
 use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc};
 
 use jiff::Timestamp;
@@ -10,7 +18,7 @@ use crate::kernel::{
     freeze::{Freezable, Freeze, FreezeScope},
     id::{DecisionId, IssuanceId, ReplicaId},
     identity::{keys::VerificationKey, token::RawToken},
-    issuance::{Event, State},
+    issuance::State,
     ledger::entry::Entry,
     lifetime::Lifetime,
     name::{CredentialName, GrantName, IssuerName, SecretName},
@@ -561,137 +569,4 @@ pub struct IssuanceRow {
     pub usable_until: Option<Timestamp>,
     /// Whether it can be revoked.
     pub revocable: bool,
-}
-
-/// One step of one issuance.
-pub struct Transition {
-    /// The issuance.
-    pub id: IssuanceId,
-    /// What happens to it.
-    pub event: Event,
-    /// Its entry.
-    pub entry: Entry,
-}
-
-/// What became of transitions.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Transited {
-    /// The issuances that moved.
-    pub moved: Vec<IssuanceId>,
-    /// Whether the holder that was asked for has an issuance that is issued and has not ended.
-    pub has_left: bool,
-}
-
-/// Whose issuances: a job's, or one token's where the profile gives no job key.
-#[derive(Clone, Debug)]
-pub struct Holder {
-    /// The issuer.
-    pub issuer: IssuerName,
-    /// The digest of the job key, else the token's id.
-    pub holder: Digest,
-    /// The time at which an end counts.
-    pub now: Timestamp,
-}
-
-/// Which issuances.
-#[derive(Clone, Debug)]
-pub enum Selection {
-    /// All of a holder, in whatever state.
-    Of(Holder),
-    /// Those that are still usable, as far as anybody knows; whatever is given must hold.
-    Usable {
-        /// Of this grant.
-        grant: Option<GrantName>,
-        /// Of this issuer's project.
-        project: Option<(IssuerName, String)>,
-        /// Issued then or later.
-        since: Option<Timestamp>,
-        /// The time at which an end counts.
-        now: Timestamp,
-    },
-}
-
-/// A broker's word that it lives.
-pub struct Beat {
-    /// Its boot.
-    pub replica: ReplicaId,
-    /// When that began.
-    pub started: Timestamp,
-    /// The policy set that decides in it; `None` before the first.
-    pub digest: Option<Digest>,
-    /// The time.
-    pub now: Timestamp,
-}
-
-/// Living brokers that decide by different policy sets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Skew {
-    /// Since when they are seen to differ.
-    pub since: Timestamp,
-    /// Whether the alert was recorded.
-    pub is_told: bool,
-    /// The sets, each with how many brokers decide by it.
-    pub sets: Vec<(Digest, u64)>,
-}
-
-/// What to look for in the ledger.
-#[derive(Clone, Debug, Default)]
-pub struct EntryQuery {
-    /// Terms that must all hold.
-    pub terms: Vec<Term>,
-    /// Not before.
-    pub from: Option<Timestamp>,
-    /// Before.
-    pub to: Option<Timestamp>,
-    /// Indices below this one (the cursor).
-    pub below: Option<u64>,
-    /// At most so many, 1 to 500.
-    pub limit: u32,
-}
-
-/// One term of a query.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Term {
-    /// What it speaks of.
-    pub qualifier: Qualifier,
-    /// Its text.
-    pub value: String,
-    /// Whether it must not hold.
-    pub negated: bool,
-}
-
-/// What a term speaks of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Qualifier {
-    /// `actor:`
-    Actor,
-    /// `env:`
-    Env,
-    /// `grant:`
-    Grant,
-    /// `issuer:`
-    Issuer,
-    /// `outcome:`, an entry's code in any case.
-    Outcome,
-    /// `reason:`
-    Reason,
-    /// `ref:`
-    Ref,
-    /// `repo:`
-    Repo,
-    /// `run:`
-    Run,
-    /// Free text, anywhere in the entry.
-    Text,
-}
-
-/// An entry with its index, and the personal values that were not erased.
-#[derive(Clone, Debug)]
-pub struct StoredEntry {
-    /// Its index.
-    pub index: u64,
-    /// Its bytes.
-    pub bytes: Vec<u8>,
-    /// Personal values as (field, value).
-    pub personal: Vec<(String, String)>,
 }

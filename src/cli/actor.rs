@@ -11,7 +11,7 @@ use crate::{
     },
     kernel::{
         id::ReplicaId,
-        ledger::entry::{Draft, Entry, EntryCode},
+        ledger::entry::{Draft, Entry, EntryCode, Personal},
     },
 };
 
@@ -63,12 +63,30 @@ impl Actor {
     ///
     /// [`super::exit::Exit::Internal`] where it cannot be made.
     pub(crate) fn entry(&self, code: EntryCode, result: Value) -> Result<Entry, Failure> {
+        self.entry_because(code, result, None)
+    }
+
+    /// The same with the operator's reason, which may name people and is kept apart as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`super::exit::Exit::Internal`] where it cannot be made.
+    pub(crate) fn entry_because(
+        &self,
+        code: EntryCode,
+        result: Value,
+        reason: Option<&str>,
+    ) -> Result<Entry, Failure> {
         let role = if matches!(code, EntryCode::Read | EntryCode::Exported) { "reader" } else { "by" };
         let mut members = json!({ role: Self::name() });
         if let (Value::Object(members), Value::Object(more)) = (&mut members, result) {
             members.extend(more);
         }
-        let draft = Draft { result: Some(members), ..Draft::of(code) };
+        let field = || "reason".to_owned();
+        let personal =
+            reason.map(|text| Personal { field: field(), value: text.to_owned(), is_claim: false });
+        let personal = personal.into_iter().collect();
+        let draft = Draft { result: Some(members), personal, ..Draft::of(code) };
         Ok(self.seal(draft)?)
     }
 

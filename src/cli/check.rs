@@ -117,7 +117,7 @@ fn counted(count: usize, what: &str) -> String {
 }
 
 fn files(config: &Config) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = installation::sealing_key(config).err().into_iter().collect();
+    let mut findings: Vec<Finding> = installation::sealing_keys(config).err().into_iter().collect();
     findings.extend(installation::admin_tokens(config).err().unwrap_or_default());
     findings
 }

@@ -15,16 +15,27 @@ use crate::{
         store::{Database, Options, Postgres, Sqlite, StorePlace},
     },
     http::AdminToken,
-    kernel::{digest::Digest, name::IssuerName, policy::Finding, sealing::SealingKey, secret::Secret},
+    kernel::{
+        digest::Digest,
+        name::IssuerName,
+        policy::Finding,
+        sealing::{Keyring, SealingKey},
+        secret::Secret,
+    },
 };
 
-/// Reads the sealing key.
+/// Reads the sealing key, and the one before it where the configuration names one.
 ///
 /// # Errors
 ///
 /// A finding where the configuration names it. Its text never holds a part of the key.
-pub(crate) fn sealing_key(config: &Config) -> Result<Arc<SealingKey>, Finding> {
-    let (text, place) = match &config.sealing_key {
+pub(crate) fn sealing_keys(config: &Config) -> Result<Keyring, Finding> {
+    let previous = config.previous_sealing_key.as_ref().map(sealing_key).transpose()?;
+    Ok(Keyring::new(sealing_key(&config.sealing_key)?, previous))
+}
+
+fn sealing_key(from: &SealingKeyFrom) -> Result<Arc<SealingKey>, Finding> {
+    let (text, place) = match from {
         SealingKeyFrom::File(file) => (read(file)?, file),
         SealingKeyFrom::Env { name, place } => {
             let value = std::env::var(name).map_err(|_| {
@@ -48,17 +59,45 @@ pub(crate) fn sealing_key(config: &Config) -> Result<Arc<SealingKey>, Finding> {
 /// [`super::exit::Exit::Usage`] where it is absent, another's, sealed with another key, or of another ledger than the configuration
 /// says; [`super::exit::Exit::Integrity`] where it is damaged.
 pub(crate) fn open_store(config: &Config, options: Options) -> Result<Arc<Database>, Failure> {
-    let sealing = sealing_key(config)?;
     let database = match &config.store {
-        StorePlace::Postgres(place) => Database::Postgres(Postgres::open(place, sealing, options)?),
-        StorePlace::Sqlite(path) => {
-            if Sqlite::inspect(path)?.origin() != config.ledger.origin {
-                name_ledger(config, path, &sealing)?;
-            }
-            Database::Sqlite(Sqlite::open(path, sealing, options)?)
+        StorePlace::Postgres(place) => {
+            Database::Postgres(Postgres::open(place, sealing_keys(config)?, options)?)
         }
+        StorePlace::Sqlite(path) => Database::Sqlite(open_file(config, path, options)?),
     };
     named(config, database)
+}
+
+/// The same for a command that knows database files only, called so.
+///
+/// # Errors
+///
+/// As [`open_store`]; [`super::exit::Exit::Usage`] where the store is on a server.
+pub(crate) fn open_sqlite(config: &Config, options: Options, what: &str) -> Result<Arc<Sqlite>, Failure> {
+    open_file(config, database_file(config, what)?, options)
+}
+
+/// The database file, for a command that knows nothing else, called so.
+///
+/// # Errors
+///
+/// [`super::exit::Exit::Usage`] where the store is on a server.
+pub(crate) fn database_file<'c>(config: &'c Config, what: &str) -> Result<&'c Path, Failure> {
+    match &config.store {
+        StorePlace::Sqlite(path) => Ok(path),
+        StorePlace::Postgres(place) => Err(Failure::usage(format!(
+            "`hallpass {what}` does not work on a PostgreSQL store yet, and changed nothing in {place}; for copies use \
+             the server's own tools, such as pg_basebackup or pg_dump"
+        ))),
+    }
+}
+
+fn open_file(config: &Config, path: &Path, options: Options) -> Result<Arc<Sqlite>, Failure> {
+    let sealing = sealing_keys(config)?;
+    if Sqlite::inspect(path)?.origin() != config.ledger.origin {
+        name_ledger(config, path, &sealing)?;
+    }
+    Ok(Sqlite::open(path, sealing, options)?)
 }
 
 /// Opens the store for reading, without the sealing key.
@@ -70,7 +109,7 @@ pub(crate) fn inspect_store(config: &Config) -> Result<Arc<Database>, Failure> {
     if let StorePlace::Sqlite(path) = &config.store
         && Sqlite::inspect(path)?.origin() != config.ledger.origin
     {
-        name_ledger(config, path, &*sealing_key(config)?)?;
+        name_ledger(config, path, &sealing_keys(config)?)?;
     }
     named(config, inspect(config)?)
 }
@@ -96,7 +135,7 @@ fn named(config: &Config, database: Database) -> Result<Arc<Database>, Failure> 
     if database.origin() == config.ledger.origin { Ok(Arc::new(database)) } else { Err(other_ledger(config)) }
 }
 
-fn name_ledger(config: &Config, path: &Path, sealing: &SealingKey) -> Result<(), Failure> {
+fn name_ledger(config: &Config, path: &Path, sealing: &Keyring) -> Result<(), Failure> {
     if Sqlite::name_ledger(path, sealing, &config.ledger.origin)? {
         return Ok(());
     }

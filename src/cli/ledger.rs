@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _},
+    io::{self, BufReader, BufWriter, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -20,14 +20,17 @@ use super::{
 };
 use crate::{
     adapters::store::{Database, Options},
-    broker::ports::{EntryQuery, Qualifier, Store as _, StoredEntry, Term},
+    broker::{
+        audit,
+        ports::{EntryQuery, Qualifier, Store as _, StoredEntry, Term},
+    },
     kernel::{
         json::read_bounded,
         ledger::{
             checkpoint::{Checkpoint, VerifierKey},
-            entry::{EntryCode, MAX_ENTRY_BYTES},
+            entry::EntryCode,
             export::{CHECKPOINT_FILE, ENTRIES_FILE, Export, MANIFEST_FILE},
-            verify::{Anchor, Audit, Evidence, Key, Report, Row, Verdict},
+            verify::{Anchor, Evidence, Key, Report, Verdict},
         },
     },
 };
@@ -125,7 +128,7 @@ impl Verify {
                 let mut anchors = anchors?;
                 let seen = config.ledger.seen.as_deref().filter(|path| path.exists());
                 anchors.extend(seen.map(anchor).transpose()?);
-                of_store(&*installation::inspect_as_it_is(&config)?, key, anchors).await?
+                audit::of_store(&*installation::inspect_as_it_is(&config)?, key, anchors).await?
             }
         };
         tell(&report, self.output)?;
@@ -142,55 +145,6 @@ fn anchor(path: &Path) -> Result<Anchor, Failure> {
     Ok(Anchor { name: path.display().to_string(), bytes })
 }
 
-/// Verifies the live database, up to its head at this moment.
-///
-/// # Errors
-///
-/// [`Exit::Internal`] where it cannot be read.
-pub(crate) async fn of_store(
-    store: &Database,
-    key: Option<VerifierKey>,
-    anchors: Vec<Anchor>,
-) -> Result<Report, Failure> {
-    let checkpoint = store.checkpoint().await?;
-    // What comes after this head is of the next verification.
-    let size = Checkpoint::read_unverified(&checkpoint).map_or(u64::MAX, |head| head.size);
-    let key = key.map_or_else(|| Key::Own(store.verifier_key().clone()), Key::Elsewhere);
-    let mut audit =
-        Audit::new(Evidence { key, checkpoint: checkpoint.into_bytes(), manifest: None, anchors });
-    let mut next = 0;
-    loop {
-        let rows = store.ledger_rows(next, PAGE).await?;
-        let Some(last) = rows.last().map(|row| row.index) else { break };
-        for row in rows.iter().filter(|row| row.index < size) {
-            if let Some(column) = row.column_fault() {
-                audit.fault(
-                    Some(row.index),
-                    format!("entry {}: its column `{column}` says something else", row.index),
-                );
-            }
-            let (index, bytes, leaf) = (row.index, row.bytes.as_slice(), Some(row.leaf));
-            audit.row(Row { index, bytes, leaf, personal: &row.personal });
-        }
-        let full = audit.take_full_subtrees();
-        let kept = store.subtrees(full.iter().map(|each| (each.level, each.index)).collect()).await?;
-        for (each, kept) in full.iter().zip(kept) {
-            if kept != Some(each.hash) {
-                let place = format!("subtree {} of level {}", each.index, each.level);
-                audit.fault(None, format!("{place} is not what stands under it, so proofs through it fail"));
-            }
-        }
-        next = last + 1;
-        if next >= size {
-            break;
-        }
-    }
-    if let Some(fault) = store.head_fault().await? {
-        audit.fault(None, fault);
-    }
-    Ok(audit.finish())
-}
-
 fn of_export(export: &Path, key: Option<VerifierKey>, anchors: Vec<Anchor>) -> Result<Report, Failure> {
     let folder = if export.is_dir() { export } else { export.parent().unwrap_or(Path::new("")) };
     let whole = |name: &str| {
@@ -199,19 +153,10 @@ fn of_export(export: &Path, key: Option<VerifierKey>, anchors: Vec<Anchor>) -> R
     };
     let key = key.map_or(Key::Unknown, Key::Elsewhere);
     let (checkpoint, manifest) = (whole(CHECKPOINT_FILE)?, whole(MANIFEST_FILE)?);
-    let mut audit = Audit::new(Evidence { key, checkpoint, manifest: Some(manifest), anchors });
+    let evidence = Evidence { key, checkpoint, manifest: Some(manifest), anchors };
     let path = if export.is_dir() { folder.join(ENTRIES_FILE) } else { export.to_owned() };
-    let file = File::open(&path).map_err(|fault| Failure::file(&path, &fault))?;
-    let mut reader = BufReader::new(file);
-    loop {
-        let mut line = Vec::new();
-        // A line longer than any entry is read in pieces, each of them a fault; memory stays bounded.
-        let read = reader.by_ref().take(MAX_ENTRY_BYTES as u64 + 1).read_until(b'\n', &mut line);
-        if read.map_err(|fault| Failure::file(&path, &fault))? == 0 {
-            return Ok(audit.finish());
-        }
-        audit.line(&line);
-    }
+    let read = File::open(&path).and_then(|file| audit::of_lines(evidence, &mut BufReader::new(file)));
+    read.map_err(|fault| Failure::file(&path, &fault))
 }
 
 fn tell(report: &Report, output: Output) -> Done {
@@ -223,7 +168,7 @@ fn tell(report: &Report, output: Output) -> Done {
         return output::json(&json!({
             "verdict": report.verdict.as_str(), "exit": report.verdict.exit_code(), "origin": report.origin,
             "size": report.size, "root": report.root.to_string(), "anchored": report.anchored,
-            "first_bad": report.first_bad, "findings": findings, "notes": report.notes,
+            "first_bad": report.first_bad, "first_bad_among": report.first_bad_among, "findings": findings, "notes": report.notes,
         }));
     }
     let mut text =
@@ -231,6 +176,9 @@ fn tell(report: &Report, output: Output) -> Done {
     text.push_str(&format!("  root {}\n", report.root));
     if let Some(index) = report.first_bad {
         text.push_str(&format!("  the first bad entry is {index}\n"));
+    }
+    if let Some((least, greatest)) = report.first_bad_among {
+        text.push_str(&format!("  the first bad entry is among {least} to {greatest}\n"));
     }
     for line in findings.iter().chain(&report.notes) {
         text.push_str(&format!("  {}\n", shown(line)));

@@ -4,6 +4,7 @@
 
 mod actor;
 pub mod allocator;
+mod backup;
 mod check;
 mod config;
 mod demo;
@@ -45,6 +46,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Copies the database while `serve` runs; the sealing key is not in it.
+    Backup(backup::Backup),
     /// Writes what a shell needs to complete commands.
     Completions(help::Completions),
     /// Looks at the configuration.
@@ -70,7 +73,7 @@ enum Command {
     Healthcheck(healthcheck::Healthcheck),
     /// Makes an installation: configuration, keys, tokens, database, first policies.
     Init(init::Init),
-    /// Shows public keys.
+    /// Lists and changes keys, and shows public ones.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
     /// Verifies, exports and shows the ledger.
@@ -81,6 +84,8 @@ enum Command {
     /// Checks, tests and lets in policies.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Checks a backup, or puts it where there is no database.
+    Restore(backup::Restore),
     /// Ends what this job was issued; or, for an operator, what a grant, a project or a time names.
     Revoke(revoke::Revoke),
     /// Sets, lists and removes sealed secrets; works while `serve` runs.
@@ -131,6 +136,7 @@ pub fn run() -> ExitCode {
 impl Command {
     fn run(self) -> Done {
         match self {
+            Self::Backup(backup) => backup.run(),
             Self::Completions(completions) => completions.run(),
             Self::Config(command) => command.run(),
             Self::Credential(command) => command.run(),
@@ -146,6 +152,7 @@ impl Command {
             Self::Ledger(command) => command.run(),
             Self::Man(man) => man.run(),
             Self::Policy(command) => command.run(),
+            Self::Restore(restore) => restore.run(),
             Self::Revoke(revoke) => revoke.run(),
             Self::Secret(command) => command.run(),
             Self::Serve(serve) => serve.run(),

@@ -1,12 +1,19 @@
 //! One running broker with its two listeners: wired, started, stopped in order. `serve` and `demo` both run it, so the
 //! demo walks the ordinary path.
 
-use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde_json::json;
 use tokio::{
     net::{TcpListener, TcpSocket},
-    sync::{Mutex, watch},
+    sync::{Mutex, Notify, watch},
     task::JoinSet,
     time::Instant,
 };
@@ -76,6 +83,7 @@ pub(crate) struct Replica {
     certificates: Vec<Arc<Certificate>>,
     accepted: watch::Receiver<Option<Digest>>,
     seen: Option<Kept>,
+    sealing: Arc<Notify>,
     /// Where the public listener is.
     pub(crate) public: Listen,
     /// Where the admin listener is.
@@ -157,6 +165,9 @@ impl Replica {
         let store = installation::open_store(config, options)?;
         let (broker, assertions) = wire(config, &store, &keys)?;
         let seen = guard(config, &store, &broker).await?;
+        if let Some(known) = store.keyring() {
+            store.announce(known).await?;
+        }
         // Only now: whoever starts a second `serve` shall hear of the database, not of a port.
         let listeners = listeners.await?;
         let Listeners { public, admin } = listeners;
@@ -193,6 +204,8 @@ impl Replica {
         chores.spawn(beat(Arc::clone(&broker)));
         chores.spawn(Arc::clone(&keys).keep_fresh());
         chores.spawn(look_at_certificates(certificates.clone()));
+        let sealing = Arc::new(Notify::new());
+        chores.spawn(follow_sealing_keys(Arc::clone(&sealing), config.file.clone(), Arc::clone(&store)));
         if let Some(seen) = &seen {
             chores.spawn(keep_head(Arc::clone(seen), Arc::clone(&store)));
         }
@@ -208,6 +221,7 @@ impl Replica {
             certificates,
             accepted,
             seen,
+            sealing,
             public: public.at,
             admin: admin.at,
         })
@@ -245,9 +259,10 @@ impl Replica {
         Failure::new(Exit::Internal, format!("{} ended: {why}", what.0))
     }
 
-    /// Looks at policy, issuers' keys and certificates now.
+    /// Looks at policy, issuers' keys, certificates and sealing keys now.
     pub(crate) fn reload(&self) {
         self.reload.ask();
+        self.sealing.notify_one();
         self.keys.refresh_at_once();
         self.certificates.iter().for_each(|certificate| certificate.refresh(true));
     }
@@ -307,7 +322,9 @@ fn wire(
     let assertions = Assertions::new(&config.assertions_issuer, key)
         .map_err(|fault| Failure::new(Exit::Integrity, fault.to_string()))?;
     let assertions = Arc::new(assertions);
-    let sealed = Sealed::new(Arc::clone(store) as Arc<_>, installation::sealing_key(config)?);
+    // The store's own ring, so that both learn of another sealing key at once.
+    let sealing = store.keyring().ok_or_else(sealed_keys_missing)?.clone();
+    let sealed = Sealed::new(Arc::clone(store) as Arc<_>, sealing);
     let minters: Minters = HashMap::from([
         (Kind::Oidc, Arc::new(Oidc::new(Arc::clone(&assertions))) as Arc<dyn Minter>),
         (Kind::Sealed, Arc::new(sealed) as Arc<dyn Minter>),
@@ -416,6 +433,35 @@ async fn keep_head(seen: Kept, store: Arc<Database>) {
         seen.lock().await.keep(&store).await;
         tokio::time::sleep(seen::EVERY).await;
     }
+}
+
+/// Reads the sealing keys anew whenever it is asked to, so that they change places while this broker serves. Nothing
+/// else of the configuration is taken.
+async fn follow_sealing_keys(asked: Arc<Notify>, file: PathBuf, store: Arc<Database>) {
+    loop {
+        asked.notified().await;
+        if let Err(fault) = take_sealing_keys(&file, &store).await {
+            tracing::warn!(%fault, "the sealing keys stay as they are");
+        }
+    }
+}
+
+async fn take_sealing_keys(file: &Path, store: &Database) -> Result<(), Failure> {
+    let named = installation::sealing_keys(&Config::load(Some(file))?)?;
+    let known = store.keyring().ok_or_else(sealed_keys_missing)?;
+    if known.checks() == named.checks() {
+        return Ok(());
+    }
+    if named.of(&store.sealed_with().await?.0).is_none() {
+        let message = "the database is sealed with a key that the configuration does not name any more";
+        return Err(Failure::usage(message));
+    }
+    // Said first: until then nobody may wrap a record under a key that is new to this broker. It also reads the records
+    // anew, so that none is left in memory that only a key opens which goes now.
+    store.announce(&named).await?;
+    known.replace(&named);
+    tracing::info!(keys = named.checks().len(), "the sealing keys were read anew");
+    Ok(())
 }
 
 async fn look_at_certificates(certificates: Vec<Arc<Certificate>>) {

@@ -64,7 +64,9 @@ impl Owner {
     fn init(self) -> Done {
         let config = Config::load(self.config.as_deref())?;
         let (place, roles) = self.places(&config)?;
-        let sealing = installation::sealing_key(&config)?;
+        let keys = installation::sealing_keys(&config)?;
+        let sealing =
+            keys.newest().ok_or_else(|| Failure::usage("the configuration names no sealing key"))?;
         let actor = Actor::new()?;
         let random = |out: &mut [u8]| actor.random(out);
         let genesis = Genesis { origin: &config.ledger.origin, now: actor.now(), random: &random };

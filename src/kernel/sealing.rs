@@ -8,7 +8,10 @@
 //! A record is, in this order: format (1 byte, `0x01`), nonce of the wrap (12), wrapped data key (32 + 16), nonce of
 //! the content (12), content (as long as the plain one) and its tag (16).
 
+use std::sync::Arc;
+
 use aes_gcm::{AeadInOut, Aes256Gcm, KeyInit, Nonce};
+use arc_swap::ArcSwap;
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::kernel::{digest::Digest, secret::Secret};
@@ -27,6 +30,11 @@ pub const PURPOSE_KEY: &str = "key";
 
 /// The key that wraps all data keys. It comes from outside the store and never goes into it.
 pub struct SealingKey(Secret);
+
+/// The sealing keys that a process knows: the newest first and, while they change, the one before it. Copies share what
+/// they know, so that a running broker can be given another key.
+#[derive(Clone)]
+pub struct Keyring(Arc<ArcSwap<Vec<Arc<SealingKey>>>>);
 
 /// What a record is, bound to it as associated data.
 #[derive(Clone, Copy)]
@@ -142,6 +150,90 @@ impl SealingKey {
         }
         let data_key = open_part(self.0.expose(), &of.bound(WRAP), wrap).ok_or(SealFault::WrongKey)?;
         open_part(data_key.expose(), &of.bound(CONTENT), content).ok_or(SealFault::Changed)
+    }
+
+    /// Whether this key wraps the record's data key.
+    pub fn wraps(&self, of: Sealed<'_>, record: &SealedRecord) -> bool {
+        self.unwrap(of, record).is_ok()
+    }
+
+    /// Wraps the record's data key under another sealing key. The content stays as it is and is not opened. `nonce` are
+    /// twelve fresh random bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`SealFault`].
+    pub fn rewrap(
+        &self,
+        of: Sealed<'_>,
+        record: &SealedRecord,
+        (next, nonce): (&Self, &[u8; NONCE_BYTES]),
+    ) -> Result<SealedRecord, SealFault> {
+        let data_key = self.unwrap(of, record)?;
+        let content = record.bytes.get(1 + WRAP_BYTES..).ok_or(SealFault::Format)?;
+        let mut bytes = Vec::with_capacity(record.bytes.len());
+        bytes.push(FORMAT);
+        append_sealed(&mut bytes, next.0.expose(), nonce, &of.bound(WRAP), data_key.expose())?;
+        bytes.extend_from_slice(content);
+        Ok(SealedRecord { bytes })
+    }
+
+    fn unwrap(&self, of: Sealed<'_>, record: &SealedRecord) -> Result<Secret, SealFault> {
+        let (format, rest) = record.bytes.split_first().ok_or(SealFault::Format)?;
+        let (wrap, _) = rest.split_at_checked(WRAP_BYTES).ok_or(SealFault::Format)?;
+        if *format != FORMAT {
+            return Err(SealFault::Format);
+        }
+        open_part(self.0.expose(), &of.bound(WRAP), wrap).ok_or(SealFault::WrongKey)
+    }
+}
+
+impl Keyring {
+    /// The newest key, and the one before it where records may still be sealed under that.
+    pub fn new(newest: Arc<SealingKey>, previous: Option<Arc<SealingKey>>) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee([newest].into_iter().chain(previous).collect())))
+    }
+
+    /// Knows from now on what the other knows, and nothing else. So do all copies.
+    pub fn replace(&self, other: &Self) {
+        self.0.store(other.0.load_full());
+    }
+
+    /// The newest key; none only of a ring that was made without one, which cannot be.
+    pub fn newest(&self) -> Option<Arc<SealingKey>> {
+        self.0.load().first().cloned()
+    }
+
+    /// The key that this check tells of.
+    pub fn of(&self, check: &[u8]) -> Option<Arc<SealingKey>> {
+        self.0.load().iter().find(|key| key.check().0 == check).cloned()
+    }
+
+    /// The check of each key, newest first.
+    pub fn checks(&self) -> Vec<Digest> {
+        self.0.load().iter().map(|key| key.check()).collect()
+    }
+
+    /// Opens a record by whichever key it was sealed with.
+    ///
+    /// # Errors
+    ///
+    /// As [`SealingKey::open`].
+    pub fn open(&self, of: Sealed<'_>, record: &SealedRecord) -> Result<Secret, SealFault> {
+        let mut outcome = Err(SealFault::WrongKey);
+        for key in self.0.load().iter() {
+            match key.open(of, record) {
+                Err(SealFault::WrongKey) => {}
+                opened => outcome = opened,
+            }
+        }
+        outcome
+    }
+}
+
+impl From<Arc<SealingKey>> for Keyring {
+    fn from(key: Arc<SealingKey>) -> Self {
+        Self::new(key, None)
     }
 }
 
@@ -288,6 +380,30 @@ mod tests {
         assert_eq!(spoiled(good.replace("v1", "v2")), Some(KeyFault::Shape));
         assert_eq!(spoiled(good.replace('=', "")), Some(KeyFault::Shape));
         assert_eq!(spoiled(format!("{KEY_PREFIX}AAAA")), Some(KeyFault::Length));
+    }
+
+    #[test]
+    fn a_record_that_is_wrapped_anew_opens_under_the_new_key_only_and_its_content_is_the_same_bytes() {
+        let rewrapped = key(1).rewrap(NPM, &record(), (&key(2), &[5; NONCE_BYTES])).unwrap();
+        assert_eq!(key(2).open(NPM, &rewrapped).ok().unwrap().expose(), b"hunter2");
+        assert_eq!(key(1).open(NPM, &rewrapped).err(), Some(SealFault::WrongKey));
+        assert!(key(2).wraps(NPM, &rewrapped) && !key(1).wraps(NPM, &rewrapped));
+        assert_eq!(rewrapped.bytes[1 + WRAP_BYTES..], record().bytes[1 + WRAP_BYTES..]);
+        let other = Sealed { version: 4, ..NPM };
+        assert_eq!(
+            key(1).rewrap(other, &record(), (&key(2), &[5; NONCE_BYTES])).err(),
+            Some(SealFault::WrongKey)
+        );
+    }
+
+    #[test]
+    fn a_ring_opens_what_either_of_its_keys_sealed_and_copies_learn_what_it_learns() {
+        let ring = Keyring::new(Arc::new(key(2)), Some(Arc::new(key(1))));
+        let copy = ring.clone();
+        assert!(copy.open(NPM, &record()).is_ok());
+        ring.replace(&Arc::new(key(2)).into());
+        assert_eq!(copy.open(NPM, &record()).err(), Some(SealFault::WrongKey));
+        assert_eq!(copy.checks(), [key(2).check()]);
     }
 
     #[test]

@@ -10,16 +10,18 @@
 //! | `CONFIG_LOADED` | a broker read its configuration | `result {digest, url, issuers, admin_tokens}` |
 //! | `DENIED` | a request was refused, once a decision or an authentic token | `decision`, `subject`, `policy {digest, commit}`, `request {id, grants}`, `result {code, reason, tried, breaches}`, `token`, `commitments`; where a freeze holds the reason is `frozen`, and `result` has `freeze {scope, issuer, grant, kid, project}`; over a limit `policy` has `grant, rule, file` too, and `result` has `limit {grant, name, per, allowed, used, asked, room_at}` |
 //! | `DRY_RUN` | a dry run was decided | as `DENIED`, `result {would_issue}` |
-//! | `EXPORTED` | somebody exported the ledger | `result {reader, size}` |
+//! | `EXPORTED` | somebody exported the ledger, or made a backup | `result {reader, size}`, with `what` where it is a backup |
 //! | `FAILED` | a credential could not be made, or was discarded | `decision`, `issuance`, `subject`, `policy {digest, commit, grant}`, `request {id, credential}`, `result {code, reason, minted}`, `token` |
 //! | `FROZEN` | somebody froze, and it holds from this entry on; a second one of a `kid` adds the thumbprints that were not known at first | `result {by, scope, issuer, grant, kid, project, thumbprints}`, `commitments {reason}` |
 //! | `INTENT` | a credential is about to be issued | `decision`, `issuance`, `subject`, `policy {digest, commit, grant, rule, file, class}`, `request {id, grants, credential, kind, target, ttl_seconds}`, `result {would_deny}`, `token`, `commitments` |
 //! | `ISSUED` | its record, durable before a byte of it leaves | `decision`, `issuance`, `subject`, `policy {digest, commit, grant}`, `request {id, credential}`, `result {kind, lifetime, issued_at, expires_at, revocable, told}`, `token`, `commitments` |
+//! | `KEY_ROTATED` | a key was changed | of the ledger: `result {by, key, version, old, new, checkpoint}`, the verifier keys and the checkpoint by which the old one hands over; of sealing: `result {by, key, old, new, records}`, the beginnings of the keys' checks and how many records were wrapped anew |
 //! | `POLICY_ACCEPTED` | an operator lets a policy set in although it lacks what the one before had | `result {by, digest, until}` |
 //! | `POLICY_LOADED` | a policy set decides from now on | `result {digest, commit, issuers, guardrails, grants, lost}`, `lost` where it was let in without them |
 //! | `POLICY_REJECTED` | a policy set was refused | `result {digest, commit, findings, first}`, with `lost` and `command` where it lacks guardrails or issuers |
 //! | `READ` | somebody read the ledger: once a query, once a reader and hour for single entries | `result {reader, what}`, `commitments {query}` |
 //! | `RELEASED` | a job gave back, or an operator revoked, what nobody can revoke | `decision`, `issuance`, `policy {grant}`, `request {credential, by}` (handle, token or operator), `result {usable_until}`; of an operator `result {by}` too, and `commitments {reason}` |
+//! | `RESTORED` | an operator goes on from an older state of the database | `result {by, lost {size, root, checkpoint}, resumed {size, root}}`, `lost` null where no later head is known; `commitments {reason}` |
 //! | `REVOKING` | the same of what its backend can revoke, which is asked from now on | as `RELEASED` |
 //! | `SECRET_REMOVED` | a sealed secret was removed | `result {by, secret, version}` |
 //! | `SECRET_SET` | a sealed secret was set | `result {by, secret, version, fields}`, the fields' names |

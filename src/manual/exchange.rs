@@ -16,7 +16,7 @@
 //! ## One durable step
 //!
 //! A sealed secret and an assertion of our own change nothing elsewhere when they are made. So the fetch comes first,
-//! and ONE transaction then looks at the idempotency key, claims the once-keys, writes the rows and appends INTENT and
+//! and ONE transaction then looks at freezes and the idempotency key, claims the once-keys, writes the rows and appends INTENT and
 //! ISSUED. Its verdict wins over a fetch that failed: a replay is a replay, also where the secret is missing. A failed
 //! fetch is INTENT and FAILED in one transaction that claims nothing.
 //!
@@ -39,6 +39,21 @@
 //! A grant may give a token more than one use (`uses_per_token`, for CI systems that mint one token a job). A call takes
 //! the lowest free use of each of its credentials within the transaction, so that no race is ever a false refusal; a
 //! retry under its key keeps the uses that it has.
+//!
+//! ## Freezes
+//!
+//! A freeze (`hallpass freeze issuer|kid|grant|project|all`) is a row that this transaction looks for first, so that it
+//! holds from its commit on every broker of the store: after FROZEN no ISSUED of what it names follows until THAWED, and
+//! no broker was told. Who is frozen is answered as if policy said no, and its entry says `frozen`; it does not count
+//! among the five denials of a token, and claims nothing, so that a job goes on with the same token once it is thawed.
+//! A dry run looks too, `/v1/grants` leaves out what is frozen, and `whoami`, `grants` and reading an issuance by a
+//! token are refused where issuer, key or everything is frozen. Giving back and revoking never are.
+//!
+//! A key is frozen by issuer and `kid`, and by its RFC 7638 thumbprint: that is what the issuer publishes when the
+//! command runs, or what the broker holds that is asked over the admin API. Where neither knows such a key, the freeze
+//! holds by the name at once, and the first broker that holds a key of that name adds its thumbprint within ten
+//! seconds, with a second FROZEN. A thumbprint holds under any name and at any issuer: whoever has the key can sign for
+//! each of them. Thawing one name leaves a freeze of the same key under another.
 //!
 //! ## Limits
 //!

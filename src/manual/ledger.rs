@@ -62,6 +62,14 @@
 //! base64 of 0x01 and the public key. The name is the origin. Signatures by other keys are ignored, at most 16 in all
 //! are accepted, and a note that one key has signed twice is refused.
 //!
+//! ## Another key
+//!
+//! When the ledger's key is changed, an entry KEY_ROTATED names both, `result.old` and `result.new`, and carries in
+//! `result.checkpoint` a checkpoint of the tree right before this entry, with a fourth line `next-key ` and the new key.
+//! Both keys signed it, so the old one vouches for the new. The head behind the entry is signed by both too, later ones by
+//! the new key only. A verifier that holds any key of such a chain goes along it: the newest head must have the newest
+//! key's signature, a checkpoint kept elsewhere that of a key that was the ledger's at its size.
+//!
 //! ## Proof and receipt
 //!
 //! A proof is a C2SP tlog-proof:
@@ -119,8 +127,9 @@
 //! ## Verification
 //!
 //! Everything is computed anew: that each line is canonical JSON with the members above, the root over all lines, the
-//! signature, the manifest, the story of intents; on the live database also the leaf hashes and that erasable values are
-//! those that were committed to. Then each anchor: a checkpoint, a proof or a receipt kept elsewhere. The tree at its
+//! signature, the manifest, the story of intents; on the live database also the leaf hashes, the columns that queries
+//! use, the head that the writer goes on from, rows of no entry, and that erasable values are those that were committed
+//! to. Then each anchor: a checkpoint, a proof or a receipt kept elsewhere. The tree at its
 //! size must have its root, a receipt's entry must stand at its index byte for byte, and its proof must hold.
 //!
 //! | verdict | exit | means |
@@ -128,6 +137,10 @@
 //! | anchored | 0 | all holds, and a key and an anchor from elsewhere vouch for the entries below the anchor's size |
 //! | consistent, not anchored | 31 | all holds together; without a key or an anchor from elsewhere a log that was rewritten and signed anew looks just so |
 //! | broken | 30 | something does not hold: what, and where it can be said, the first bad entry. A log shorter than an anchor is broken, and so is an anchor that the key did not sign |
+//!
+//! The first bad entry is named where its own hash, or what is kept beside it, shows that it is the one. Where only the
+//! tree tells (a log that was rewritten and signed anew), a span is named: between the last anchor that holds and the
+//! first that does not. More anchors make it shorter.
 //!
 //! Entries newer than any anchor, open intents, times that run backward and codes that the verifier does not know are
 //! notes. What no verifier can find: that a broker wrote something untrue in the first place; that is found by comparing

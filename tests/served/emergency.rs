@@ -390,7 +390,7 @@ fn a_broker_posts_its_policy_set_and_leaves_when_it_stops() {
     let server = installation.serve();
     let posted = || {
         let conn = rusqlite::Connection::open(installation.file("hallpass.db")).unwrap();
-        conn.query_row("SELECT count(*) FROM replica", [], |row| row.get::<_, u64>(0)).unwrap()
+        conn.query_row("SELECT count(*) FROM replica", [], |row| row.get::<_, i64>(0)).unwrap()
     };
 
     eventually("its first beat", || (posted() == 1).then_some(()));

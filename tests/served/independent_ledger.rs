@@ -54,6 +54,22 @@ fn export_holds_and_breaks_with_one_bit() {
 }
 
 #[test]
+fn export_over_a_change_of_keys_holds_for_either_key_and_for_no_other() {
+    let installation = Installation::new();
+    let server = installation.serve();
+    let old = run(&mut installation.command(&["keys", "show", "ledger"]), "");
+    server.only(&installation.issuer.token(), "npm");
+    let new = run(&mut installation.command(&["keys", "rotate", "ledger"]), "");
+    server.only(&installation.issuer.token(), "npm");
+    run(&mut installation.command(&["ledger", "export", "--out", "copy"]), "");
+    let other = run(&mut Installation::new().command(&["keys", "show", "ledger"]), "");
+
+    assert!(accepts("export", &old, &installation.file("copy")));
+    assert!(accepts("export", &new, &installation.file("copy")));
+    assert!(!accepts("export", &other, &installation.file("copy")));
+}
+
+#[test]
 fn receipt_anchors_an_export() {
     let installation = Installation::new();
     let server = installation.serve();

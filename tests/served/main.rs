@@ -36,6 +36,8 @@ mod independent_verifier;
 #[cfg(test)]
 mod issuances;
 #[cfg(test)]
+mod keeping;
+#[cfg(test)]
 mod keys;
 #[cfg(test)]
 mod limits;

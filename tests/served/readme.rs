@@ -44,7 +44,7 @@ fn demo_that_is_to_end_ends_and_leaves_nothing() {
 fn operator_gets_what_the_readme_promises() {
     let folder = tempfile::tempdir().unwrap();
     let commands = blocks("sh");
-    let [_, ci, make, serve, look, grant, emergency] = &commands[..] else {
+    let [_, ci, make, serve, look, grant, emergency, keep] = &commands[..] else {
         panic!("other blocks than expected: {commands:?}")
     };
     assert_eq!(ci.trim(), ".ci/run");
@@ -62,6 +62,7 @@ fn operator_gets_what_the_readme_promises() {
     shell(&broker, &ports, look);
     shell(&broker, &ports, grant);
     shell(&broker, &ports, emergency);
+    shell(&broker, &ports, keep);
 
     server.stop();
 }

@@ -30,10 +30,6 @@ func checkExport(vkey, dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	head, err := openCheckpoint(vkey, note)
-	if err != nil {
-		return "", err
-	}
 	data, err := os.ReadFile(filepath.Join(dir, "entries.jsonl"))
 	if err != nil {
 		return "", err
@@ -43,10 +39,8 @@ func checkExport(vkey, dir string) (string, error) {
 		return "", fmt.Errorf("line %d has no end", last)
 	}
 	lines = lines[:len(lines)-1]
-	if int64(len(lines)) != head.tree.N {
-		return "", fmt.Errorf("the checkpoint speaks of %d entries, there are %d", head.tree.N, len(lines))
-	}
-	computed := manifest{V: 1, Origin: head.origin, Size: head.tree.N, Root: fmt.Sprintf("%x", head.tree.Hash[:])}
+	keys := chain{given: vkey}
+	computed := manifest{V: 1}
 	var stored []tlog.Hash
 	var marks []byte
 	read := tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
@@ -71,6 +65,9 @@ func checkExport(vkey, dir string) (string, error) {
 			computed.FirstAt = told.At
 		}
 		computed.LastAt = told.At
+		if err := keys.follow(entry, int64(n), read); err != nil {
+			return "", fmt.Errorf("line %d: %w", n, err)
+		}
 		leaf := tlog.RecordHash(entry)
 		marks = append(marks, leaf[:4]...)
 		hashes, err := tlog.StoredHashesForRecordHash(int64(n), leaf, read)
@@ -79,6 +76,18 @@ func checkExport(vkey, dir string) (string, error) {
 		}
 		stored = append(stored, hashes...)
 	}
+	newest, err := keys.newest()
+	if err != nil {
+		return "", err
+	}
+	head, err := openCheckpoint(newest, note)
+	if err != nil {
+		return "", err
+	}
+	if int64(len(lines)) != head.tree.N {
+		return "", fmt.Errorf("the checkpoint speaks of %d entries, there are %d", head.tree.N, len(lines))
+	}
+	computed.Origin, computed.Size, computed.Root = head.origin, head.tree.N, fmt.Sprintf("%x", head.tree.Hash[:])
 	if head.tree.N > 0 {
 		root, err := tlog.TreeHash(head.tree.N, read)
 		if err != nil {

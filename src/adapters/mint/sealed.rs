@@ -10,20 +10,20 @@ use crate::{
     kernel::{
         name::SecretName,
         policy::target::Target,
-        sealing::{self, PURPOSE_SECRET, SealingKey},
+        sealing::{self, Keyring, PURPOSE_SECRET},
     },
 };
 
 /// Opens sealed secrets.
 pub struct Sealed {
     records: Arc<dyn SealedRecords>,
-    key: Arc<SealingKey>,
+    keys: Keyring,
 }
 
 impl Sealed {
-    /// Opens records of that store with that key.
-    pub fn new(records: Arc<dyn SealedRecords>, key: Arc<SealingKey>) -> Self {
-        Self { records, key }
+    /// Opens records of that store with those keys.
+    pub fn new(records: Arc<dyn SealedRecords>, keys: impl Into<Keyring>) -> Self {
+        Self { records, keys: keys.into() }
     }
 
     fn open(&self, name: &SecretName) -> Result<Minted, MintFault> {
@@ -31,7 +31,7 @@ impl Sealed {
         let failed = |reason| MintFault::Failed { reason, sealed_generation: Some(generation) };
         let found = found.ok_or(failed("secret-missing"))?;
         let of = sealing::Sealed { purpose: PURPOSE_SECRET, name: name.as_str(), version: found.version };
-        let content = self.key.open(of, &found.record).map_err(|_| failed("secret-unreadable"))?;
+        let content = self.keys.open(of, &found.record).map_err(|_| failed("secret-unreadable"))?;
         let fields = sealing::read_fields(&content).ok_or(failed("secret-unreadable"))?;
         let fields = fields.into_iter().map(|(name, value)| Field { name, value, is_secret: true });
         Ok(Minted {
@@ -65,7 +65,7 @@ mod tests {
         kernel::{
             id::IssuanceId,
             name::{CredentialName, GrantName},
-            sealing::RANDOM_BYTES,
+            sealing::{RANDOM_BYTES, SealingKey},
             secret::Secret,
         },
     };

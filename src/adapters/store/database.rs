@@ -15,20 +15,24 @@ use super::{
     sqlite::Sqlite,
 };
 use crate::{
-    broker::ports::{
-        Answer, Beat, ClaimRefused, Claims, EntryQuery, Holder, IssuanceRow, Issue, IssueVerdict, PolicyLoad,
-        PolicyVerdict, Receipt, Refusal, SealedRecords, SealedSecret, Selection, Skew, Store, StoreFault,
-        StoredEntry, Summary, Transited, Transition,
+    broker::{
+        audit::{Kept, KeptRow, Stray},
+        ports::{
+            Answer, Beat, ClaimRefused, Claims, EntryQuery, Holder, IssuanceRow, Issue, IssueVerdict,
+            PolicyLoad, PolicyVerdict, Receipt, Refusal, SealedRecords, SealedSecret, Selection, Skew, Store,
+            StoreFault, StoredEntry, Summary, Transited, Transition,
+        },
     },
     kernel::{
         digest::Digest,
         freeze::{Freezable, Freeze, FreezeScope},
         id::{IssuanceId, ReplicaId},
         ledger::{
-            checkpoint::{Checkpoint, VerifierKey},
+            checkpoint::{Checkpoint, NoteFault, VerifierKey},
             entry::Entry,
         },
         name::SecretName,
+        sealing::Keyring,
         secret::Secret,
     },
 };
@@ -67,7 +71,7 @@ impl Database {
     }
 
     /// The ledger's public key.
-    pub fn verifier_key(&self) -> &VerifierKey {
+    pub fn verifier_key(&self) -> VerifierKey {
         either!(self, store => store.verifier_key())
     }
 
@@ -95,13 +99,47 @@ impl Database {
         either!(self, store => store.begins_with(seen).await)
     }
 
-    /// The hashes kept of full subtrees, by level and index; `None` for one that is not there.
+    /// The sealing keys; none where the store was opened without them.
+    pub fn keyring(&self) -> Option<&Keyring> {
+        either!(self, store => store.keyring())
+    }
+
+    /// Says which sealing keys this process knows. On PostgreSQL nobody asks yet: its records stay under their key.
     ///
     /// # Errors
     ///
     /// [`StoreFault::Unavailable`].
-    pub async fn subtrees(&self, places: Vec<(u8, u64)>) -> Result<Vec<Option<Digest>>, StoreFault> {
-        either!(self, store => store.subtrees(places).await)
+    pub async fn announce(&self, known: &Keyring) -> Result<(), StoreFault> {
+        match self {
+            Self::Postgres(_) => Ok(()),
+            Self::Sqlite(store) => store.announce(known).await,
+        }
+    }
+
+    /// What tells the key that the store is sealed with.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreFault::Unavailable`].
+    pub async fn sealed_with(&self) -> Result<Digest, StoreFault> {
+        match self {
+            Self::Postgres(store) => store
+                .sealed_with()
+                .ok_or_else(|| StoreFault::Unavailable("the store was opened without its keys".to_owned())),
+            Self::Sqlite(store) => store.sealed_with().await,
+        }
+    }
+
+    /// Opens a note that one of the ledger's keys signed, of today or before. On PostgreSQL there is one key.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreFault`]; within it [`NoteFault`].
+    pub async fn open_checkpoint(&self, note: &str) -> Result<Result<Checkpoint, NoteFault>, StoreFault> {
+        match self {
+            Self::Postgres(store) => Ok(store.verifier_key().open(note)),
+            Self::Sqlite(store) => store.open_checkpoint(note).await,
+        }
     }
 
     /// What is wrong with the columns that the writer goes on from.
@@ -305,5 +343,27 @@ impl Store for Database {
 
     fn health(&self) -> Result<(), StoreFault> {
         either!(self, store => store.health())
+    }
+}
+
+impl Kept for Database {
+    fn own_key(&self) -> VerifierKey {
+        either!(self, store => store.own_key())
+    }
+
+    fn head_note(&self) -> Answer<'_, Result<Vec<u8>, StoreFault>> {
+        either!(self, store => store.head_note())
+    }
+
+    fn rows(&self, from: u64) -> Answer<'_, Result<Vec<KeptRow>, StoreFault>> {
+        either!(self, store => store.rows(from))
+    }
+
+    fn subtrees(&self, places: Vec<(u8, u64)>) -> Answer<'_, Result<Vec<Option<Digest>>, StoreFault>> {
+        either!(self, store => store.subtrees(places))
+    }
+
+    fn strays(&self) -> Answer<'_, Result<Vec<Stray>, StoreFault>> {
+        either!(self, store => store.strays())
     }
 }

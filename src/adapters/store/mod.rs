@@ -12,7 +12,8 @@ pub use self::{
     database::{Database, StorePlace},
     postgres::Postgres,
     sqlite::{
-        AcceptedPolicy, Change, CreateFault, Genesis, LedgerRow, LettingIn, OpenFault, Options,
-        PolicyStanding, SecretFault, SecretListing, Sqlite,
+        AcceptedPolicy, Change, CopyFault, CreateFault, Genesis, Handover, HeldKey, LedgerRow, LettingIn,
+        OpenFault, Options, PolicyStanding, Random, Rotated, RotationFault, SealingHandover, SecretFault,
+        SecretListing, Sqlite,
     },
 };

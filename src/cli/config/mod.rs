@@ -68,6 +68,8 @@ pub(crate) struct Config {
     pub(crate) policies: PathBuf,
     /// Where the sealing key comes from.
     pub(crate) sealing_key: SealingKeyFrom,
+    /// Where the sealing key before it comes from, while the two change places.
+    pub(crate) previous_sealing_key: Option<SealingKeyFrom>,
     /// Whom to trust.
     pub(crate) issuers: BTreeMap<IssuerName, Issuer>,
     /// The ledger.

@@ -90,7 +90,7 @@ fn top(
         field => environment.or(findings, POLICIES, field, |findings, node| folder.path(findings, node)),
     };
     let sealing_key = fields.require(findings, "sealing_key");
-    let sealing_key = sealing_key.and_then(|node| sealing_key_from(findings, node, folder));
+    let sealing_keys = sealing_key.and_then(|node| sealing_keys_from(findings, node, folder));
     let assertions = fields.require(findings, "assertions").and_then(|node| assertions(findings, node));
     let issuers = fields.take("issuers");
     let issuers = issuers.map(|node| issuers::read_all(findings, node, folder, assertions.as_deref()));
@@ -101,6 +101,7 @@ fn top(
     fields.finish(findings);
 
     let ((public, public_url), (admin, admin_tokens)) = (public?, admin?);
+    let (sealing_key, previous_sealing_key) = sealing_keys?;
     let is_any = matches!(public.listen, Listen::Tcp(address) if address.port() == 0);
     if public.listen == admin.listen && !is_any {
         let message = format!("public and admin both listen on {}", public.listen);
@@ -115,7 +116,8 @@ fn top(
         admin_tokens,
         store: store?,
         policies: policies?,
-        sealing_key: sealing_key?,
+        sealing_key,
+        previous_sealing_key,
         issuers: issuers.unwrap_or_else(|| Some(std::collections::BTreeMap::new()))?,
         ledger: ledger?,
         assertions_issuer: assertions?,
@@ -208,15 +210,33 @@ fn store_place(findings: &mut Findings<'_>, node: &Node, folder: &Folder) -> Opt
 const POSTGRES_URL: &str = "write postgres://USER@HOST/DATABASE?sslrootcert=ca.pem, and keep the password in \
      `store.password_file`, PGPASSWORD or PGPASSFILE; plain text is for loopback and Unix sockets only";
 
-fn sealing_key_from(findings: &mut Findings<'_>, node: &Node, folder: &Folder) -> Option<SealingKeyFrom> {
+/// The sealing key, and the one before it.
+type SealingKeys = (SealingKeyFrom, Option<SealingKeyFrom>);
+
+fn sealing_keys_from(findings: &mut Findings<'_>, node: &Node, folder: &Folder) -> Option<SealingKeys> {
     let mut fields = findings.fields(node)?;
+    let previous = fields.take("previous").map(|node| {
+        let mut fields = findings.fields(node)?;
+        let found = sealing_key_from(findings, (node, &mut fields), folder);
+        fields.finish(findings);
+        found
+    });
+    let newest = sealing_key_from(findings, (node, &mut fields), folder);
+    fields.finish(findings);
+    Some((newest?, previous.map_or(Some(None), |previous| previous.map(Some))?))
+}
+
+fn sealing_key_from(
+    findings: &mut Findings<'_>,
+    (node, fields): (&Node, &mut Fields<'_>),
+    folder: &Folder,
+) -> Option<SealingKeyFrom> {
     let (file, variable) = (fields.take("file"), fields.take("env"));
     let is_later = fields.take_entry("vault").is_some_and(|(key, _)| {
         let message = "this version does not support `sealing_key.vault` yet";
         findings.at_key(key, "not-yet", message, "keep the key in a file or in a variable");
         true
     });
-    fields.finish(findings);
     match (file, variable) {
         (Some(file), None) => Some(SealingKeyFrom::File(folder.file(findings, file)?)),
         (None, Some(variable)) => {

@@ -55,6 +55,18 @@ fn the_file_of_init_is_the_contracts_example() {
 }
 
 #[test]
+fn the_sealing_key_before_it_is_named_beside_it_and_once_only() {
+    let from = "{ file: sealing.key } ";
+    let config = spoiled(from, "{ file: next.key, previous: { env: OLD_KEY } } ").ok().unwrap();
+    assert!(matches!(config.sealing_key, SealingKeyFrom::File(_)));
+    assert!(matches!(config.previous_sealing_key, Some(SealingKeyFrom::Env { .. })));
+    let two = findings(from, "{ file: a, previous: { file: b, previous: { file: c } } } ");
+    assert_eq!(two.len(), 1, "{two:?}");
+    let none = findings(from, "{ file: a, previous: {} } ");
+    assert_eq!(none[0].0, "sealing-key");
+}
+
+#[test]
 fn what_init_writes_out_is_what_absence_means() {
     let written = read(VALID).ok().unwrap();
     let cut = VALID.lines().filter(|line| !line.starts_with("limits") && !line.starts_with("deadlines"));

@@ -120,7 +120,7 @@ impl Scene {
         };
         init::create(&plan, &actor)?;
         let config = Config::load(Some(&folder.file("hallpass.yaml")))?;
-        let key = installation::inspect_store(&config)?.verifier_key().clone();
+        let key = installation::inspect_store(&config)?.verifier_key();
         let value = Secret::from_text(format!("npm_{}", crockford(&actor.bytes::<20>()?)));
         let name = SecretName::parse("npm-token").ok_or_else(|| broken("the secret's name"))?;
         secret::seal(&config, &name, &[("value".to_owned(), value)]).await?;

@@ -7,10 +7,8 @@ use super::{
     scene::{Answered, Scene, broken},
 };
 use crate::{
-    cli::{
-        exit::{Exit, Failure},
-        ledger::of_store,
-    },
+    broker::audit,
+    cli::exit::{Exit, Failure},
     kernel::ledger::verify::{Anchor, Report, Verdict},
 };
 
@@ -169,7 +167,7 @@ async fn verify(scene: &Scene, permitted: &Answered) -> Result<Report, Failure> 
     let receipts = permitted.body.get("receipts").and_then(Value::as_array);
     let receipt = receipts.and_then(|receipts| receipts.last()).ok_or_else(|| broken("the receipts"))?;
     let anchor = Anchor { name: "the receipt".to_owned(), bytes: receipt.to_string().into_bytes() };
-    of_store(scene.store(), Some(scene.key.clone()), vec![anchor]).await
+    Ok(audit::of_store(scene.store(), Some(scene.key.clone()), vec![anchor]).await?)
 }
 
 fn status(answer: &Answered, due: u16) -> Result<u16, Failure> {

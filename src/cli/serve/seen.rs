@@ -12,9 +12,11 @@ use std::{
     time::Duration,
 };
 
+use serde_json::Value;
+
 use crate::{
     adapters::store::{Database, StorePlace},
-    broker::ports::{Store as _, StoreFault},
+    broker::ports::{EntryQuery, Qualifier, Store as _, StoreFault, Term},
     kernel::ledger::checkpoint::Checkpoint,
 };
 
@@ -33,8 +35,8 @@ pub(crate) enum Rollback {
     /// The ledger is behind the head, or beside it.
     #[error(
         "the ledger in the database is not the one that {path} has seen: that had {seen} entries, this has {found} and \
-         does not contain it. The database was set back or exchanged: bring back the newest one, or, if you know why, \
-         move {path} away"
+         does not contain it. The database was set back or exchanged: bring back the newest one, or, if what is missing \
+         is lost for good, say so by `hallpass restore --accept-loss --reason TEXT`"
     )]
     Behind {
         /// The file.
@@ -71,10 +73,11 @@ impl Seen {
             Err(fault) => return Err(unreadable(fault.to_string())),
         };
         if let Some(note) = &last {
-            let seen: Checkpoint =
-                store.verifier_key().open(note).map_err(|fault| unreadable(fault.to_string()))?;
+            // A key of today or of before: the head may have been seen before the key was changed.
+            let opened = store.open_checkpoint(note).await?;
+            let seen: Checkpoint = opened.map_err(|fault| unreadable(fault.to_string()))?;
             let (begins, found) = store.begins_with(&seen).await?;
-            if !begins {
+            if !begins && !is_given_up(store, &seen).await? {
                 return Err(Rollback::Behind { path: path.display().to_string(), seen: seen.size, found });
             }
         }
@@ -100,6 +103,24 @@ impl Seen {
             }
         }
     }
+}
+
+/// Whether the ledger itself says that the head was given up, when it was restored from an older state.
+async fn is_given_up(store: &Database, seen: &Checkpoint) -> Result<bool, StoreFault> {
+    let term = Term { qualifier: Qualifier::Outcome, value: "RESTORED".to_owned(), negated: false };
+    let newest = store.entries(EntryQuery { terms: vec![term], limit: 1, ..EntryQuery::default() }).await?;
+    let said = newest.first().and_then(|entry| serde_json::from_slice::<Value>(&entry.bytes).ok());
+    let said = said.unwrap_or_default();
+    let size = |which| said.pointer(&format!("/result/{which}/size")).and_then(Value::as_u64);
+    let (Some(lost), Some(resumed)) = (size("lost"), size("resumed")) else { return Ok(false) };
+    let root = said.pointer("/result/lost/root").and_then(Value::as_str);
+    // The very head, or an earlier one of what is lost: a replica may not have seen the last of it.
+    let is_it = lost == seen.size && root == Some(seen.root.to_string().as_str());
+    let is_given_up = is_it || (resumed < seen.size && seen.size < lost);
+    if is_given_up {
+        tracing::warn!(seen = seen.size, resumed, "the ledger was set back, and an entry RESTORED says so");
+    }
+    Ok(is_given_up)
 }
 
 /// Whether a rollback of the database would be noticed: the head is kept, and on another volume. A server's volume is

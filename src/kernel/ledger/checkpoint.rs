@@ -68,11 +68,33 @@ impl LogKey {
 
     /// Signs a tree head: the whole note.
     pub fn sign(&self, size: u64, root: &Digest) -> String {
-        let text = format!("{}\n{size}\n{}\n", self.origin, BASE64.encode(root.0));
+        let text = self.text(size, root);
+        format!("{text}\n{}", self.signature(&text))
+    }
+
+    /// Signs a tree head together with the key that comes after this one: at the change both vouch for the log.
+    pub fn sign_with(&self, next: &Self, size: u64, root: &Digest) -> String {
+        let text = self.text(size, root);
+        format!("{text}\n{}{}", self.signature(&text), next.signature(&text))
+    }
+
+    /// Hands the log over to another key: a checkpoint of the tree before the change, with the new key on a line that
+    /// both signatures cover. Without that line whoever has a key of their own could sign beside an old checkpoint and
+    /// say that the log is theirs now.
+    pub fn hand_over(&self, next: &Self, size: u64, root: &Digest) -> String {
+        let text = format!("{}{NEXT_KEY}{}\n", self.text(size, root), next.verifier());
+        format!("{text}\n{}{}", self.signature(&text), next.signature(&text))
+    }
+
+    fn text(&self, size: u64, root: &Digest) -> String {
+        format!("{}\n{size}\n{}\n", self.origin, BASE64.encode(root.0))
+    }
+
+    fn signature(&self, text: &str) -> String {
         let verifier = self.verifier();
         let mut signature = verifier.id.to_vec();
         signature.extend_from_slice(self.pair.sign(text.as_bytes()).as_ref());
-        format!("{text}\n\u{2014} {} {}\n", verifier.name, BASE64.encode(signature))
+        format!("\u{2014} {} {}\n", verifier.name, BASE64.encode(signature))
     }
 }
 
@@ -96,6 +118,27 @@ impl VerifierKey {
     /// The log's origin, which is the key's name.
     pub fn origin(&self) -> &str {
         &self.name
+    }
+
+    /// The key's id: the first four bytes of a digest of name and key, as eight hex digits.
+    pub fn id(&self) -> String {
+        hex(&self.id)
+    }
+
+    /// Opens a note by which this key handed the log over to that one: both signed it, and it names the new one.
+    ///
+    /// # Errors
+    ///
+    /// [`NoteFault`].
+    pub fn open_handover(&self, next: &Self, note: &str) -> Result<Checkpoint, NoteFault> {
+        let checkpoint = self.open(note)?;
+        next.open(note)?;
+        let (text, _) = split(note)?;
+        let named = text.strip_suffix('\n').and_then(|text| text.split('\n').nth(3)?.strip_prefix(NEXT_KEY));
+        if text.split('\n').count() != 5 || named != Some(next.to_string().as_str()) {
+            return Err(NoteFault::Malformed("it does not name the next key"));
+        }
+        Ok(checkpoint)
     }
 
     /// Opens a note: checks that this key signed it, and reads the checkpoint. Signatures by other keys are ignored, so
@@ -219,6 +262,9 @@ fn is_key_name(name: &str) -> bool {
 fn hex(id: &[u8; 4]) -> String {
     format!("{:08x}", u32::from_be_bytes(*id))
 }
+
+/// How the line begins that names the next key (tlog-checkpoint, "Extension lines").
+const NEXT_KEY: &str = "next-key ";
 
 /// The signature type of plain Ed25519 (signed-note, "Signature types").
 const ED25519_TYPE: u8 = 1;

@@ -346,7 +346,7 @@ pub(super) fn using(mut issue: Issue, uses: &[&str]) -> Issue {
     issue
 }
 
-fn word(verdict: &IssueVerdict) -> &'static str {
+pub(super) fn word(verdict: &IssueVerdict) -> &'static str {
     match verdict {
         IssueVerdict::Moved => "moved",
         IssueVerdict::Recorded(_) => "recorded",

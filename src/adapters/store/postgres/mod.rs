@@ -16,6 +16,7 @@ mod engine;
 mod freeze;
 mod issue;
 mod known;
+mod looked;
 mod open;
 mod place;
 mod policy;
@@ -66,7 +67,7 @@ use crate::{
         freeze::{Freezable, Freeze, FreezeScope},
         id::{IssuanceId, ReplicaId},
         ledger::{checkpoint::VerifierKey, entry::Entry},
-        sealing::SealingKey,
+        sealing::{Keyring, SealingKey},
         secret::Secret,
     },
 };
@@ -93,7 +94,9 @@ pub struct Postgres {
 
 /// What the sealing key opened.
 struct Keys {
-    sealing: Arc<SealingKey>,
+    sealing: Keyring,
+    /// What tells the key of them that the store is sealed with.
+    check: Digest,
     assertion: Secret,
     pseudonym: Zeroizing<[u8; 32]>,
 }
@@ -158,8 +161,8 @@ impl Postgres {
     }
 
     /// The ledger's public key.
-    pub fn verifier_key(&self) -> &VerifierKey {
-        &self.verifier
+    pub fn verifier_key(&self) -> VerifierKey {
+        self.verifier.clone()
     }
 
     /// The key of pseudonyms; none where the store was opened without the sealing key.
@@ -172,8 +175,18 @@ impl Postgres {
         self.keys.as_ref().map(|keys| &keys.assertion)
     }
 
-    fn sealing_key(&self) -> Option<&SealingKey> {
-        self.keys.as_ref().map(|keys| &*keys.sealing)
+    /// The sealing keys; none where the store was opened without them.
+    pub fn keyring(&self) -> Option<&Keyring> {
+        self.keys.as_ref().map(|keys| &keys.sealing)
+    }
+
+    /// What tells the key that the store is sealed with; none where it was opened without any.
+    pub fn sealed_with(&self) -> Option<Digest> {
+        self.keys.as_ref().map(|keys| keys.check)
+    }
+
+    fn sealing_key(&self) -> Option<Arc<SealingKey>> {
+        self.keys.as_ref().and_then(|keys| keys.sealing.of(&keys.check.0))
     }
 
     /// Takes no more commands, lets the writer end what waits, and closes the connections. Asking again does nothing.

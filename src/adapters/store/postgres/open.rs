@@ -34,7 +34,7 @@ use crate::{
     broker::Clock,
     kernel::{
         ledger::checkpoint::{LogKey, VerifierKey},
-        sealing::{SealedRecord, SealingKey},
+        sealing::{Keyring, SealedRecord},
         secret::Secret,
     },
 };
@@ -117,7 +117,12 @@ impl Postgres {
     /// # Errors
     ///
     /// [`OpenFault`]. A wrong sealing key is told before anything is touched.
-    pub fn open(place: &Place, sealing: Arc<SealingKey>, options: Options) -> Result<Arc<Self>, OpenFault> {
+    pub fn open(
+        place: &Place,
+        sealing: impl Into<Keyring>,
+        options: Options,
+    ) -> Result<Arc<Self>, OpenFault> {
+        let sealing = sealing.into();
         if options.read_only {
             return Self::open_reading(place, Some(sealing));
         }
@@ -143,7 +148,7 @@ impl Postgres {
         Self::open_reading(place, None)
     }
 
-    fn open_reading(place: &Place, sealing: Option<Arc<SealingKey>>) -> Result<Arc<Self>, OpenFault> {
+    fn open_reading(place: &Place, sealing: Option<Keyring>) -> Result<Arc<Self>, OpenFault> {
         let engine = Engine::start()?;
         let (reading, place) = (schema::reading(&place.options()?), place.clone());
         let (found, pool) = engine.wait(async move {
@@ -178,11 +183,7 @@ async fn connect(options: &PgConnectOptions) -> Result<PgConnection, OpenFault> 
 }
 
 /// Looks whether it is ours and the key's, and reads what never changes.
-async fn look(
-    conn: &mut PgConnection,
-    place: &Place,
-    sealing: Option<Arc<SealingKey>>,
-) -> Result<Found, OpenFault> {
+async fn look(conn: &mut PgConnection, place: &Place, sealing: Option<Keyring>) -> Result<Found, OpenFault> {
     let meta = match read_meta(conn).await {
         Err(sqlx::Error::Database(fault)) if is_absent(&*fault) => {
             return Err(OpenFault::Absent(place.clone()));
@@ -205,9 +206,7 @@ async fn look(
     let Some(sealing) = sealing else {
         return Ok(Found { origin, verifier: published, keys: None, log: None });
     };
-    if sealing.check().0.as_slice() != fact("sealing_check")?.as_slice() {
-        return Err(OpenFault::WrongSealingKey);
-    }
+    let check = sealing.of(fact("sealing_check")?).ok_or(OpenFault::WrongSealingKey)?.check();
     let log = LogKey::from_seed(&origin, &open_key(conn, &sealing, LEDGER).await?)
         .ok_or(OpenFault::Damaged("the ledger key does not fit its origin"))?;
     if log.verifier() != published {
@@ -216,7 +215,7 @@ async fn look(
     let assertion = open_key(conn, &sealing, ASSERTION).await?;
     let pseudonym =
         keys::pseudonym(&open_key(conn, &sealing, PSEUDONYM).await?).map_err(OpenFault::Damaged)?;
-    let keys = Some(Keys { sealing, assertion, pseudonym });
+    let keys = Some(Keys { sealing, check, assertion, pseudonym });
     Ok(Found { origin, verifier: published, keys, log: Some(log) })
 }
 
@@ -232,7 +231,7 @@ fn is_absent(fault: &dyn sqlx::error::DatabaseError) -> bool {
 
 async fn open_key(
     conn: &mut PgConnection,
-    sealing: &SealingKey,
+    sealing: &Keyring,
     purpose: &'static str,
 ) -> Result<Secret, OpenFault> {
     let row = sqlx::query("SELECT version, sealed FROM keys WHERE purpose = $1")

@@ -14,7 +14,6 @@ use super::{
     tree,
 };
 use crate::{
-    adapters::store::shared::rows::LedgerRow,
     broker::ports::{Answer, EntryQuery, IssuanceRow, StoreFault, StoredEntry},
     kernel::{
         digest::Digest,
@@ -97,80 +96,6 @@ impl Postgres {
         })
         .await
     }
-
-    /// The hashes kept of full subtrees, by level and index; `None` for one that is not there.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreFault::Unavailable`] where the database cannot be read.
-    pub async fn subtrees(&self, places: Vec<(u8, u64)>) -> Result<Vec<Option<Digest>>, StoreFault> {
-        self.read(Patience::Long, move |conn| {
-            Box::pin(async move {
-                let mut kept = Vec::with_capacity(places.len());
-                for (level, index) in places {
-                    let row = sqlx::query("SELECT hash FROM subtree WHERE level = $1 AND idx = $2")
-                        .bind(i16::from(level))
-                        .bind(signed(index))
-                        .fetch_optional(&mut *conn)
-                        .await?;
-                    kept.push(row.map(|row| digest(&row, 0)).transpose()?);
-                }
-                Ok(kept)
-            })
-        })
-        .await
-    }
-
-    /// What is wrong with the columns that the writer goes on from: they say the same as the signed head, or the
-    /// next entry would not fit the ones before.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreFault::Unavailable`] where the database cannot be read.
-    pub async fn head_fault(&self) -> Result<Option<&'static str>, StoreFault> {
-        let key = self.verifier.clone();
-        self.read(Patience::Long, move |conn| {
-            Box::pin(async move {
-                let checked = match tree::load(conn).await {
-                    Ok(row) => tree::check(conn, &row, &key).await,
-                    Err(trouble) => Err(trouble),
-                };
-                match checked {
-                    Ok(()) => Ok(None),
-                    Err(Trouble::Damaged(what)) => Ok(Some(what)),
-                    Err(trouble) => Err(trouble),
-                }
-            })
-        })
-        .await
-    }
-
-    /// Entries in order from an index on, for exports and verification; at most 1000.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreFault::Unavailable`].
-    pub async fn ledger_rows(&self, from: u64, limit: u32) -> Result<Vec<LedgerRow>, StoreFault> {
-        self.read(Patience::Long, move |conn| {
-            Box::pin(async move {
-                let rows = sqlx::query(
-                    "SELECT idx, bytes, leaf, code, at, decision, issuance, issuer, grants FROM entry
-                     WHERE idx >= $1 ORDER BY idx LIMIT $2",
-                )
-                .bind(signed(from))
-                .bind(i64::from(limit.min(1_000)))
-                .fetch_all(&mut *conn)
-                .await?;
-                let mut rows: Vec<LedgerRow> = rows.iter().map(ledger_row).collect::<sqlx::Result<_>>()?;
-                let mut personal = personal_of(conn, rows.iter().map(|row| row.index).collect()).await?;
-                for row in &mut rows {
-                    row.personal = personal.remove(&row.index).unwrap_or_default();
-                }
-                Ok(rows)
-            })
-        })
-        .await
-    }
 }
 
 /// Entries that a query asks for, newest first.
@@ -236,9 +161,9 @@ async fn stored_entries(
 }
 
 /// Field, blinding bytes and value of each personal value, by the entry's index.
-type Personal = std::collections::HashMap<u64, Vec<(String, [u8; 32], String)>>;
+pub(super) type Personal = std::collections::HashMap<u64, Vec<(String, [u8; 32], String)>>;
 
-async fn personal_of(conn: &mut PgConnection, indices: Vec<u64>) -> sqlx::Result<Personal> {
+pub(super) async fn personal_of(conn: &mut PgConnection, indices: Vec<u64>) -> sqlx::Result<Personal> {
     let rows = sqlx::query(
         "SELECT idx, field, blinding, value FROM personal WHERE idx = ANY($1) ORDER BY idx, ordinal",
     )
@@ -251,21 +176,6 @@ async fn personal_of(conn: &mut PgConnection, indices: Vec<u64>) -> sqlx::Result
         found.entry(unsigned(row, 0)?).or_default().push(value);
     }
     Ok(found)
-}
-
-fn ledger_row(row: &PgRow) -> sqlx::Result<LedgerRow> {
-    Ok(LedgerRow {
-        index: unsigned(row, 0)?,
-        bytes: row.try_get(1)?,
-        leaf: digest(row, 2)?,
-        code: row.try_get(3)?,
-        personal: Vec::new(),
-        at: moment(row, 4)?,
-        decision: bytes_if_any(row, 5)?,
-        issuance: bytes_if_any(row, 6)?,
-        issuer: row.try_get(7)?,
-        grants: row.try_get(8)?,
-    })
 }
 
 /// What [`issuance_row`] reads, in its order.

@@ -43,7 +43,7 @@ impl Postgres {
             let (before, _) = self.secret_version(name).await?;
             let version = before.saturating_add(1);
             let key = self.sealing_key().ok_or_else(read_only)?;
-            let record = next(key, (name, version), &content, change)?;
+            let record = next(&key, (name, version), &content, change)?;
             let put = Put::new(name, before, Some(record), fields.len(), change)?;
             if self.submit_direct(put).await?.0 {
                 return Ok(version);

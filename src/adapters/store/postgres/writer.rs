@@ -199,7 +199,8 @@ impl Writer {
             entries.is_empty() && generation == held_generation(&self.shared) && spent == self.spent;
         let mut committed = Committed::nothing(self.head.frontier.size());
         if !entries.is_empty() {
-            let Grown { head, full, committed: grown } = self.head.grow(entries, &self.key);
+            let Grown { head, full, committed: grown } =
+                self.head.grow(entries, &|size, root| self.key.sign(size, root));
             write_entries(conn, grown.first, &grown.entries, &full).await?;
             (after.head, after.note) = (head, grown.note.clone());
             committed = grown;

@@ -8,7 +8,7 @@ use crate::{
     kernel::{
         digest::Digest,
         ledger::{
-            checkpoint::{LogKey, VerifierKey},
+            checkpoint::VerifierKey,
             proof::TlogProof,
             tree::{Appended, Frontier},
         },
@@ -67,11 +67,15 @@ impl Head {
     }
 
     /// Puts entries behind it and signs the head that they make.
-    pub(in crate::adapters::store) fn grow(&self, entries: Vec<Arc<Prepared>>, key: &LogKey) -> Grown {
+    pub(in crate::adapters::store) fn grow(
+        &self,
+        entries: Vec<Arc<Prepared>>,
+        sign: &dyn Fn(u64, &Digest) -> String,
+    ) -> Grown {
         let first = self.frontier.size();
         let leaves: Vec<Digest> = entries.iter().map(|prepared| prepared.entry.leaf).collect();
         let Appended { frontier, root, proofs, full } = self.frontier.append(&leaves);
-        let note = key.sign(frontier.size(), &root);
+        let note = sign(frontier.size(), &root);
         Grown { head: Self { frontier, root }, full, committed: Committed { first, entries, proofs, note } }
     }
 

@@ -8,7 +8,7 @@ use aws_lc_rs::{
 use zeroize::Zeroizing;
 
 use crate::kernel::{
-    sealing::{PURPOSE_KEY, RANDOM_BYTES, SealFault, Sealed, SealedRecord, SealingKey},
+    sealing::{Keyring, PURPOSE_KEY, RANDOM_BYTES, SealFault, Sealed, SealedRecord, SealingKey},
     secret::Secret,
 };
 
@@ -61,7 +61,7 @@ pub(in crate::adapters::store) fn seal(
 
 /// Opens a key as stored: its version, and its record.
 pub(in crate::adapters::store) fn open(
-    sealing: &SealingKey,
+    sealing: &Keyring,
     purpose: &str,
     row: Option<(u64, SealedRecord)>,
 ) -> Result<Secret, &'static str> {

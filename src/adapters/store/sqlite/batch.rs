@@ -6,10 +6,15 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use super::writer::Signer;
 use crate::{
-    adapters::store::shared::{columns::Prepared, head::Committed, refusals::Rates},
+    adapters::store::shared::{
+        columns::Prepared,
+        head::{Committed, Head},
+        refusals::Rates,
+    },
     broker::ports::{SealedSecret, StoreFault},
-    kernel::{digest::Digest, name::SecretName},
+    kernel::{digest::Digest, ledger::checkpoint::LogKey, name::SecretName},
 };
 
 /// The state that commands of one batch see and change. It becomes true only when the transaction is durable.
@@ -26,6 +31,12 @@ pub(super) struct Batch<'a> {
     pub(super) spent: Vec<(Digest, Timestamp)>,
     /// Entries to be appended.
     pub(super) entries: Vec<Arc<Prepared>>,
+    /// The head before this batch.
+    pub(super) head: &'a Head,
+    /// What signed it.
+    pub(super) signer: &'a Signer,
+    /// The ledger's key from now on, where this batch changes it, and its version.
+    pub(super) next_key: Option<(LogKey, u64)>,
 }
 
 impl Batch<'_> {

@@ -131,7 +131,7 @@ fn write_meta(conn: &Connection, name: &str, value: &[u8]) -> rusqlite::Result<(
 }
 
 /// The new name itself must reach the disk.
-fn sync_folder(path: &Path) -> io::Result<()> {
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::File::open(folder)?.sync_all()
 }

@@ -11,7 +11,7 @@ use super::{
 pub(super) use crate::adapters::store::shared::head::{Committed, Head, peaks_of};
 use crate::{
     adapters::store::shared::{columns::Prepared, head::Grown},
-    kernel::ledger::checkpoint::{LogKey, VerifierKey},
+    kernel::{digest::Digest, ledger::checkpoint::VerifierKey},
 };
 
 /// Reads the head and looks whether it holds together.
@@ -40,13 +40,13 @@ pub(super) fn append(
     head: &Head,
     conn: &Connection,
     entries: Vec<Arc<Prepared>>,
-    key: &LogKey,
+    sign: &dyn Fn(u64, &Digest) -> String,
 ) -> Result<(Head, Committed), Trouble> {
     let first = head.frontier.size();
     if entries.is_empty() {
         return Ok((head.clone(), Committed::nothing(first)));
     }
-    let Grown { head: after, full, committed } = head.grow(entries, key);
+    let Grown { head: after, full, committed } = head.grow(entries, sign);
     write_entries(conn, first, &committed.entries)?;
     let mut subtree = conn.prepare_cached("INSERT INTO subtree (level, idx, hash) VALUES (?1, ?2, ?3)")?;
     for (level, index, hash) in full {

@@ -13,7 +13,7 @@ pub(super) use crate::adapters::store::shared::keys::{
 use crate::{
     adapters::store::shared::keys,
     kernel::{
-        sealing::{SealedRecord, SealingKey},
+        sealing::{Keyring, SealedRecord, SealingKey},
         secret::Secret,
     },
 };
@@ -33,12 +33,19 @@ pub(super) fn keep(
     Ok(())
 }
 
-/// Opens a key.
-pub(super) fn open(conn: &Connection, sealing: &SealingKey, purpose: &str) -> Result<Secret, Trouble> {
+/// Opens a key; answers its version too.
+pub(super) fn open(conn: &Connection, sealing: &Keyring, purpose: &str) -> Result<(u64, Secret), Trouble> {
     let row = conn
         .query_row("SELECT version, sealed FROM keys WHERE purpose = ?1", [purpose], |row| {
             Ok((unsigned(row, 0)?, SealedRecord { bytes: row.get(1)? }))
         })
         .optional()?;
-    keys::open(sealing, purpose, row).map_err(Trouble::Damaged)
+    let version = row.as_ref().map_or(0, |(version, _)| *version);
+    Ok((version, keys::open(sealing, purpose, row).map_err(Trouble::Damaged)?))
+}
+
+/// The version of the newest key for that purpose; 0 where there is none.
+pub(super) fn version(conn: &Connection, purpose: &str) -> rusqlite::Result<u64> {
+    let mut row = conn.prepare_cached("SELECT version FROM keys WHERE purpose = ?1")?;
+    Ok(row.query_row([purpose], |row| unsigned(row, 0)).optional()?.unwrap_or_default())
 }

@@ -7,6 +7,7 @@
 //!
 //! Source: <https://www.sqlite.org/wal.html>, <https://www.sqlite.org/pragma.html> (SQLite 3.51, November 2026).
 
+mod backup;
 mod batch;
 mod begins;
 mod claims;
@@ -15,6 +16,7 @@ mod freeze;
 mod head;
 mod issue;
 mod keys;
+mod looked;
 mod open;
 mod policy;
 mod query;
@@ -23,6 +25,7 @@ mod reader;
 mod refuse;
 mod rename;
 mod replicas;
+mod rotation;
 mod schema;
 mod secrets;
 mod transit;
@@ -64,18 +67,20 @@ use crate::{
         freeze::{Freezable, Freeze, FreezeScope},
         id::{IssuanceId, ReplicaId},
         ledger::{checkpoint::VerifierKey, entry::Entry},
-        sealing::SealingKey,
+        sealing::Keyring,
         secret::Secret,
     },
 };
 
 pub use self::{
+    backup::CopyFault,
     create::{CreateFault, Genesis},
+    looked::LedgerRow,
     open::{OpenFault, Options},
     policy::{AcceptedPolicy, LettingIn, PolicyStanding},
+    rotation::{Handover, HeldKey, Random, Rotated, RotationFault, SealingHandover, Telling},
     secrets::{Change, SecretFault, SecretListing},
 };
-pub use super::shared::rows::LedgerRow;
 
 /// An open store.
 pub struct Sqlite {
@@ -86,13 +91,12 @@ pub struct Sqlite {
     shared: Arc<Shared>,
     readers: Arc<Readers>,
     origin: String,
-    verifier: VerifierKey,
     keys: Option<Keys>,
 }
 
 /// What the sealing key opened.
 struct Keys {
-    sealing: Arc<SealingKey>,
+    sealing: Keyring,
     assertion: Secret,
     pseudonym: Zeroizing<[u8; 32]>,
 }
@@ -118,8 +122,8 @@ impl Sqlite {
     }
 
     /// The ledger's public key.
-    pub fn verifier_key(&self) -> &VerifierKey {
-        &self.verifier
+    pub fn verifier_key(&self) -> VerifierKey {
+        (**self.shared.verifier.load()).clone()
     }
 
     /// The key of pseudonyms; none where the store was opened without the sealing key.
@@ -132,8 +136,9 @@ impl Sqlite {
         self.keys.as_ref().map(|keys| &keys.assertion)
     }
 
-    fn sealing_key(&self) -> Option<&SealingKey> {
-        self.keys.as_ref().map(|keys| &*keys.sealing)
+    /// The sealing keys; none where the store was opened without.
+    pub fn keyring(&self) -> Option<&Keyring> {
+        self.keys.as_ref().map(|keys| &keys.sealing)
     }
 
     /// Takes no more commands, lets the writer end what waits, and closes the file. Asking again does nothing.

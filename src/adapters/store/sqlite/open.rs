@@ -21,12 +21,12 @@ use super::{
     refuse::load_spent,
     schema::{APPLICATION_ID, SCHEMA, beside, migrate, peeking, reading, writing},
     secrets,
-    writer::{QUEUE, Shared, Writer},
+    writer::{QUEUE, Shared, Signer, Writer},
 };
 use crate::kernel::{
     digest::Digest,
     ledger::checkpoint::{LogKey, VerifierKey},
-    sealing::SealingKey,
+    sealing::Keyring,
 };
 
 /// How a store is opened.
@@ -97,24 +97,30 @@ impl Sqlite {
     /// # Errors
     ///
     /// [`OpenFault`]. A wrong sealing key is told before anything is touched.
-    pub fn open(path: &Path, sealing: Arc<SealingKey>, options: Options) -> Result<Arc<Self>, OpenFault> {
+    pub fn open(path: &Path, sealing: impl Into<Keyring>, options: Options) -> Result<Arc<Self>, OpenFault> {
+        let sealing = sealing.into();
         look(path, Some(&sealing))?;
         if options.read_only {
             let readers = guests(path);
             let conn = reading(path)?;
-            let (keys, log) = open_keys(&conn, sealing)?;
-            return opened(readers, &conn, Some((keys, log.verifier())), None);
+            let snapshot = conn.unchecked_transaction()?;
+            let (keys, log, _) = open_keys(&snapshot, sealing)?;
+            return opened(readers, &snapshot, Some((keys, log.verifier())), None);
         }
         let serving = options.single_writer_lock.then(|| lock(path)).transpose()?;
         let mut conn = writing(path)?;
         bring_up(&mut conn)?;
-        let (keys, log) = open_keys(&conn, sealing)?;
+        // One state of it: another process may append, or change the key, between two looks.
+        let snapshot = conn.unchecked_transaction()?;
+        let (keys, log, version) = open_keys(&snapshot, sealing.clone())?;
         let verifier = log.verifier();
-        let head = head::load(&conn)?;
-        head::check(&head, &conn, &verifier)?;
+        let head = head::load(&snapshot)?;
+        head::check(&head, &snapshot, &verifier)?;
         let readers = Readers::new(path, false);
-        let store = opened(readers, &conn, Some((keys, verifier)), Some(load_spent(&conn)?))?;
-        let writer = Writer::new(conn, log, head, Arc::clone(&store.shared), serving);
+        let store = opened(readers, &snapshot, Some((keys, verifier)), Some(load_spent(&snapshot)?))?;
+        drop(snapshot);
+        let signer = Signer { key: log, version, sealing, origin: store.origin.clone() };
+        let writer = Writer::new(conn, signer, head, Arc::clone(&store.shared), serving);
         store.start(writer)?;
         Ok(store)
     }
@@ -143,7 +149,7 @@ impl Sqlite {
 }
 
 /// Looks at the file without touching it: is it there, is it ours, is it the key's.
-pub(super) fn look(path: &Path, sealing: Option<&SealingKey>) -> Result<(), OpenFault> {
+pub(super) fn look(path: &Path, sealing: Option<&Keyring>) -> Result<(), OpenFault> {
     if !path.is_file() {
         return Err(OpenFault::Absent(path.to_owned()));
     }
@@ -162,7 +168,7 @@ pub(super) fn look(path: &Path, sealing: Option<&SealingKey>) -> Result<(), Open
     }
     let check = read_meta(&conn, "sealing_check")?;
     match sealing {
-        Some(key) if key.check().0 != check.as_slice() => Err(OpenFault::WrongSealingKey),
+        Some(keys) if keys.of(&check).is_none() => Err(OpenFault::WrongSealingKey),
         Some(_) | None => Ok(()),
     }
 }
@@ -184,13 +190,15 @@ fn bring_up(conn: &mut Connection) -> Result<(), OpenFault> {
     Ok(change.commit()?)
 }
 
-fn open_keys(conn: &Connection, sealing: Arc<SealingKey>) -> Result<(Keys, LogKey), OpenFault> {
+fn open_keys(conn: &Connection, sealing: Keyring) -> Result<(Keys, LogKey, u64), OpenFault> {
     let origin = read_text(conn, "origin")?;
-    let log = LogKey::from_seed(&origin, &keys::open(conn, &sealing, LEDGER)?)
+    let (version, seed) = keys::open(conn, &sealing, LEDGER)?;
+    let log = LogKey::from_seed(&origin, &seed)
         .ok_or(Trouble::Damaged("the ledger key does not fit its origin"))?;
-    let assertion = keys::open(conn, &sealing, ASSERTION)?;
-    let pseudonym = keys::pseudonym(&keys::open(conn, &sealing, PSEUDONYM)?).map_err(Trouble::Damaged)?;
-    Ok((Keys { sealing, assertion, pseudonym }, log))
+    let (_, assertion) = keys::open(conn, &sealing, ASSERTION)?;
+    let (_, pseudonym) = keys::open(conn, &sealing, PSEUDONYM)?;
+    let pseudonym = keys::pseudonym(&pseudonym).map_err(Trouble::Damaged)?;
+    Ok((Keys { sealing, assertion, pseudonym }, log, version))
 }
 
 /// Readers without a writer.
@@ -212,21 +220,20 @@ fn opened(
         Some(_) => return Err(OpenFault::Damaged("the ledger's public key is not that of its own key")),
         None => (None, published),
     };
-    let shared = Shared::new(secrets::load(conn)?, spent.unwrap_or_default());
+    let shared = Shared::new(secrets::load(conn)?, spent.unwrap_or_default(), verifier);
     Ok(Arc::new(Sqlite {
         queue: RwLock::new(None),
         writer: Mutex::new(None),
         shared: Arc::new(shared),
         readers,
         origin: read_text(conn, "origin")?,
-        verifier,
         keys,
     }))
 }
 
 /// The lock that tells a second `serve`. It stands beside the database: SQLite's own locks on the file itself would
 /// be lost when any other handle of this process to that file closed (<https://www.sqlite.org/howtocorrupt.html>).
-fn lock(path: &Path) -> Result<File, OpenFault> {
+pub(super) fn lock(path: &Path) -> Result<File, OpenFault> {
     let file = std::fs::OpenOptions::new()
         .write(true)
         .create(true)
@@ -241,7 +248,23 @@ fn lock(path: &Path) -> Result<File, OpenFault> {
     }
 }
 
-fn read_meta(conn: &Connection, name: &str) -> Result<Vec<u8>, Trouble> {
+/// Whether some `hallpass serve` has the database open.
+///
+/// # Errors
+///
+/// [`OpenFault::Lock`].
+pub(super) fn is_served(path: &Path) -> Result<bool, OpenFault> {
+    if !beside(path, ".serve-lock").exists() {
+        return Ok(false);
+    }
+    match lock(path) {
+        Ok(_) => Ok(false),
+        Err(OpenFault::Serving) => Ok(true),
+        Err(fault) => Err(fault),
+    }
+}
+
+pub(super) fn read_meta(conn: &Connection, name: &str) -> Result<Vec<u8>, Trouble> {
     let value =
         conn.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0)).optional()?;
     value.ok_or(Trouble::Damaged("the database lacks facts about itself"))

@@ -11,11 +11,10 @@ use rusqlite::{Connection, InterruptHandle, OptionalExtension, Row, params};
 use tokio::sync::Semaphore;
 
 use super::{
-    Sqlite, Trouble, head, query,
+    Sqlite, Trouble, query,
     schema::{self, digest, moment, moment_if_any, signed, unsigned, word},
 };
 use crate::{
-    adapters::store::shared::rows::LedgerRow,
     broker::ports::{EntryQuery, IssuanceRow, StoreFault, StoredEntry},
     kernel::{
         digest::Digest,
@@ -49,6 +48,11 @@ impl Readers {
     pub(super) fn new(path: &Path, is_guest: bool) -> Arc<Self> {
         let permits = Semaphore::new(READERS);
         Arc::new(Self { path: path.to_owned(), idle: Mutex::default(), permits, is_guest })
+    }
+
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Lets nobody read any more, and closes what is idle.
@@ -124,38 +128,6 @@ impl Drop for Readers {
 }
 
 impl Sqlite {
-    /// The hashes kept of full subtrees, by level and index; `None` for one that is not there.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreFault::Unavailable`] where the database cannot be read.
-    pub async fn subtrees(&self, places: Vec<(u8, u64)>) -> Result<Vec<Option<Digest>>, StoreFault> {
-        self.read(move |conn| -> rusqlite::Result<_> {
-            let mut row = conn.prepare_cached("SELECT hash FROM subtree WHERE level = ?1 AND idx = ?2")?;
-            let mut kept = |(level, index)| {
-                row.query_row(params![level, signed(index)], |row| digest(row, 0)).optional()
-            };
-            places.into_iter().map(&mut kept).collect()
-        })
-        .await
-    }
-
-    /// What is wrong with the columns that the writer goes on from: they say the same as the signed head, or the
-    /// next entry would not fit the ones before.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreFault::Unavailable`] where the database cannot be read.
-    pub async fn head_fault(&self) -> Result<Option<&'static str>, StoreFault> {
-        let key = self.verifier_key().clone();
-        self.read(move |conn| match head::load(conn).and_then(|head| head::check(&head, conn, &key)) {
-            Ok(()) => Ok(None),
-            Err(Trouble::Damaged(what)) => Ok(Some(what)),
-            Err(trouble) => Err(trouble),
-        })
-        .await
-    }
-
     /// Reads in a snapshot of its own.
     pub(super) async fn read<T, E>(
         &self,
@@ -166,27 +138,6 @@ impl Sqlite {
         E: Into<Trouble>,
     {
         self.readers.read(work).await
-    }
-
-    /// Entries in order from an index on, for exports and verification; at most 1000.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreFault::Unavailable`].
-    pub async fn ledger_rows(&self, from: u64, limit: u32) -> Result<Vec<LedgerRow>, StoreFault> {
-        self.read(move |conn| -> rusqlite::Result<_> {
-            let mut rows = conn.prepare_cached(
-                "SELECT idx, bytes, leaf, code, at, decision, issuance, issuer, grants FROM entry
-                 WHERE idx >= ?1 ORDER BY idx LIMIT ?2",
-            )?;
-            let rows = rows.query_map(params![signed(from), limit.min(1_000)], ledger_row)?;
-            rows.map(|row| {
-                let row = row?;
-                Ok(LedgerRow { personal: personal_of(conn, row.index)?, ..row })
-            })
-            .collect()
-        })
-        .await
     }
 }
 
@@ -268,21 +219,6 @@ fn personal_of(conn: &Connection, index: u64) -> rusqlite::Result<Vec<(String, [
     let mut rows =
         conn.prepare_cached("SELECT field, blinding, value FROM personal WHERE idx = ?1 ORDER BY ordinal")?;
     rows.query_map([signed(index)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
-}
-
-fn ledger_row(row: &Row<'_>) -> rusqlite::Result<LedgerRow> {
-    Ok(LedgerRow {
-        index: unsigned(row, 0)?,
-        bytes: row.get(1)?,
-        leaf: digest(row, 2)?,
-        code: row.get(3)?,
-        personal: Vec::new(),
-        at: moment(row, 4)?,
-        decision: row.get(5)?,
-        issuance: row.get(6)?,
-        issuer: row.get(7)?,
-        grants: row.get(8)?,
-    })
 }
 
 /// An issuance of [`ISSUANCE_COLUMNS`].

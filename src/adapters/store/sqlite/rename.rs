@@ -11,7 +11,7 @@ use super::{
     open::{OpenFault, look, read_text},
     schema::writing,
 };
-use crate::kernel::{ledger::checkpoint::LogKey, sealing::SealingKey};
+use crate::kernel::{ledger::checkpoint::LogKey, sealing::Keyring};
 
 impl Sqlite {
     /// Names the ledger, where it has no entry yet; answers whether that is its name now. The key stays.
@@ -19,7 +19,7 @@ impl Sqlite {
     /// # Errors
     ///
     /// [`OpenFault`]; `Damaged` for an origin that a checkpoint cannot carry.
-    pub fn name_ledger(path: &Path, sealing: &SealingKey, origin: &str) -> Result<bool, OpenFault> {
+    pub fn name_ledger(path: &Path, sealing: &Keyring, origin: &str) -> Result<bool, OpenFault> {
         look(path, Some(sealing))?;
         let mut conn = writing(path)?;
         let change = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -30,7 +30,7 @@ impl Sqlite {
         if head.frontier.size() > 0 {
             return Ok(false);
         }
-        let seed = keys::open(&change, sealing, LEDGER)?;
+        let (_, seed) = keys::open(&change, sealing, LEDGER)?;
         let log = LogKey::from_seed(origin, &seed)
             .ok_or(Trouble::Damaged("a checkpoint cannot carry this origin"))?;
         let verifier = log.verifier().to_string();

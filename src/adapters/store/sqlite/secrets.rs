@@ -7,8 +7,10 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    Sqlite,
+    Sqlite, Trouble,
     batch::{Batch, Command},
+    open::read_meta,
+    rotation::{self, SEALING_CHECK},
     schema::{moment, signed, stored, unsigned, word},
 };
 pub use crate::adapters::store::shared::secrets::{Change, SecretFault, SecretListing};
@@ -20,7 +22,7 @@ use crate::{
     broker::ports::{SealedRecords, SealedSecret, StoreFault},
     kernel::{
         name::SecretName,
-        sealing::{self, SealedRecord},
+        sealing::{self, SealFault, SealedRecord},
         secret::Secret,
     },
 };
@@ -39,11 +41,13 @@ impl Sqlite {
     ) -> Result<u64, SecretFault> {
         let content = sealing::write_fields(fields).ok_or(SecretFault::NotText)?;
         for _ in 0..TRIES {
-            let (before, _) = self.secret_version(name).await?;
+            let Standing { version: before, check, .. } = self.secret_standing(name).await?;
             let version = before.saturating_add(1);
-            let key = self.sealing_key().ok_or_else(read_only)?;
-            let record = next(key, (name, version), &content, change)?;
-            let put = Put::new(name, before, Some(record), fields.len(), change)?;
+            let keys = self.keyring().ok_or_else(read_only)?;
+            // Under the key that all else is sealed with: another one may not be known to every process yet.
+            let key = keys.of(&check).ok_or(SealFault::WrongKey)?;
+            let record = next(&key, (name, version), &content, change)?;
+            let put = Put::new((name, before), Some((record, check)), fields.len(), change)?;
             if self.submit(put).await?.0 {
                 return Ok(version);
             }
@@ -59,11 +63,11 @@ impl Sqlite {
     /// [`SecretFault`]; then nothing changed.
     pub async fn remove_secret(&self, name: &SecretName, change: Change<'_>) -> Result<u64, SecretFault> {
         for _ in 0..TRIES {
-            let (before, is_set) = self.secret_version(name).await?;
+            let Standing { version: before, is_set, .. } = self.secret_standing(name).await?;
             if !is_set {
                 return Err(SecretFault::Missing);
             }
-            let put = Put::new(name, before, None, 0, change)?;
+            let put = Put::new((name, before), None, 0, change)?;
             if self.submit(put).await?.0 {
                 return Ok(before);
             }
@@ -91,17 +95,27 @@ impl Sqlite {
         .await
     }
 
-    /// The newest version of a secret, 0 where there never was one, and whether it is there now.
-    async fn secret_version(&self, name: &SecretName) -> Result<(u64, bool), StoreFault> {
+    async fn secret_standing(&self, name: &SecretName) -> Result<Standing, StoreFault> {
         let name = name.as_str().to_owned();
-        self.read(move |conn| -> rusqlite::Result<_> {
+        self.read(move |conn| -> Result<_, Trouble> {
             let mut row =
                 conn.prepare_cached("SELECT version, sealed IS NOT NULL FROM secret WHERE name = ?1")?;
             let found = row.query_row([name], |row| Ok((unsigned(row, 0)?, row.get(1)?))).optional()?;
-            Ok(found.unwrap_or((0, false)))
+            let (version, is_set) = found.unwrap_or((0, false));
+            Ok(Standing { version, is_set, check: read_meta(conn, SEALING_CHECK)? })
         })
         .await
     }
+}
+
+/// How a secret stands.
+struct Standing {
+    /// Its newest version; 0 where there never was one.
+    version: u64,
+    /// Whether it is there now.
+    is_set: bool,
+    /// What tells the key that the store is sealed with.
+    check: Vec<u8>,
 }
 
 impl SealedRecords for Sqlite {
@@ -132,6 +146,8 @@ struct Put {
     name: SecretName,
     before: u64,
     record: Option<Arc<SealedSecret>>,
+    /// What tells the key that it was sealed with.
+    check: Option<Vec<u8>>,
     fields: usize,
     now: Timestamp,
     entry: Arc<Prepared>,
@@ -139,9 +155,8 @@ struct Put {
 
 impl Put {
     fn new(
-        name: &SecretName,
-        before: u64,
-        record: Option<SealedRecord>,
+        (name, before): (&SecretName, u64),
+        record: Option<(SealedRecord, Vec<u8>)>,
         fields: usize,
         change: Change<'_>,
     ) -> Result<Self, SecretFault> {
@@ -149,8 +164,9 @@ impl Put {
         // A removal tells of the version that goes, a new one of the version that comes.
         let told = if record.is_some() { version } else { before };
         let entry = Prepared::new((change.entry)(told).ok_or(SecretFault::Entry)?)?;
+        let (record, check) = record.unzip();
         let record = record.map(|record| Arc::new(SealedSecret { version, record }));
-        Ok(Self { name: name.clone(), before, record, fields, now: change.now, entry })
+        Ok(Self { name: name.clone(), before, record, check, fields, now: change.now, entry })
     }
 }
 
@@ -161,6 +177,12 @@ impl Command for Put {
         let mut look = batch.conn.prepare_cached("SELECT version FROM secret WHERE name = ?1")?;
         let newest = look.query_row([self.name.as_str()], |row| unsigned(row, 0)).optional()?;
         if newest.unwrap_or(0) != self.before {
+            return Ok(false);
+        }
+        // Sealed with a key that is no longer the store's, it could not be opened once that key is gone.
+        if let Some(check) = &self.check
+            && !rotation::is_sealed_with(batch.conn, check)?
+        {
             return Ok(false);
         }
         let mut put = batch.conn.prepare_cached(

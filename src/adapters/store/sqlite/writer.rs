@@ -26,13 +26,18 @@ use super::{
     Trouble,
     batch::{Batch, Step},
     head::{self, Committed, Head},
+    keys::{self, LEDGER},
     schema::BUSY,
     secrets,
 };
 use crate::{
     adapters::store::shared::{refusals::Rates, secrets::SealedMap},
     broker::ports::StoreFault,
-    kernel::{digest::Digest, ledger::checkpoint::LogKey},
+    kernel::{
+        digest::Digest,
+        ledger::checkpoint::{LogKey, VerifierKey},
+        sealing::Keyring,
+    },
 };
 
 /// Commands that may wait; one more is told that the queue is full.
@@ -49,6 +54,8 @@ pub(super) struct Shared {
     /// Tokens that had their last denial. A lock and not a snapshot: it is changed a key at a time, and read once a
     /// request.
     pub(super) spent: RwLock<HashMap<Digest, Timestamp>>,
+    /// The ledger's public key.
+    pub(super) verifier: ArcSwap<VerifierKey>,
     health: Mutex<Health>,
 }
 
@@ -65,10 +72,11 @@ enum Health {
 
 impl Shared {
     /// A writer that is well.
-    pub(super) fn new(sealed: SealedMap, spent: HashMap<Digest, Timestamp>) -> Self {
+    pub(super) fn new(sealed: SealedMap, spent: HashMap<Digest, Timestamp>, verifier: VerifierKey) -> Self {
         Self {
             sealed: ArcSwap::from_pointee(sealed),
             spent: RwLock::new(spent),
+            verifier: ArcSwap::from_pointee(verifier),
             health: Mutex::new(Health::Well),
         }
     }
@@ -93,10 +101,22 @@ impl Shared {
     }
 }
 
+/// What the writer signs with, and how it finds the key that comes after it.
+pub(super) struct Signer {
+    /// The ledger's key.
+    pub(super) key: LogKey,
+    /// Its version.
+    pub(super) version: u64,
+    /// What opens the next.
+    pub(super) sealing: Keyring,
+    /// The ledger's origin.
+    pub(super) origin: String,
+}
+
 /// The writer's own state.
 pub(super) struct Writer {
     conn: Connection,
-    key: LogKey,
+    signer: Signer,
     head: Head,
     rates: Rates,
     /// The `data_version` that `head` and the sealed records were read at; none where they must be read anew.
@@ -110,12 +130,12 @@ impl Writer {
     /// A writer on that connection.
     pub(super) fn new(
         conn: Connection,
-        key: LogKey,
+        signer: Signer,
         head: Head,
         shared: Arc<Shared>,
         serving: Option<std::fs::File>,
     ) -> Self {
-        Self { conn, key, head, rates: Rates::default(), seen: None, shared, _serving: serving }
+        Self { conn, signer, head, rates: Rates::default(), seen: None, shared, _serving: serving }
     }
 
     /// Takes turns until nobody can send any more, and the queue is empty.
@@ -194,6 +214,9 @@ impl Writer {
             sealed: Vec::new(),
             spent: Vec::new(),
             entries: Vec::new(),
+            head: &self.head,
+            signer: &self.signer,
+            next_key: None,
         };
         if steps.is_empty() {
             probe(&self.conn)?;
@@ -201,10 +224,16 @@ impl Writer {
         for step in steps {
             step.run(&mut batch)?;
         }
-        let Batch { entries, sealed, spent, generation, .. } = batch;
-        let (head, committed) = head::append(&self.head, &self.conn, entries, &self.key)?;
+        let Batch { entries, sealed, spent, generation, next_key, .. } = batch;
+        let key = &self.signer.key;
+        // The head behind a change of keys is signed by both, so that whoever knows one of them can go on from there.
+        let sign = |size: u64, root: &Digest| match &next_key {
+            Some((next, _)) => key.sign_with(next, size, root),
+            None => key.sign(size, root),
+        };
+        let (head, committed) = head::append(&self.head, &self.conn, entries, &sign)?;
         let sealed = (!sealed.is_empty()).then(|| self.shared.sealed.load().changed(generation, sealed));
-        Ok(Filled { head, committed, sealed, spent })
+        Ok(Filled { head, committed, sealed, spent, next_key })
     }
 
     /// Reads head and sealed records anew, where another process may have changed them.
@@ -220,16 +249,39 @@ impl Writer {
                 return Err(Trouble::Damaged("the ledger is not the one that this process wrote"));
             }
             self.head = head;
+            self.look_for_key()?;
             self.shared.sealed.store(Arc::new(secrets::load(&self.conn)?));
             self.seen = Some(version);
         }
         Ok(())
     }
 
+    fn sign_with(&mut self, key: LogKey, version: u64) {
+        self.shared.verifier.store(Arc::new(key.verifier()));
+        self.signer.key = key;
+        self.signer.version = version;
+    }
+
+    /// Takes the ledger's newest key, where another process changed it: this turn's head must be signed with it.
+    fn look_for_key(&mut self) -> Result<(), Trouble> {
+        if keys::version(&self.conn, LEDGER)? == self.signer.version {
+            return Ok(());
+        }
+        let (version, seed) = keys::open(&self.conn, &self.signer.sealing, LEDGER)?;
+        let key = LogKey::from_seed(&self.signer.origin, &seed)
+            .ok_or(Trouble::Damaged("the ledger key does not fit its origin"))?;
+        tracing::info!(version, "the ledger's key was changed");
+        self.sign_with(key, version);
+        Ok(())
+    }
+
     /// What became durable becomes true.
     fn publish(&mut self, filled: Filled) -> Committed {
-        let Filled { head, committed, sealed, spent } = filled;
+        let Filled { head, committed, sealed, spent, next_key } = filled;
         self.head = head;
+        if let Some((key, version)) = next_key {
+            self.sign_with(key, version);
+        }
         if let Some(sealed) = sealed {
             self.shared.sealed.store(Arc::new(sealed));
         }
@@ -276,6 +328,7 @@ struct Filled {
     committed: Committed,
     sealed: Option<SealedMap>,
     spent: Vec<(Digest, Timestamp)>,
+    next_key: Option<(LogKey, u64)>,
 }
 
 /// Writes something that changes, since SQLite writes no page whose bytes stay the same.

@@ -26,6 +26,9 @@ pub struct Anchor {
 pub(super) struct Pin {
     pub(super) name: String,
     pub(super) head: Checkpoint,
+    /// The note that the head was read from. Whether a key of the log signed it is told by the whole log, which may
+    /// have had several.
+    pub(super) note: String,
     pub(super) entry: Option<PinnedEntry>,
 }
 
@@ -37,31 +40,32 @@ pub(super) struct PinnedEntry {
 }
 
 impl Anchor {
-    /// Reads the anchor, with the key where there is one.
+    /// Reads the anchor, with the key where there is one. A note without a signature by that key is read too: one of
+    /// the log's other keys may have signed it.
     pub(super) fn read(&self, key: Option<&VerifierKey>) -> Result<Pin, String> {
         let fault = |what: &str| format!("anchor {}: {what}", self.name);
         let text = std::str::from_utf8(&self.bytes).map_err(|_| fault(UNREADABLE))?;
-        let open = |note: &str| match key {
-            Some(key) => key.open(note),
-            None => Checkpoint::read_unverified(note),
+        let open = |note: &str| match key.map(|key| key.open(note)) {
+            Some(Err(NoteFault::Unsigned)) | None => Checkpoint::read_unverified(note),
+            Some(opened) => opened,
         };
         let refused = |refusal: NoteFault| fault(&refusal.to_string());
         if text.starts_with("c2sp.org/") {
             let proof = TlogProof::parse(text).ok_or_else(|| fault(UNREADABLE))?;
             let head = open(&proof.checkpoint).map_err(refused)?;
             let entry = PinnedEntry { index: proof.index, hashes: proof.hashes, bytes: None };
-            return Ok(Pin { name: self.name.clone(), head, entry: Some(entry) });
+            return Ok(Pin { name: self.name.clone(), head, note: proof.checkpoint, entry: Some(entry) });
         }
         if text.trim_start().starts_with('{') {
             let (proof, bytes) = read_receipt(text).map_err(fault)?;
             let head = open(&proof.checkpoint).map_err(refused)?;
             let entry = PinnedEntry { index: proof.index, hashes: proof.hashes, bytes: Some(bytes) };
-            let pin = Pin { name: self.name.clone(), head, entry: Some(entry) };
+            let pin = Pin { name: self.name.clone(), head, note: proof.checkpoint, entry: Some(entry) };
             // The receipt's own bytes must be proven by its own proof, whatever the log says.
             return if pin.proves_itself() { Ok(pin) } else { Err(fault(ELSEWHERE)) };
         }
         let head = open(text).map_err(refused)?;
-        Ok(Pin { name: self.name.clone(), head, entry: None })
+        Ok(Pin { name: self.name.clone(), head, note: text.to_owned(), entry: None })
     }
 }
 
@@ -75,6 +79,14 @@ impl Pin {
         let root = roots::by_path(entry.index, self.head.size, leaf, &entry.hashes);
         (root != Some(self.head.root))
             .then(|| format!("the proof {} does not lead from the entry to its root", self.name))
+    }
+
+    /// Whether the entries before the pinned one are those that its proof was made of. They fall into full subtrees, the
+    /// last first, and each of them is a hash of the path (RFC 6962 section 2.1.1).
+    pub(super) fn vouches_for_those_before<'a>(&self, subtrees: impl Iterator<Item = &'a Digest>) -> bool {
+        let Some(entry) = &self.entry else { return false };
+        let mut path = entry.hashes.iter();
+        subtrees.into_iter().all(|subtree| path.any(|hash| hash == subtree))
     }
 
     fn proves_itself(&self) -> bool {

@@ -14,6 +14,7 @@ use super::{
 use crate::kernel::digest::Digest;
 
 mod anchor;
+mod keys;
 mod roots;
 mod story;
 #[cfg(test)]
@@ -21,9 +22,10 @@ mod tests;
 
 pub use anchor::Anchor;
 use anchor::Pin;
+use keys::Keys;
 pub use roots::FullSubtree;
 use roots::Roots;
-use story::Story;
+use story::{Story, Untold};
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +90,9 @@ pub struct Report {
     pub anchored: u64,
     /// The first entry known to be bad. `None` where nothing is, or where it cannot be said which.
     pub first_bad: Option<u64>,
+    /// Where the first bad entry is, where only that can be said: the least and the greatest index that it can have. A
+    /// log that was rewritten and signed anew is told apart by its anchors only, and they stand some entries apart.
+    pub first_bad_among: Option<(u64, u64)>,
     /// What is worth knowing, and no break.
     pub notes: Vec<String>,
 }
@@ -95,7 +100,9 @@ pub struct Report {
 /// A verification under way: [`Audit::row`] or [`Audit::line`] for each entry, then [`Audit::finish`].
 pub struct Audit {
     is_trusted: bool,
+    keys: Keys,
     head: Option<Checkpoint>,
+    head_note: String,
     manifest: Option<Vec<u8>>,
     expected_marks: Option<Vec<u8>>,
     marks: Vec<u8>,
@@ -142,13 +149,13 @@ impl Audit {
             Key::Unknown => (None, false),
         };
         let mut faults = Faults::default();
+        // A note without a signature by this key is read all the same: the entries may tell of another key.
         let note = std::str::from_utf8(&evidence.checkpoint).map_err(|_| NoteFault::Malformed("not UTF-8"));
-        let opened = note.and_then(|note| match &key {
-            Some(key) => key.open(note),
-            None => Checkpoint::read_unverified(note),
+        let opened = note.and_then(|note| match key.as_ref().map(|key| key.open(note)) {
+            Some(Err(NoteFault::Unsigned)) | None => Checkpoint::read_unverified(note),
+            Some(opened) => opened,
         });
-        let head =
-            opened.map_err(|fault| faults.add(None, format!("the checkpoint is refused: {fault}"))).ok();
+        let head = opened.map_err(|fault| faults.add(None, refused(&fault))).ok();
         let mut pins = Vec::new();
         for anchor in &evidence.anchors {
             match anchor.read(key.as_ref()) {
@@ -167,7 +174,9 @@ impl Audit {
         let roots = Roots::new(pins.iter().map(|pin| pin.head.size));
         Self {
             is_trusted,
+            keys: Keys::new(key),
             head,
+            head_note: String::from_utf8(evidence.checkpoint).unwrap_or_default(),
             expected_marks: read.flatten().and_then(|manifest| manifest.marks()),
             manifest: evidence.manifest,
             marks: Vec::new(),
@@ -190,8 +199,15 @@ impl Audit {
             self.faults.add(Some(index), format!("entry {index}: it is not what its leaf hash was made of"));
         }
         self.compare_mark(index, &leaf);
-        if let Err(fault) = self.story.entry(index, row.bytes) {
-            self.faults.add(Some(index), format!("entry {index}: {fault}"));
+        match self.story.entry(index, row.bytes) {
+            Ok(()) => {}
+            Err(Untold::Itself(fault)) => self.faults.add(Some(index), format!("entry {index}: {fault}")),
+            Err(Untold::ByOthers(fault)) => self.faults.told(index, format!("entry {index}: {fault}")),
+        }
+        if let Some(said) = self.story.rotation()
+            && let Err(fault) = self.keys.rotated(index, &self.roots.root(), said)
+        {
+            self.faults.told(index, format!("entry {index}: {fault}"));
         }
         for (field, blind, value) in row.personal {
             if let Err(fault) = self.story.personal(field, blind, value) {
@@ -199,8 +215,13 @@ impl Audit {
             }
         }
         for pin in self.pinned.remove(&index).unwrap_or_default() {
-            if let Some(fault) = self.pins.get(pin).and_then(|pin| pin.judge(row.bytes, &leaf)) {
-                self.faults.add(Some(index), format!("entry {index}: {fault}"));
+            let Some(pin) = self.pins.get(pin) else { continue };
+            let Some(fault) = pin.judge(row.bytes, &leaf) else { continue };
+            let fault = format!("entry {index}: {fault}");
+            if pin.vouches_for_those_before(self.roots.subtrees()) {
+                self.faults.add(Some(index), fault);
+            } else {
+                self.faults.told(index, fault);
             }
         }
         self.roots.push(leaf);
@@ -230,10 +251,13 @@ impl Audit {
     pub fn finish(mut self) -> Report {
         let (size, root) = (self.roots.size, self.roots.root());
         let mut notes = self.story.notes();
-        self.compare_head(size, &root);
+        self.compare_signatures();
+        let mut found = Compared::default();
+        self.compare_head(size, &root, &mut found);
         self.compare_manifest(size, &root);
-        let anchored = self.compare_pins(size, &mut notes);
-        let (first_bad, faults) = self.faults.close();
+        let anchored = self.compare_pins(size, &mut found, &mut notes);
+        let (first_bad, first_bad_among) = self.first_bad(size, &found);
+        let faults = self.faults.close();
         let verdict = if !faults.is_empty() {
             Verdict::Broken(faults)
         } else if self.is_trusted && anchored > 0 {
@@ -255,7 +279,7 @@ impl Audit {
             Verdict::Anchored | Verdict::Broken(_) => {}
         }
         let origin = self.head.map(|head| head.origin).unwrap_or_default();
-        Report { verdict, origin, size, root, anchored, first_bad, notes }
+        Report { verdict, origin, size, root, anchored, first_bad, first_bad_among, notes }
     }
 
     /// Only the first mark that differs is a finding: behind a lost line they all do.
@@ -271,15 +295,52 @@ impl Audit {
         }
     }
 
-    fn compare_head(&mut self, size: u64, root: &Digest) {
+    /// Signatures are looked at last, since the entries tell which keys the log had.
+    fn compare_signatures(&mut self) {
+        if !self.keys.has_given() {
+            self.faults.add(None, "the given key is none of those that the entries tell of".to_owned());
+        }
+        if self.head.is_some()
+            && let Err(fault) = self.keys.open_head(&self.head_note)
+        {
+            self.faults.add(None, refused(&fault));
+        }
+    }
+
+    fn compare_head(&mut self, size: u64, root: &Digest, found: &mut Compared) {
         let Some(head) = &self.head else { return };
         if head.size != size {
-            let index = (size < head.size).then_some(size);
-            self.faults
-                .add(index, format!("the checkpoint speaks of {} entries, there are {size}", head.size));
+            found.is_short |= size < head.size;
+            self.faults.told(
+                size.min(head.size),
+                format!("the checkpoint speaks of {} entries, there are {size}", head.size),
+            );
         } else if head.root != *root {
             self.faults.add(None, "the entries are not those of the checkpoint".to_owned());
+            found.differs.push(size);
+        } else {
+            found.holds.push(size);
         }
+    }
+
+    /// The first bad entry, or between which it is. What an entry's own hash shows is certain. What only the tale of the
+    /// entries shows may be the trace of an earlier one, where nothing vouches for those before it.
+    fn first_bad(&self, size: u64, found: &Compared) -> (Option<u64>, Option<(u64, u64)>) {
+        let Faults { first_bad, first_told, .. } = self.faults;
+        let differs = found.differs.iter().map(|differs| differs.saturating_sub(1)).min();
+        let least_of = |a: Option<u64>, b: Option<u64>| a.into_iter().chain(b).min();
+        let greatest = least_of(least_of(first_bad, first_told), differs);
+        let Some(greatest) = greatest.filter(|greatest| first_bad != Some(*greatest)) else {
+            return (first_bad, None);
+        };
+        if differs.is_none() && !found.is_short {
+            return (Some(greatest), None);
+        }
+        // Marks are no proof, but where all of them agree and only the end is missing, the end is what is missing.
+        let is_marked = differs.is_none() && self.expected_marks.is_some();
+        let holds = found.holds.iter().copied().filter(|holds| *holds <= greatest).max().unwrap_or_default();
+        let least = if is_marked { size.min(greatest) } else { holds };
+        if least == greatest { (Some(greatest), None) } else { (None, Some((least, greatest))) }
     }
 
     fn compare_manifest(&mut self, size: u64, root: &Digest) {
@@ -292,31 +353,51 @@ impl Audit {
     }
 
     /// Up to which index anchors vouch for the entries.
-    fn compare_pins(&mut self, size: u64, notes: &mut Vec<String>) -> u64 {
+    fn compare_pins(&mut self, size: u64, found: &mut Compared, notes: &mut Vec<String>) -> u64 {
         let mut anchored = 0;
         for pin in &self.pins {
-            let Pin { name, head, entry } = pin;
-            if self.head.as_ref().is_some_and(|own| own.origin != head.origin) {
+            let Pin { name, head, note, entry } = pin;
+            if let Err(fault) = self.keys.open(note, head) {
+                self.faults.add(None, format!("anchor {name}: {fault}"));
+            } else if self.head.as_ref().is_some_and(|own| own.origin != head.origin) {
                 self.faults.add(None, format!("anchor {name}: it is of another log, {:?}", head.origin));
             } else if head.size > size {
                 let text = format!(
                     "the log has {size} entries and is shorter than anchor {name}, which has seen {}",
                     head.size
                 );
-                self.faults.add(Some(size), text);
+                found.is_short = true;
+                self.faults.told(size, text);
             } else if entry.as_ref().is_some_and(|entry| entry.index >= head.size) {
                 self.faults.add(None, format!("anchor {name}: its entry is not in its tree"));
             } else if self.roots.at(head.size) != Some(head.root) {
                 let text = format!("the first {} entries are not those of anchor {name}", head.size);
                 self.faults.add(None, text);
+                found.differs.push(head.size);
             } else if head.size == 0 {
                 notes.push(format!("anchor {name} is of an empty log and vouches for nothing"));
             } else {
                 anchored = anchored.max(head.size);
+                found.holds.push(head.size);
             }
         }
         anchored
     }
+}
+
+/// How the entries stand to the signed heads that are known of them.
+#[derive(Default)]
+struct Compared {
+    /// The sizes at which they are the same.
+    holds: Vec<u64>,
+    /// The sizes at which they are not.
+    differs: Vec<u64>,
+    /// Whether some head has more of them.
+    is_short: bool,
+}
+
+fn refused(fault: &NoteFault) -> String {
+    format!("the checkpoint is refused: {fault}")
 }
 
 /// What does not hold. The texts are bounded, so that a log of rubbish does not fill memory or terminal.
@@ -324,15 +405,24 @@ impl Audit {
 struct Faults {
     texts: Vec<String>,
     more: u64,
+    /// The first entry that is bad by what it is.
     first_bad: Option<u64>,
+    /// The first entry that does not fit what comes before it.
+    first_told: Option<u64>,
 }
 
 impl Faults {
     fn add(&mut self, index: Option<u64>, text: String) {
-        self.first_bad = match (self.first_bad, index) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
+        self.first_bad = self.first_bad.into_iter().chain(index).min();
+        self.tell(text);
+    }
+
+    fn told(&mut self, index: u64, text: String) {
+        self.first_told = self.first_told.into_iter().chain([index]).min();
+        self.tell(text);
+    }
+
+    fn tell(&mut self, text: String) {
         if self.texts.len() < MAX_FINDINGS {
             self.texts.push(text);
         } else {
@@ -340,11 +430,11 @@ impl Faults {
         }
     }
 
-    fn close(mut self) -> (Option<u64>, Vec<String>) {
+    fn close(mut self) -> Vec<String> {
         if self.more > 0 {
             self.texts.push(format!("and {} more", self.more));
         }
-        (self.first_bad, self.texts)
+        self.texts
     }
 }
 

@@ -54,6 +54,11 @@ impl Roots {
         std::mem::take(&mut self.full)
     }
 
+    /// The full subtrees that the entries so far fall into, the last first.
+    pub(super) fn subtrees(&self) -> impl Iterator<Item = &Digest> {
+        self.stack.iter().rev().map(|(_, hash)| hash)
+    }
+
     pub(super) fn root(&self) -> Digest {
         let mut hashes = self.stack.iter().rev().map(|(_, hash)| *hash);
         let last = hashes.next().unwrap_or_else(|| Digest::of(b""));

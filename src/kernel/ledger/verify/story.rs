@@ -23,35 +23,71 @@ pub(super) struct Story {
     pub(super) times: Option<(String, String)>,
     /// What an erasable value of the last entry is held against.
     last: Value,
+    /// Where commitments of the last entry stand whose values were found.
+    opened: BTreeSet<(&'static str, String)>,
+}
+
+/// What is wrong with an entry.
+pub(super) enum Untold {
+    /// It is no entry, whatever stands before it.
+    Itself(String),
+    /// It does not fit the entries before it; one of them may be what is wrong.
+    ByOthers(String),
+}
+
+impl From<String> for Untold {
+    fn from(fault: String) -> Self {
+        Self::Itself(fault)
+    }
+}
+
+impl From<&str> for Untold {
+    fn from(fault: &str) -> Self {
+        Self::Itself(fault.to_owned())
+    }
 }
 
 impl Story {
     /// Takes the next entry; tells what is wrong with it.
-    pub(super) fn entry(&mut self, index: u64, bytes: &[u8]) -> Result<(), String> {
+    pub(super) fn entry(&mut self, index: u64, bytes: &[u8]) -> Result<(), Untold> {
         self.last = Value::Null;
+        self.opened.clear();
         if bytes.len() > MAX_ENTRY_BYTES {
-            return Err("it is over 16 KiB".to_owned());
+            return Err("it is over 16 KiB".into());
         }
-        let value = read_bounded(bytes).map_err(|_| "it is not JSON".to_owned())?;
+        let value = read_bounded(bytes).map_err(|_| "it is not JSON")?;
         if serde_json_canonicalizer::to_vec(&value).ok().as_deref() != Some(bytes) {
-            return Err("it is not canonical JSON".to_owned());
+            return Err("it is not canonical JSON".into());
         }
         let told = self.members(index, &value);
         self.last = value;
         told
     }
 
-    /// Whether an erasable value of the last entry is the one that it was bound to.
-    pub(super) fn personal(&self, field: &str, blind: &[u8; 32], value: &str) -> Result<(), String> {
-        let committed = ["subject/claims", "commitments"].into_iter().filter_map(|holder| {
-            let holder = holder.split('/').try_fold(&self.last, |value, name| value.get(name))?;
-            Digest::from_hex(holder.get(field)?.get("commitment")?.as_str()?)
-        });
+    /// Whether an erasable value of the last entry is the one that it was bound to. Each commitment has one value: a row
+    /// that is there twice was put there by somebody else.
+    pub(super) fn personal(&mut self, field: &str, blind: &[u8; 32], value: &str) -> Result<(), String> {
         let found = Digest::of(&[blind.as_slice(), field.as_bytes(), value.as_bytes()].concat());
-        if committed.into_iter().any(|digest| digest == found) {
+        let is_bound = |holder: &str| {
+            let members = holder.split('/').try_fold(&self.last, |value, name| value.get(name));
+            let committed = members.and_then(|members| members.get(field)?.get("commitment")?.as_str());
+            committed.and_then(Digest::from_hex) == Some(found)
+        };
+        let Some(holder) = ["subject/claims", "commitments"].into_iter().find(|holder| is_bound(holder))
+        else {
+            return Err(format!("the value kept for {field:?} is not the one that the entry was bound to"));
+        };
+        if self.opened.insert((holder, field.to_owned())) {
             return Ok(());
         }
-        Err(format!("the value kept for {field:?} is not the one that the entry was bound to"))
+        Err(format!("the value of {field:?} is kept twice"))
+    }
+
+    /// What the last entry says of the ledger's key, where it says that the key was changed.
+    pub(super) fn rotation(&self) -> Option<&Value> {
+        let result = self.last.get("result")?;
+        let is_rotation = self.last.get("code").and_then(Value::as_str) == Some("KEY_ROTATED");
+        (is_rotation && result.get("key").and_then(Value::as_str) == Some("ledger")).then_some(result)
     }
 
     /// What is worth knowing, and no break.
@@ -75,7 +111,7 @@ impl Story {
         notes
     }
 
-    fn members(&mut self, index: u64, entry: &Value) -> Result<(), String> {
+    fn members(&mut self, index: u64, entry: &Value) -> Result<(), Untold> {
         let text = |name: &str| {
             entry.get(name).and_then(Value::as_str).ok_or_else(|| format!("it has no member {name:?}"))
         };
@@ -89,17 +125,17 @@ impl Story {
             return Ok(());
         }
         if !text("salt").is_ok_and(is_salt) {
-            return Err("its salt is not 16 bytes in hex".to_owned());
+            return Err("its salt is not 16 bytes in hex".into());
         }
         if ReplicaId::parse(text("replica")?).is_none() {
-            return Err("its replica is no id".to_owned());
+            return Err("its replica is no id".into());
         }
-        let moment: Timestamp = at.parse().map_err(|_| "its time is no time".to_owned())?;
+        let moment: Timestamp = at.parse().map_err(|_| "its time is no time")?;
         if format!("{moment:.3}") != at {
-            return Err("its time is not UTC in milliseconds".to_owned());
+            return Err("its time is not UTC in milliseconds".into());
         }
         self.time(index, moment);
-        self.pair(index, code, entry.get("issuance").and_then(Value::as_str))
+        self.pair(index, code, entry.get("issuance").and_then(Value::as_str)).map_err(Untold::ByOthers)
     }
 
     fn time(&mut self, index: u64, moment: Timestamp) {
@@ -144,8 +180,7 @@ fn is_salt(text: &str) -> bool {
 }
 
 /// Codes of the contract that this version knows and does not write (design: section 6); alerts beside them.
-const LATER_CODES: [&str; 7] =
-    ["KEY_ROTATED", "LOGIN", "POLICY_ACCEPTED", "PRUNED", "REDACTED", "REVOKED", "UNRESOLVED"];
+const LATER_CODES: [&str; 6] = ["LOGIN", "POLICY_ACCEPTED", "PRUNED", "REDACTED", "REVOKED", "UNRESOLVED"];
 
 /// Replicas append to one log, each by its own clock; one that is more than 5 s off the database's is not ready
 /// (design: section 2, "Time").

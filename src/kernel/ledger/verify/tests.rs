@@ -473,6 +473,9 @@ fn every_flipped_bit_of_a_receipt_is_refused() {
         let mut bytes = receipt.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        assert!(Anchor { name: String::new(), bytes }.read(Some(&verifier)).is_err(), "bit {bit}: {text}");
+        let read = Anchor { name: String::new(), bytes }.read(Some(&verifier));
+        // A flipped bit in the key's id makes it another key's signature, which only the log's keys can tell.
+        let is_vouched = read.is_ok_and(|pin| verifier.open(&pin.note).is_ok());
+        assert!(!is_vouched, "bit {bit}: {text}");
     }
 }

@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, time::SystemTime};
 
 use super::*;
-use crate::adapters::store::laws::assert_proves;
 
 /// What stands in a folder: name, bytes, time of change.
 fn contents(folder: &Path) -> BTreeMap<String, (Vec<u8>, SystemTime)> {
@@ -63,9 +62,9 @@ fn a_wrong_sealing_key_is_told_and_touches_nothing() {
 
 #[tokio::test]
 async fn a_wrong_sealing_key_is_told_also_while_another_process_writes() {
-    let bench = Bench::on(Engine::Sqlite);
+    let bench = Bench::new();
     bench.store.append(vec![entry(EntryCode::Started)]).await.unwrap();
-    assert!(matches!(fault(path(&bench), 2, Options::default()), OpenFault::WrongSealingKey));
+    assert!(matches!(fault(&bench.path, 2, Options::default()), OpenFault::WrongSealingKey));
     bench.store.append(vec![entry(EntryCode::Stopped)]).await.unwrap();
     assert_eq!(bench.codes(), ["STARTED", "STOPPED"]);
 }
@@ -92,22 +91,21 @@ fn a_file_of_a_newer_version_is_refused() {
 
 #[tokio::test]
 async fn a_second_serve_is_refused_and_other_commands_are_not() {
-    let bench = Bench::on(Engine::Sqlite);
+    let bench = Bench::new();
     let serve = Options { single_writer_lock: true, read_only: false };
-    let serving = Sqlite::open(path(&bench), key(1), serve).unwrap();
-    assert!(matches!(fault(path(&bench), 1, serve), OpenFault::Serving));
+    let serving = Sqlite::open(&bench.path, key(1), serve).unwrap();
+    assert!(matches!(fault(&bench.path, 1, serve), OpenFault::Serving));
     bench.store.append(vec![entry(EntryCode::Started)]).await.unwrap();
     serving.close().await;
-    Sqlite::open(path(&bench), key(1), serve).unwrap();
+    Sqlite::open(&bench.path, key(1), serve).unwrap();
 }
 
 #[tokio::test]
 async fn a_store_opened_for_reading_reads_and_does_not_write() {
-    let bench = Bench::on(Engine::Sqlite);
+    let bench = Bench::new();
     let receipts = bench.store.append(vec![entry(EntryCode::Started)]).await.unwrap();
     let reading = Options { single_writer_lock: false, read_only: true };
-    for store in
-        [Sqlite::open(path(&bench), key(1), reading).unwrap(), Sqlite::inspect(path(&bench)).unwrap()]
+    for store in [Sqlite::open(&bench.path, key(1), reading).unwrap(), Sqlite::inspect(&bench.path).unwrap()]
     {
         assert_eq!(store.ledger_rows(0, 10).await.unwrap().len(), 1);
         assert_eq!(store.checkpoint().await.unwrap(), bench.store.checkpoint().await.unwrap());
@@ -138,7 +136,7 @@ fn a_head_that_does_not_fit_its_ledger_is_refused() {
 #[test]
 fn the_stores_own_keys_open_with_the_sealing_key_only() {
     let (_folder, path) = folder_with_store();
-    let store = Sqlite::open(&path, key(1), Options::default()).unwrap();
+    let store = open(&path);
     assert!(store.pseudonym_key().is_some());
     assert!(aws_lc_rs::rsa::KeyPair::from_pkcs8(store.assertion_key().unwrap().expose()).is_ok());
     assert_eq!((store.origin(), store.verifier_key().origin()), (ORIGIN, ORIGIN));
@@ -147,7 +145,7 @@ fn the_stores_own_keys_open_with_the_sealing_key_only() {
 
 #[tokio::test]
 async fn closing_ends_what_waits_and_refuses_what_comes_after() {
-    let bench = Bench::on(Engine::Sqlite);
+    let bench = Bench::new();
     let waiting = tokio::join!(
         bench.store.append(vec![entry(EntryCode::Started)]),
         bench.store.append(vec![entry(EntryCode::Stopped)]),
@@ -158,7 +156,7 @@ async fn closing_ends_what_waits_and_refuses_what_comes_after() {
     assert!(bench.store.checkpoint().await.is_err());
     assert!(bench.store.health().is_err());
     bench.store.close().await;
-    assert!(!schema::beside(path(&bench), "-wal").exists());
+    assert!(!schema::beside(&bench.path, "-wal").exists());
 }
 
 #[tokio::test]
@@ -200,8 +198,7 @@ async fn a_file_of_the_first_version_is_brought_up_and_keeps_what_it_holds() {
         |conn: &Connection| conn.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
     assert_eq!(version(&Connection::open(&path).unwrap()).unwrap(), 1);
 
-    let open = || Sqlite::open(&path, key(1), Options::default()).unwrap();
-    let stores = [open(), open()];
+    let stores = [open(&path), open(&path)];
 
     let conn = Connection::open(&path).unwrap();
     assert_eq!(version(&conn).unwrap(), schema::SCHEMA);
