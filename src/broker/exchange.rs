@@ -9,7 +9,7 @@ mod claims;
 mod delivery;
 mod issue;
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -136,6 +136,8 @@ pub struct Exchanged {
     pub issuances: Vec<Delivered>,
     /// One receipt an issuance.
     pub receipts: Vec<(IssuanceId, Receipt)>,
+    /// When it is too late to answer.
+    pub deadline: Instant,
     /// Must be confirmed when the last byte left.
     pub delivery: Delivery,
 }
@@ -202,12 +204,24 @@ impl Broker {
             // A caller that is gone drops the outcome, and with it its `Delivery`: that records UNDELIVERED.
             drop(answer.send(outcome));
         });
-        match tokio::time::timeout_at(deadline, answered).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(Refused::new(Code::Internal, "the exchange broke off; nothing was delivered")),
-            Err(_) => {
-                Err(Refused::new(Code::LedgerUnavailable, "the exchange passed its deadline; try again")
-                    .retry_after(1))
+        let outcome = tokio::select! {
+            biased;
+            outcome = answered => outcome.unwrap_or_else(|_| {
+                Err(Refused::new(Code::Internal, "the exchange broke off; nothing was delivered"))
+            }),
+            () = tokio::time::sleep_until(deadline) => Err(late()),
+            fault = self.unwritable() => return Err(fault),
+        };
+        // A process that was held still wakes with its answer and its deadline both there: the deadline counts.
+        if Instant::now() < deadline { outcome } else { outcome.and(Err(late())) }
+    }
+
+    /// Ends when the ledger cannot be written any more.
+    async fn unwritable(&self) -> Refused {
+        loop {
+            tokio::time::sleep(LOOK_AT_LEDGER).await;
+            if let Err(fault) = self.store.health() {
+                return fault.into();
             }
         }
     }
@@ -472,6 +486,13 @@ fn grant_view(usable: Usable<'_>) -> GrantView {
         credentials: usable.credentials.into_iter().map(view).collect(),
     }
 }
+
+fn late() -> Refused {
+    Refused::new(Code::LedgerUnavailable, "the exchange passed its deadline; try again").retry_after(1)
+}
+
+/// How often an exchange that waits looks whether the ledger answers at all: it must be refused within a second.
+const LOOK_AT_LEDGER: Duration = Duration::from_millis(100);
 
 /// The one answer to everything that policy does not permit (P8).
 pub(super) const DENIED: &str =

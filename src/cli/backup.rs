@@ -21,7 +21,7 @@ use super::{
     config::Config,
     exit::{Done, Exit, Failure, chain},
     installation, output,
-    pipeline::broker::shown,
+    pipeline::shown,
     process,
     serve::seen::{Rollback, Seen},
 };

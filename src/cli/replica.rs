@@ -51,6 +51,8 @@ const SWEEP: Duration = Duration::from_secs(60);
 /// Connections that may wait to be accepted; the system cuts it to its own limit (4096 since Linux 5.4). Where there is
 /// no room a client's system tries again after a second, so that a burst of jobs would wait for strangers.
 const BACKLOG: u32 = 4_096;
+/// How long the database has to be closed, at least.
+const CLOSING: Duration = Duration::from_secs(1);
 /// How often certificates are looked at.
 const LOOK_AT_FILES: Duration = Duration::from_secs(1);
 
@@ -251,9 +253,13 @@ impl Replica {
     /// Waits until a part of the broker ends by itself, which it never should.
     pub(crate) async fn failed(&mut self) -> Failure {
         let what = tokio::select! {
+            () = self.store.died() => {
+                let why = "the disk did not confirm a write of the ledger, and what it lost cannot be known; look at \
+                           the disk, then start again";
+                return Failure::new(Exit::Internal, why);
+            }
             Some(ended) = self.listeners.join_next() => ("a listener", ended),
             Some(ended) = self.chores.join_next() => ("a task of the broker", ended),
-            else => return std::future::pending().await,
         };
         let why = what.1.err().map_or_else(|| "without a word".to_owned(), |fault| fault.to_string());
         Failure::new(Exit::Internal, format!("{} ended: {why}", what.0))
@@ -293,7 +299,9 @@ impl Replica {
         if let Some(seen) = &self.seen {
             seen.lock().await.keep(&self.store).await;
         }
-        self.store.close().await;
+        // A disk that does not answer must not hold up the end.
+        let last = end.max(Instant::now() + CLOSING);
+        is_whole &= tokio::time::timeout_at(last, self.store.close()).await.is_ok();
         let cut = "stopped, but not everything under way had ended in time, or could be recorded";
         if is_whole { Ok(()) } else { Err(Failure::new(Exit::Internal, cut)) }
     }

@@ -43,14 +43,14 @@ pub(super) async fn create(
 
 /// From here the delivery goes with the bytes: whatever drops them unflushed drops it unconfirmed.
 fn deliver(outcome: Exchanged, stay: Option<Arc<Stay>>) -> Result<Response, Problem> {
-    let Exchanged { decision, issuances, receipts, delivery } = outcome;
+    let Exchanged { decision, issuances, receipts, deadline, delivery } = outcome;
     let Some(bytes) = answer::exchanged(decision, &issuances, &receipts) else {
         let detail = "a credential holds bytes that are no text, so none was delivered";
         return Err(Refused::new(Code::BackendFailed, detail).of(decision).into());
     };
     // The secrets' own buffers are wiped before the first byte leaves.
     drop(issuances);
-    let parcel = Parcel::new(bytes, stay, Box::new(|| delivery.confirm()));
+    let parcel = Parcel::new(bytes, stay, Box::new(|| delivery.confirm())).until(deadline);
     let mut response = answer::json_body(Body::new(parcel));
     response.extensions_mut().insert(Decided(decision));
     Ok(response)

@@ -6,7 +6,6 @@
 //! the stream was reset, the connection ended) leaves the confirmation untold.
 
 use std::{
-    convert::Infallible,
     pin::Pin,
     sync::{
         Arc,
@@ -17,6 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::carrier::{Confirm, Stay};
@@ -26,7 +26,13 @@ pub(super) struct Parcel {
     bytes: Option<Bytes>,
     stay: Option<Arc<Stay>>,
     taken_at: Arc<AtomicU64>,
+    until: Option<Instant>,
 }
+
+/// The exchange's deadline passed before the first byte left.
+#[derive(Debug, thiserror::Error)]
+#[error("it is too late to answer")]
+pub(super) struct Late;
 
 /// The buffer that the parcel's bytes are a view of.
 struct Cargo {
@@ -43,19 +49,25 @@ impl Parcel {
         let taken_at = Arc::new(AtomicU64::new(NOT_TAKEN));
         let cargo =
             Cargo { bytes, taken_at: Arc::clone(&taken_at), confirm: Some(confirm), stay: stay.clone() };
-        Self { bytes: Some(Bytes::from_owner(cargo)), stay, taken_at }
+        Self { bytes: Some(Bytes::from_owner(cargo)), stay, taken_at, until: None }
+    }
+
+    /// A body whose bytes leave before that moment or not at all: a process that was held still must not hand out
+    /// late what may have been closed meanwhile.
+    pub(super) fn until(self, deadline: Instant) -> Self {
+        Self { until: Some(deadline), ..self }
     }
 }
 
 impl Body for Parcel {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = Late;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Late>>> {
         let bytes = self.bytes.take();
+        if bytes.is_some() && self.until.is_some_and(|until| Instant::now() >= until) {
+            return Poll::Ready(Some(Err(Late)));
+        }
         if bytes.is_some() {
             let written = self.stay.as_ref().map_or(0, |stay| stay.carrier().written());
             self.taken_at.store(written, Ordering::Release);

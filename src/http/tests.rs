@@ -461,6 +461,29 @@ async fn a_body_is_confirmed_when_it_left_and_not_when_the_client_hung_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_body_whose_time_is_over_does_not_leave() {
+    let (told, mut is_told) = tokio::sync::mpsc::unbounded_channel();
+    let deliver = move |request: Request| {
+        let told = Told { told: told.clone(), is_confirmed: false };
+        async move {
+            let stay = request.extensions().get::<Arc<Stay>>().cloned();
+            let confirm = Box::new(move || told.confirm());
+            let parcel = Parcel::new(Zeroizing::new(vec![b'x'; 1_000]), stay, confirm);
+            Response::new(Body::new(parcel.until(tokio::time::Instant::now())))
+        }
+    };
+    let (address, stop) = served(Router::new().fallback(deliver)).await;
+    for client in [client(), h2_client()] {
+        let is_cut = match client.get(format!("http://{address}/")).send().await {
+            Ok(response) => response.bytes().await.is_err(),
+            Err(_) => true,
+        };
+        assert!(is_cut && !is_told.recv().await.unwrap());
+    }
+    stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_hangs_up_before_the_answer_ends_its_request() {
     let (told, mut is_told) = tokio::sync::mpsc::unbounded_channel();
     let begun = Arc::new(Notify::new());

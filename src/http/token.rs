@@ -90,14 +90,14 @@ pub(super) async fn exchange(
 }
 
 fn deliver(exchanged: Exchanged, stay: Option<Arc<Stay>>) -> Result<Response, Problem> {
-    let Exchanged { decision, issuances, delivery, .. } = exchanged;
+    let Exchanged { decision, issuances, deadline, delivery, .. } = exchanged;
     let bytes = issuances.first().and_then(written).ok_or_else(|| {
         let detail = "the credential holds bytes that are no text, so it was not delivered";
         Problem::from(Refused::new(Code::BackendFailed, detail).of(decision))
     })?;
     // The secret's own buffer is wiped before the first byte leaves.
     drop(issuances);
-    let parcel = Parcel::new(bytes, stay, Box::new(|| delivery.confirm()));
+    let parcel = Parcel::new(bytes, stay, Box::new(|| delivery.confirm())).until(deadline);
     let mut response = answer::json_body(Body::new(parcel));
     response.extensions_mut().insert(Decided(decision));
     Ok(response)

@@ -20,6 +20,8 @@ mod exec;
 #[cfg(test)]
 mod exec_refresh;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod floods;
 #[cfg(test)]
 mod independent_issuer;

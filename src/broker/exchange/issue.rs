@@ -55,6 +55,7 @@ impl Broker {
                 });
             }
         };
+        let answer_by = deadline;
         // An eighth of the time is the durable step's, so that a silent backend is answered as what it is.
         let deadline = deadline.checked_sub(self.settings.exchange_deadline / 8).unwrap_or(deadline);
         if self.leaves_process(permit) {
@@ -80,7 +81,7 @@ impl Broker {
             }
             // Nobody waits any more: what was fetched is dropped, and the token keeps its use.
             let fetched = fetched.and_then(|minted| in_time(deadline).map(|()| minted));
-            let attempt = Attempt { decision, caller, ask, permit, claims: &claims, planned, now };
+            let attempt = Attempt { decision, caller, ask, permit, claims: &claims, planned, now, answer_by };
             if let Some(answer) = self.commit(attempt, fetched).await? {
                 return answer;
             }
@@ -132,7 +133,7 @@ impl Broker {
         attempt: Attempt<'_>,
         fetched: Result<Vec<Minted>, MintFault>,
     ) -> Result<Option<Result<Exchanged, Refused>>, Refused> {
-        let Attempt { decision, caller, ask, permit, .. } = attempt;
+        let Attempt { decision, caller, ask, permit, answer_by, .. } = attempt;
         let prepared = match fetched {
             Ok(minted) => self.prepare_issued(&attempt, minted)?,
             Err(fault) => self.prepare_failed(&attempt, &fault)?,
@@ -148,14 +149,14 @@ impl Broker {
                     let detail = "a credential could not be made, so none was issued; the ledger says why under this decision";
                     Err(Refused::new(code, detail).of(decision))
                 }
-                None => Ok(self.delivery(decision, delivered, receipts, undelivered)),
+                None => Ok(self.delivery((decision, answer_by), delivered, receipts, undelivered)),
             })),
         }
     }
 
     fn delivery(
         self: &Arc<Self>,
-        decision: DecisionId,
+        (decision, deadline): (DecisionId, Instant),
         issuances: Vec<Delivered>,
         receipts: Vec<Receipt>,
         drafts: Vec<Draft>,
@@ -163,7 +164,7 @@ impl Broker {
         // Entries went INTENT and ISSUED in turn, so every second receipt is that of an ISSUED.
         let receipts =
             issuances.iter().map(|each| each.id).zip(receipts.into_iter().skip(1).step_by(2)).collect();
-        Exchanged { decision, issuances, receipts, delivery: Delivery::new(self, drafts) }
+        Exchanged { decision, issuances, receipts, deadline, delivery: Delivery::new(self, drafts) }
     }
 
     fn prepare_issued(&self, attempt: &Attempt<'_>, minted: Vec<Minted>) -> Result<Prepared, Refused> {
@@ -329,6 +330,7 @@ struct Attempt<'a> {
     planned: Vec<Planned<'a>>,
     /// The one time of all its credentials.
     now: Timestamp,
+    answer_by: Instant,
 }
 
 /// The durable step made ready, and what follows it.

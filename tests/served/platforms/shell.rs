@@ -31,7 +31,7 @@ const EXAMPLE: &str = "https://hallpass.example.com";
 const PASSWORD: &str = "pa$$ \"word\" & <7f>";
 
 /// What the examples call `deploy.sh`: it shows what it has, as careless scripts do, and writes it down for the test.
-const DEPLOY: &str = "#!/bin/sh\nenv -0 > \"$SEEN\"\necho \"token $NPM_VALUE$NODE_AUTH_TOKEN\"\n\
+const DEPLOY: &str = "#!/bin/sh\nenv -0 > \"$SEEN\"\n[ -z \"$KILLED\" ] || { kill -9 \"$PPID\"; sleep 60; }\necho \"token $NPM_VALUE$NODE_AUTH_TOKEN\"\n\
                       echo \"password $DB_PASSWORD$PGPASSWORD\"\nexit \"${EXIT_WITH:-0}\"\n";
 
 /// A broker that trusts one CI system, for its own address as the audience where the system allows that.
@@ -65,6 +65,19 @@ impl Setting {
 
     fn releases(&self) -> usize {
         self.server.entries("RELEASED").len()
+    }
+
+    /// `work` ends as one does whose `hallpass` is killed, and gives nothing back; `end` does.
+    #[track_caller]
+    fn left_then_given_back(&self, work: impl FnOnce(&[(&str, &str)]) -> Ended, end: impl FnOnce() -> Ended) {
+        let killed = work(&[("KILLED", "yes")]);
+        assert_ne!(killed.code, Some(0), "{killed:?}");
+        assert_eq!((self.server.entries("ISSUED").len(), self.releases()), (2, 0), "{killed:?}");
+
+        let ended = end();
+
+        assert_eq!((ended.code, self.releases()), (Some(0), 2), "{ended:?}");
+        ended.silent();
     }
 
     /// Why its jobs asked, as an auditor reads it.
@@ -420,6 +433,18 @@ fn gitlab_job_ends_as_its_command_does() {
 }
 
 #[test]
+fn gitlab_job_gives_back_at_its_end_what_a_killed_script_left() {
+    let setting = Setting::new("gitlab");
+    let job = GitLabJob::of(&setting, &json!({}));
+    let machine = job.machine();
+
+    setting.left_then_given_back(
+        |more| GitLabJob::part(&machine, &job.script, more),
+        || GitLabJob::part(&machine, &job.after, &[]),
+    );
+}
+
+#[test]
 fn gitlab_job_that_is_refused_runs_nothing() {
     let setting = Setting::new("gitlab");
     let job = GitLabJob::of(&setting, &json!({ "ref_protected": "false" }));
@@ -512,6 +537,14 @@ fn buildkite_plugin_wraps_the_command_and_tells_the_agent_what_to_hide() {
     assert_eq!(read(&machine.path("redacted")), PASSWORD);
     assert_eq!(setting.releases(), 2);
     assert_eq!(hook(&machine, "pre-exit", &[]).code, Some(0));
+}
+
+#[test]
+fn buildkite_plugin_gives_back_at_the_end_what_a_killed_command_left() {
+    let setting = Setting::new("buildkite");
+    let machine = buildkite(&setting);
+
+    setting.left_then_given_back(|more| hook(&machine, "command", more), || hook(&machine, "pre-exit", &[]));
 }
 
 #[test]
@@ -719,22 +752,42 @@ fn azure_template_runs_a_command_with_its_credentials() {
 
 // Bitbucket
 
+/// A step of the examples, on a machine with its token.
+fn bitbucket(setting: &Setting) -> (Machine, Node) {
+    let pipeline = parsed("bitbucket-pipelines.yml", &setting.example("bitbucket/bitbucket-pipelines.yml"));
+    let step = at(&items(at(&pipeline, &["pipelines", "branches", "main"]))[0], &["step"]).clone();
+    let audiences: Vec<&str> = items(at(&step, &["oidc", "audiences"])).iter().map(text).collect();
+    let token = setting.trusted.token(&json!({ "aud": audiences }));
+    (Machine::new(&[("BITBUCKET_BUILD_NUMBER", "7"), ("BITBUCKET_STEP_OIDC_TOKEN", &token)]), step)
+}
+
+/// A part of it; the step's image need not have more than a POSIX shell.
+fn bitbucket_part(machine: &Machine, step: &Node, name: &str, more: &[(&str, &str)]) -> Ended {
+    machine.script(&["dash", "-e"], &lines(at(step, &[name])), more)
+}
+
 #[test]
 fn bitbucket_step_of_the_examples_works_as_it_stands() {
     let setting = Setting::new("bitbucket");
-    let pipeline = parsed("bitbucket-pipelines.yml", &setting.example("bitbucket/bitbucket-pipelines.yml"));
-    let step = at(&items(at(&pipeline, &["pipelines", "branches", "main"]))[0], &["step"]);
-    let audiences: Vec<&str> = items(at(step, &["oidc", "audiences"])).iter().map(text).collect();
-    let token = setting.trusted.token(&json!({ "aud": audiences }));
-    let machine = Machine::new(&[("BITBUCKET_BUILD_NUMBER", "7"), ("BITBUCKET_STEP_OIDC_TOKEN", &token)]);
+    let (machine, step) = bitbucket(&setting);
 
-    // The step's image need not have more than a POSIX shell.
-    let ended = machine.script(&["dash", "-e"], &lines(at(step, &["script"])), &[]);
+    let ended = bitbucket_part(&machine, &step, "script", &[]);
 
     ended.clean();
     let seen = machine.seen();
     assert_eq!(seen["NPM_VALUE"], CANARY);
     assert_confined(&seen, &["BITBUCKET_STEP_OIDC_TOKEN"]);
     assert_eq!(setting.releases(), 2);
-    assert_eq!(machine.script(&["dash", "-e"], &lines(at(step, &["after-script"])), &[]).code, Some(0));
+    assert_eq!(bitbucket_part(&machine, &step, "after-script", &[]).code, Some(0));
+}
+
+#[test]
+fn bitbucket_step_gives_back_at_its_end_what_a_killed_script_left() {
+    let setting = Setting::new("bitbucket");
+    let (machine, step) = bitbucket(&setting);
+
+    setting.left_then_given_back(
+        |more| bitbucket_part(&machine, &step, "script", more),
+        || bitbucket_part(&machine, &step, "after-script", &[]),
+    );
 }

@@ -83,7 +83,7 @@ impl Call {
         self.try_send().unwrap()
     }
 
-    /// The same, where the server may be gone before it has answered.
+    /// The same where the broker may be gone before its last byte.
     pub(crate) fn try_send(self) -> reqwest::Result<Answer> {
         runtime().block_on(async {
             let response = self.0.send().await?;

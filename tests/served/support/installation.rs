@@ -6,7 +6,7 @@ use std::{
     io::{BufRead as _, BufReader, Read, Write as _},
     net::SocketAddr,
     path::PathBuf,
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex},
 };
 
@@ -329,6 +329,17 @@ impl Server {
     pub(crate) fn crash(mut self) {
         self.process.child.kill().unwrap();
         self.process.child.wait().unwrap();
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Waits until it ends by itself; answers how, and all that it wrote.
+    pub(crate) fn ended(mut self) -> (ExitStatus, String) {
+        let status = eventually("the process to end", || self.process.child.try_wait().unwrap());
+        (status, self.process.logs())
     }
 
     /// Exchanges for one credential of the grant `deploy` and answers its issuance.

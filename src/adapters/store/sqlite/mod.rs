@@ -3,7 +3,8 @@
 //!
 //! The rooms: `create` makes a file, `open` opens one, `writer` takes turns, `batch` says what a turn is, `issue` (with
 //! `freeze`, `claims` and `quota`), `transit`, `refuse`, `secrets` and `policy` are the commands of a turn, `head`
-//! appends to the ledger, `reader` and `query` read. It never makes state that is missing, and it never sees a secret but in `secrets`, which seals it.
+//! appends to the ledger, `reader` and `query` read, `files` looks after the files on their disk, `standing` tells how
+//! the writer is. It never makes state that is missing, and it never sees a secret but in `secrets`, which seals it.
 //!
 //! Source: <https://www.sqlite.org/wal.html>, <https://www.sqlite.org/pragma.html> (SQLite 3.51, November 2026).
 
@@ -12,6 +13,7 @@ mod batch;
 mod begins;
 mod claims;
 mod create;
+mod files;
 mod freeze;
 mod head;
 mod issue;
@@ -28,6 +30,7 @@ mod replicas;
 mod rotation;
 mod schema;
 mod secrets;
+mod standing;
 mod transit;
 mod writer;
 
@@ -107,6 +110,12 @@ enum Trouble {
     /// It does not hold together.
     #[error("the database is damaged: {0}")]
     Damaged(&'static str),
+    /// The files that are open are not those at their paths any more.
+    #[error(
+        "the database or its log was deleted or replaced under the running process; put it back, or start anew on what \
+         is there"
+    )]
+    Misplaced,
     /// Another process changed the head under us.
     #[error("another process kept changing the ledger")]
     Moved,
@@ -154,14 +163,35 @@ impl Sqlite {
         }
     }
 
-    /// Sends a command to the writer; answers when it is durable.
+    /// Ends when a write was not confirmed by the disk: whoever runs this process ends it, and starts anew.
+    pub async fn died(&self) {
+        self.shared.standing.died().await;
+    }
+
+    /// Sends a command to the writer; answers when it is durable, or when the disk does not answer. Then it may become
+    /// durable yet.
     async fn submit<C: Command>(&self, command: C) -> Result<(C::Found, Arc<Committed>), StoreFault> {
+        tokio::select! {
+            biased;
+            answer = self.submit_and_wait(command) => answer,
+            fault = self.shared.standing.delayed() => Err(fault),
+        }
+    }
+
+    /// The same without an end of its patience: for what the caller must know, however late.
+    async fn submit_and_wait<C: Command>(
+        &self,
+        command: C,
+    ) -> Result<(C::Found, Arc<Committed>), StoreFault> {
         let (step, answered) = Waiting::new(command);
         self.send(step)?;
         answered.await.map_err(|_| closed())?
     }
 
     fn send(&self, step: Box<dyn Step>) -> Result<(), StoreFault> {
+        if let Some(fault) = self.shared.standing.delay() {
+            return Err(fault);
+        }
         let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
         queue.as_ref().ok_or_else(closed)?.try_send(step).map_err(|fault| match fault {
             mpsc::error::TrySendError::Full(_) => StoreFault::Overloaded,
@@ -200,7 +230,7 @@ impl Store for Sqlite {
     fn issue(&self, mut issue: Issue) -> Answer<'_, Result<IssueVerdict, StoreFault>> {
         Box::pin(async move {
             let entries = Prepared::all(std::mem::take(&mut issue.entries))?;
-            let (found, committed) = self.submit(IssueStep { issue, entries }).await?;
+            let (found, committed) = self.submit_and_wait(IssueStep { issue, entries }).await?;
             Ok(match found {
                 IssueFound::Moved => IssueVerdict::Moved,
                 IssueFound::Recorded(places) => IssueVerdict::Recorded(committed.receipts(places)),
@@ -277,7 +307,10 @@ impl Store for Sqlite {
     }
 
     fn leave(&self, replica: ReplicaId) -> Answer<'_, Result<(), StoreFault>> {
-        Box::pin(async move { Ok(self.submit(Leave(replica)).await?.0) })
+        Box::pin(async move {
+            self.submit(Leave(replica)).await?;
+            Ok(())
+        })
     }
 
     fn load_policy(&self, load: PolicyLoad) -> Answer<'_, Result<PolicyVerdict, StoreFault>> {
@@ -335,7 +368,7 @@ impl Store for Sqlite {
     fn health(&self) -> Result<(), StoreFault> {
         let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
         match &*queue {
-            Some(queue) if !queue.is_closed() => self.shared.health(),
+            Some(queue) if !queue.is_closed() => self.shared.standing.health(),
             Some(_) | None => Err(closed()),
         }
     }

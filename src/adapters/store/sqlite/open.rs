@@ -15,7 +15,9 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::sync::mpsc;
 
 use super::{
-    Keys, Sqlite, Trouble, head,
+    Keys, Sqlite, Trouble,
+    files::{self, Files},
+    head,
     keys::{self, ASSERTION, LEDGER, PSEUDONYM},
     reader::Readers,
     refuse::load_spent,
@@ -79,6 +81,7 @@ impl From<Trouble> for OpenFault {
     fn from(trouble: Trouble) -> Self {
         match trouble {
             Trouble::Damaged(what) => Self::Damaged(what),
+            Trouble::Misplaced => Self::Damaged("its files were exchanged while they were read"),
             Trouble::Moved => Self::Damaged("the head moved while it was read"),
             Trouble::Sqlite(fault) => Self::Database(fault),
         }
@@ -109,6 +112,9 @@ impl Sqlite {
         }
         let serving = options.single_writer_lock.then(|| lock(path)).transpose()?;
         let mut conn = writing(path)?;
+        if serving.is_some() {
+            files::settle(&mut conn, path)?;
+        }
         bring_up(&mut conn)?;
         // One state of it: another process may append, or change the key, between two looks.
         let snapshot = conn.unchecked_transaction()?;
@@ -116,11 +122,12 @@ impl Sqlite {
         let verifier = log.verifier();
         let head = head::load(&snapshot)?;
         head::check(&head, &snapshot, &verifier)?;
+        let files = Files::of(path).map_err(|_| OpenFault::Absent(path.to_owned()))?;
         let readers = Readers::new(path, false);
         let store = opened(readers, &snapshot, Some((keys, verifier)), Some(load_spent(&snapshot)?))?;
         drop(snapshot);
         let signer = Signer { key: log, version, sealing, origin: store.origin.clone() };
-        let writer = Writer::new(conn, signer, head, Arc::clone(&store.shared), serving);
+        let writer = Writer::new((conn, files), signer, head, Arc::clone(&store.shared), serving);
         store.start(writer)?;
         Ok(store)
     }

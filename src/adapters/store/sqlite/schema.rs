@@ -21,9 +21,9 @@ pub(super) const APPLICATION_ID: i64 = 0x4861_4c70;
 /// `PRAGMA user_version`: the newest schema that this version knows.
 pub(super) const SCHEMA: i64 = 3;
 
-/// How long a writer waits for another process before it answers 503. Another command's transaction takes
-/// milliseconds; who waits longer than this waits for something stuck.
-pub(super) const BUSY: Duration = Duration::from_secs(2);
+/// How long a writer waits for another process before it answers 503, within a second. Another command's transaction
+/// takes milliseconds; who waits longer than this waits for something stuck.
+pub(super) const BUSY: Duration = Duration::from_millis(750);
 
 /// Brings a database from that schema to the newest, within the caller's transaction.
 pub(super) fn migrate(change: &Connection, from: i64) -> rusqlite::Result<()> {

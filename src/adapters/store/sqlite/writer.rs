@@ -8,27 +8,29 @@
 //!
 //! A turn that fails leaves nothing: everybody in it is told, and the next turn reads all state from the database.
 //! While turns fail the writer tries by itself each second, so that service resumes when there is room again. A
-//! failed fsync is the exception: what the disk then holds is unknown (the kernel may have dropped the pages), so
-//! this process never writes again.
+//! failed fsync is the exception: what the disk then holds is unknown (see `files`), so this process never writes
+//! again, and whoever runs it ends it.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use rusqlite::{Connection, ffi};
+use rusqlite::Connection;
 use tokio::sync::mpsc;
 
 use super::{
     Trouble,
     batch::{Batch, Step},
+    files::{Files, checkpoint_if_due, count_frames, is_failed_fsync},
     head::{self, Committed, Head},
     keys::{self, LEDGER},
     schema::BUSY,
     secrets,
+    standing::Standing,
 };
 use crate::{
     adapters::store::shared::{refusals::Rates, secrets::SealedMap},
@@ -54,20 +56,10 @@ pub(super) struct Shared {
     /// Tokens that had their last denial. A lock and not a snapshot: it is changed a key at a time, and read once a
     /// request.
     pub(super) spent: RwLock<HashMap<Digest, Timestamp>>,
+    /// How the writer is.
+    pub(super) standing: Standing,
     /// The ledger's public key.
     pub(super) verifier: ArcSwap<VerifierKey>,
-    health: Mutex<Health>,
-}
-
-/// How the writer is.
-#[derive(Clone)]
-enum Health {
-    /// The last turn failed.
-    Ailing(String),
-    /// The disk lied: never again in this process.
-    Dead(String),
-    /// The last turn was durable.
-    Well,
 }
 
 impl Shared {
@@ -76,28 +68,9 @@ impl Shared {
         Self {
             sealed: ArcSwap::from_pointee(sealed),
             spent: RwLock::new(spent),
+            standing: Standing::new(),
             verifier: ArcSwap::from_pointee(verifier),
-            health: Mutex::new(Health::Well),
         }
-    }
-
-    /// Whether the last turn was durable.
-    pub(super) fn health(&self) -> Result<(), StoreFault> {
-        match &*self.health.lock().unwrap_or_else(PoisonError::into_inner) {
-            Health::Well => Ok(()),
-            Health::Ailing(why) | Health::Dead(why) => Err(StoreFault::Unavailable(why.clone())),
-        }
-    }
-
-    fn is_dead(&self) -> Option<StoreFault> {
-        match &*self.health.lock().unwrap_or_else(PoisonError::into_inner) {
-            Health::Dead(why) => Some(StoreFault::Unavailable(why.clone())),
-            Health::Ailing(_) | Health::Well => None,
-        }
-    }
-
-    fn set_health(&self, now: Health) {
-        *self.health.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 }
 
@@ -116,6 +89,7 @@ pub(super) struct Signer {
 /// The writer's own state.
 pub(super) struct Writer {
     conn: Connection,
+    files: Files,
     signer: Signer,
     head: Head,
     rates: Rates,
@@ -127,22 +101,24 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// A writer on that connection.
+    /// A writer on that connection to those files.
     pub(super) fn new(
-        conn: Connection,
+        (conn, files): (Connection, Files),
         signer: Signer,
         head: Head,
         shared: Arc<Shared>,
         serving: Option<std::fs::File>,
     ) -> Self {
-        Self { conn, signer, head, rates: Rates::default(), seen: None, shared, _serving: serving }
+        conn.wal_hook(Some(count_frames));
+        Self { conn, files, signer, head, rates: Rates::default(), seen: None, shared, _serving: serving }
     }
 
     /// Takes turns until nobody can send any more, and the queue is empty.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Box<dyn Step>>, clock: &tokio::runtime::Runtime) {
         let mut steps: Vec<Box<dyn Step>> = Vec::with_capacity(TURN);
         loop {
-            let is_ailing = self.shared.health().is_err() && self.shared.is_dead().is_none();
+            let standing = &self.shared.standing;
+            let is_ailing = standing.ailment().is_some() && standing.death().is_none();
             let taken = if is_ailing {
                 // The timer is made inside, since it belongs to the runtime that drives it.
                 clock
@@ -154,15 +130,21 @@ impl Writer {
                 Some(queue.blocking_recv_many(&mut steps, TURN))
             };
             if taken == Some(0) {
-                return;
+                break;
             }
             self.turn(&mut steps);
+        }
+        if self.shared.standing.death().is_some() {
+            // Closed in order, SQLite would move the log into the database: writes on a disk that lost some already.
+            std::mem::forget(self.conn);
         }
     }
 
     /// One turn: all or nothing. Without steps it is a probe.
     fn turn(&mut self, steps: &mut Vec<Box<dyn Step>>) {
-        let outcome = match self.shared.is_dead() {
+        let shared = Arc::clone(&self.shared);
+        let _turn = shared.standing.begin();
+        let outcome = match shared.standing.death() {
             Some(fault) => Err(fault),
             None => self.commit(steps).map(Arc::new).map_err(|trouble| self.ail(&trouble)),
         };
@@ -186,7 +168,9 @@ impl Writer {
         self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         let outcome = self.fill(steps).and_then(|filled| {
             self.conn.prepare_cached("COMMIT")?.execute([])?;
-            Ok(filled)
+            checkpoint_if_due(&self.conn)?;
+            // Looked at behind the commit, so that nothing leaves which only this process can still read.
+            if self.files.are_in_place() { Ok(filled) } else { Err(Trouble::Misplaced) }
         });
         match outcome {
             Ok(filled) => Ok(self.publish(filled)),
@@ -205,6 +189,9 @@ impl Writer {
 
     /// Runs the steps within the transaction and appends what they record.
     fn fill(&mut self, steps: &mut [Box<dyn Step>]) -> Result<Filled, Trouble> {
+        if !self.files.are_in_place() {
+            return Err(Trouble::Misplaced);
+        }
         self.look_for_others()?;
         let generation = self.shared.sealed.load().generation;
         let mut batch = Batch {
@@ -293,14 +280,15 @@ impl Writer {
 
     fn ail(&self, trouble: &Trouble) -> StoreFault {
         let why = trouble.to_string();
-        if trouble.is_failed_fsync() {
-            tracing::error!(fault = %why, "the disk did not confirm a write; this process writes no more");
-            self.shared.set_health(Health::Dead(why.clone()));
+        let standing = &self.shared.standing;
+        if matches!(trouble, Trouble::Sqlite(fault) if is_failed_fsync(fault)) {
+            tracing::error!(fault = %why, "the disk did not confirm a write; this process writes no more and ends");
+            standing.die(&why);
         } else {
-            if self.shared.health().is_ok() {
+            if standing.ailment().is_none() {
                 tracing::error!(fault = %why, "the ledger cannot be written");
             }
-            self.shared.set_health(Health::Ailing(why.clone()));
+            standing.ail(&why);
             // Who asks while it is known to fail is told at once, and does not wait for the lock again.
             self.set_patience(Duration::ZERO);
         }
@@ -308,9 +296,9 @@ impl Writer {
     }
 
     fn recover(&self) {
-        if self.shared.health().is_err() {
+        if self.shared.standing.ailment().is_some() {
             tracing::info!("the ledger can be written again");
-            self.shared.set_health(Health::Well);
+            self.shared.standing.recover();
             self.set_patience(BUSY);
         }
     }
@@ -339,11 +327,4 @@ fn probe(conn: &Connection) -> rusqlite::Result<()> {
     )?
     .execute([])?;
     Ok(())
-}
-
-impl Trouble {
-    fn is_failed_fsync(&self) -> bool {
-        let Self::Sqlite(rusqlite::Error::SqliteFailure(fault, _)) = self else { return false };
-        [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_DIR_FSYNC].contains(&fault.extended_code)
-    }
 }
