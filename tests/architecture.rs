@@ -53,6 +53,17 @@ fn no_file_is_longer_than_a_reader_can_hold() {
 }
 
 #[test]
+fn no_text_is_declared_to_be_safe_sql() {
+    // The driver takes literals and builders that bind; this word is the way around both.
+    let faults: Vec<String> = sources()
+        .into_iter()
+        .filter(|source| source.text.contains("AssertSqlSafe"))
+        .map(|source| source.path)
+        .collect();
+    assert!(faults.is_empty(), "statements that were put together: {faults:?}");
+}
+
+#[test]
 fn there_is_one_of_each_stack() {
     const ONE_VERSION: &[&str] = &["aws-lc-rs", "axum", "h2", "http", "hyper", "reqwest", "rustls", "tokio"];
     const NO_VERSION: &[&str] = &["hyper-tls", "native-tls", "openssl", "ring", "serde_yaml", "serde_yml"];

@@ -26,7 +26,7 @@ use super::{
     serve::seen::{Rollback, Seen},
 };
 use crate::{
-    adapters::store::{CopyFault, Options, Sqlite},
+    adapters::store::{CopyFault, Database, Options, Sqlite},
     broker::{audit, ports::Store as _},
     kernel::ledger::{
         checkpoint::Checkpoint,
@@ -105,7 +105,7 @@ impl Backup {
 
     async fn make(self) -> Done {
         let config = Config::load(self.config.as_deref())?;
-        let store = installation::open_store(&config, Options::default())?;
+        let store = installation::open_sqlite(&config, Options::default(), "backup")?;
         new_folder(&self.out)?;
         let before = Checkpoint::read_unverified(&store.checkpoint().await?).map_or(0, |head| head.size);
         // Recorded first, and so in the copy: one that nobody recorded must not exist.
@@ -156,7 +156,11 @@ impl Restore {
         let config = Config::load(self.config.as_deref())?;
         if let Some((from, manifest)) = &manifest {
             put_back(&config, from, manifest)?;
-            output::say(&format!("put {} entries back into {}", manifest.size, config.store.display()));
+            output::say(&format!(
+                "put {} entries back into {}",
+                manifest.size,
+                installation::database_file(&config, "restore")?.display()
+            ));
         }
         match reason {
             Some(reason) => accept_loss(&config, reason, manifest.is_some()).await,
@@ -229,13 +233,18 @@ fn put_back(config: &Config, from: &Path, manifest: &Manifest) -> Done {
         return Err(Failure::usage(message));
     }
     let sealing = installation::sealing_keys(config)?;
-    Sqlite::put_back(&from.join(DATABASE_FILE), &config.store, &sealing, |copied| {
-        // What was looked at before may have been exchanged since.
-        if digest(copied)? == (manifest.bytes, manifest.sha256.clone()) {
-            return Ok(());
-        }
-        Err(Failure::new(Exit::Integrity, "the backup changed while it was copied; nothing was put back"))
-    })
+    Sqlite::put_back(
+        &from.join(DATABASE_FILE),
+        installation::database_file(config, "restore")?,
+        &sealing,
+        |copied| {
+            // What was looked at before may have been exchanged since.
+            if digest(copied)? == (manifest.bytes, manifest.sha256.clone()) {
+                return Ok(());
+            }
+            Err(Failure::new(Exit::Integrity, "the backup changed while it was copied; nothing was put back"))
+        },
+    )
 }
 
 /// Says beforehand what `serve` would say.
@@ -281,7 +290,7 @@ async fn accept_loss(config: &Config, reason: &str, is_restored: bool) -> Done {
 }
 
 /// The head that was seen and is not in this ledger; null where none is.
-async fn lost(config: &Config, store: &Sqlite) -> Result<Value, Failure> {
+async fn lost(config: &Config, store: &Database) -> Result<Value, Failure> {
     let Some(path) = &config.ledger.seen else { return Ok(Value::Null) };
     match Seen::check(path, store).await {
         Ok(_) => return Ok(Value::Null),

@@ -3,7 +3,7 @@
 use std::{fmt, io, process::ExitCode};
 
 use crate::{
-    adapters::store::OpenFault,
+    adapters::store::{OpenFault, postgres},
     broker::{ambient::NoEntropy, error::Refused, ports::StoreFault},
     kernel::policy::Finding,
 };
@@ -156,6 +156,38 @@ impl From<OpenFault> for Failure {
             | OpenFault::Serving
             | OpenFault::WrongSealingKey => Exit::Usage,
             OpenFault::Database(_) | OpenFault::Lock(_) | OpenFault::Thread(_) => Exit::Internal,
+        };
+        Self::new(exit, chain(&fault))
+    }
+}
+
+impl From<postgres::OpenFault> for Failure {
+    fn from(fault: postgres::OpenFault) -> Self {
+        let exit = match &fault {
+            postgres::OpenFault::Damaged(_) => Exit::Integrity,
+            postgres::OpenFault::Absent(_)
+            | postgres::OpenFault::Clock(_)
+            | postgres::OpenFault::Older { .. }
+            | postgres::OpenFault::Password(_)
+            | postgres::OpenFault::WrongSealingKey => Exit::Usage,
+            postgres::OpenFault::Database(_) | postgres::OpenFault::Slow | postgres::OpenFault::Thread(_) => {
+                Exit::Internal
+            }
+        };
+        Self::new(exit, chain(&fault))
+    }
+}
+
+impl From<postgres::CreateFault> for Failure {
+    fn from(fault: postgres::CreateFault) -> Self {
+        let exit = match &fault {
+            postgres::CreateFault::Exists
+            | postgres::CreateFault::Origin(_)
+            | postgres::CreateFault::Password(_) => Exit::Usage,
+            postgres::CreateFault::Start(_)
+            | postgres::CreateFault::Database(_)
+            | postgres::CreateFault::NoEntropy
+            | postgres::CreateFault::Seal(_) => Exit::Internal,
         };
         Self::new(exit, chain(&fault))
     }

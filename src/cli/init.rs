@@ -14,7 +14,7 @@ use super::{
     output,
 };
 use crate::{
-    adapters::store::{Genesis, Sqlite},
+    adapters::store::{Genesis, Sqlite, postgres::Place},
     kernel::{id::crockford, sealing::SealingKey, secret::Secret},
 };
 
@@ -24,6 +24,9 @@ pub(crate) struct Init {
     /// The folder; it is made where it is not there.
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
+    /// A PostgreSQL database for the store, instead of a file; `hallpass store init` makes its schema then.
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
 }
 
 /// What an installation is made of.
@@ -34,12 +37,16 @@ pub(crate) struct Plan<'a> {
     pub(crate) configuration: &'a str,
     /// The ledger's origin, as the configuration says it.
     pub(crate) origin: &'a str,
+    /// Whether the store is a file in that folder.
+    pub(crate) has_database: bool,
     /// Policy files: path below `policies/`, text.
     pub(crate) policies: &'a [(&'a str, String)],
 }
 
 /// The configuration as `init` writes it.
 const CONFIGURATION: &str = include_str!("init/hallpass.yaml");
+/// What it says of the store.
+const STORE: &str = "store: { url: \"sqlite:hallpass.db\" }";
 /// The origin in it.
 const ORIGIN: &str = "hallpass.example.com/ledger";
 /// The first policies: an issuer that fits the configuration, and a grant that is switched off.
@@ -54,10 +61,15 @@ impl Init {
     ///
     /// [`Exit::Usage`] where something is there already, or cannot be written.
     pub(crate) fn run(self) -> Done {
+        let configuration = match &self.store {
+            None => CONFIGURATION.to_owned(),
+            Some(url) => CONFIGURATION.replacen(STORE, &server(url)?, 1),
+        };
         let plan = Plan {
             dir: &self.dir,
-            configuration: CONFIGURATION,
+            configuration: &configuration,
             origin: ORIGIN,
+            has_database: self.store.is_none(),
             policies: &[
                 ("issuers/github.yaml", ISSUER.to_owned()),
                 ("grants/example.yaml", EXAMPLE.to_owned()),
@@ -65,7 +77,7 @@ impl Init {
             ],
         };
         create(&plan, &Actor::new()?)?;
-        output::say(&next_steps(&self.dir));
+        output::say(&next_steps(&self.dir, self.store.is_some()));
         Ok(())
     }
 }
@@ -117,12 +129,25 @@ fn fill(plan: &Plan<'_>, actor: &Actor, made: &mut Made) -> Done {
         }
         made.file(&path, text.as_bytes(), 0o644)?;
     }
-    let random = |out: &mut [u8]| actor.random(out);
-    let genesis = Genesis { origin: plan.origin, now: actor.now(), random: &random };
-    let database = dir.join("hallpass.db");
-    Sqlite::create(&database, &sealing, genesis).map_err(|fault| Failure::usage(chain(&fault)))?;
-    made.0.push(database);
+    if plan.has_database {
+        let random = |out: &mut [u8]| actor.random(out);
+        let genesis = Genesis { origin: plan.origin, now: actor.now(), random: &random };
+        let database = dir.join("hallpass.db");
+        Sqlite::create(&database, &sealing, genesis).map_err(|fault| Failure::usage(chain(&fault)))?;
+        made.0.push(database);
+    }
     sync(dir)
+}
+
+/// The configuration's words for a store on a server.
+fn server(url: &str) -> Result<String, Failure> {
+    let fault = match Place::parse(url, Path::new("")) {
+        // Such a character would end the text between quotes in the file.
+        Ok(_) if url.contains(['"', '\\']) => "write %22 and %5C".to_owned(),
+        Ok(_) => return Ok(format!("store: {{ url: \"{url}\" }}")),
+        Err(fault) => fault.to_string(),
+    };
+    Err(Failure::usage(format!("--store: {fault}; nothing was made")))
 }
 
 /// A bearer token: its prefix lets scanners find one that leaked, its 32 random bytes let nobody guess one.
@@ -180,8 +205,13 @@ fn sync(dir: &Path) -> Done {
     File::open(dir).and_then(|folder| folder.sync_all()).map_err(|fault| Failure::file(dir, &fault))
 }
 
-fn next_steps(dir: &Path) -> String {
+fn next_steps(dir: &Path, is_on_server: bool) -> String {
     let shown = dir.display();
+    let store = if is_on_server {
+        format!("\x20    hallpass store init --config {shown}/hallpass.yaml --as URL-OF-ITS-OWNER\n")
+    } else {
+        String::new()
+    };
     format!(
         "made an installation in {shown}\n\
          \n\
@@ -190,6 +220,7 @@ fn next_steps(dir: &Path) -> String {
          \x20    `audience` in {shown}/policies/issuers/github.yaml\n\
          \x20 2. write a grant: {shown}/policies/grants/example.yaml shows how\n\
          \x20 3. hallpass config check --config {shown}/hallpass.yaml\n\
+         {store}\
          \x20 4. hallpass secret set npm-token --config {shown}/hallpass.yaml < token.txt\n\
          \x20 5. hallpass serve --config {shown}/hallpass.yaml\n\
          \n\

@@ -1,7 +1,7 @@
 //! What a configuration names, opened: the sealing key, the store, tokens, issuers' keys. Every fault says where in
 //! `hallpass.yaml` the file is named; nothing that is missing is made.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use jiff::Timestamp;
 
@@ -12,7 +12,7 @@ use super::{
 use crate::{
     adapters::{
         issuer_keys::{IssuerKeys, IssuerKeysConfig, KeysFrom},
-        store::{Options, Sqlite},
+        store::{Database, Options, Postgres, Sqlite, StorePlace},
     },
     http::AdminToken,
     kernel::{
@@ -58,12 +58,46 @@ fn sealing_key(from: &SealingKeyFrom) -> Result<Arc<SealingKey>, Finding> {
 ///
 /// [`super::exit::Exit::Usage`] where it is absent, another's, sealed with another key, or of another ledger than the configuration
 /// says; [`super::exit::Exit::Integrity`] where it is damaged.
-pub(crate) fn open_store(config: &Config, options: Options) -> Result<Arc<Sqlite>, Failure> {
-    let sealing = sealing_keys(config)?;
-    if Sqlite::inspect(&config.store)?.origin() != config.ledger.origin {
-        name_ledger(config, &sealing)?;
+pub(crate) fn open_store(config: &Config, options: Options) -> Result<Arc<Database>, Failure> {
+    let database = match &config.store {
+        StorePlace::Postgres(place) => {
+            Database::Postgres(Postgres::open(place, sealing_keys(config)?, options)?)
+        }
+        StorePlace::Sqlite(path) => Database::Sqlite(open_file(config, path, options)?),
+    };
+    named(config, database)
+}
+
+/// The same for a command that knows database files only, called so.
+///
+/// # Errors
+///
+/// As [`open_store`]; [`super::exit::Exit::Usage`] where the store is on a server.
+pub(crate) fn open_sqlite(config: &Config, options: Options, what: &str) -> Result<Arc<Sqlite>, Failure> {
+    open_file(config, database_file(config, what)?, options)
+}
+
+/// The database file, for a command that knows nothing else, called so.
+///
+/// # Errors
+///
+/// [`super::exit::Exit::Usage`] where the store is on a server.
+pub(crate) fn database_file<'c>(config: &'c Config, what: &str) -> Result<&'c Path, Failure> {
+    match &config.store {
+        StorePlace::Sqlite(path) => Ok(path),
+        StorePlace::Postgres(place) => Err(Failure::usage(format!(
+            "`hallpass {what}` does not work on a PostgreSQL store yet, and changed nothing in {place}; for copies use \
+             the server's own tools, such as pg_basebackup or pg_dump"
+        ))),
     }
-    Ok(Sqlite::open(&config.store, sealing, options)?)
+}
+
+fn open_file(config: &Config, path: &Path, options: Options) -> Result<Arc<Sqlite>, Failure> {
+    let sealing = sealing_keys(config)?;
+    if Sqlite::inspect(path)?.origin() != config.ledger.origin {
+        name_ledger(config, path, &sealing)?;
+    }
+    Ok(Sqlite::open(path, sealing, options)?)
 }
 
 /// Opens the store for reading, without the sealing key.
@@ -71,25 +105,49 @@ pub(crate) fn open_store(config: &Config, options: Options) -> Result<Arc<Sqlite
 /// # Errors
 ///
 /// As [`open_store`].
-pub(crate) fn inspect_store(config: &Config) -> Result<Arc<Sqlite>, Failure> {
-    let store = Sqlite::inspect(&config.store)?;
-    if store.origin() == config.ledger.origin {
-        return Ok(store);
+pub(crate) fn inspect_store(config: &Config) -> Result<Arc<Database>, Failure> {
+    if let StorePlace::Sqlite(path) = &config.store
+        && Sqlite::inspect(path)?.origin() != config.ledger.origin
+    {
+        name_ledger(config, path, &sealing_keys(config)?)?;
     }
-    name_ledger(config, &sealing_keys(config)?)?;
-    Ok(Sqlite::inspect(&config.store)?)
+    named(config, inspect(config)?)
 }
 
-fn name_ledger(config: &Config, sealing: &Keyring) -> Result<(), Failure> {
-    if Sqlite::name_ledger(&config.store, sealing, &config.ledger.origin)? {
+/// The same whatever its ledger is called, and without changing that.
+///
+/// # Errors
+///
+/// As [`open_store`].
+pub(crate) fn inspect_as_it_is(config: &Config) -> Result<Arc<Database>, Failure> {
+    Ok(Arc::new(inspect(config)?))
+}
+
+fn inspect(config: &Config) -> Result<Database, Failure> {
+    Ok(match &config.store {
+        StorePlace::Postgres(place) => Database::Postgres(Postgres::inspect(place)?),
+        StorePlace::Sqlite(path) => Database::Sqlite(Sqlite::inspect(path)?),
+    })
+}
+
+/// A store whose ledger is the one that the configuration speaks of.
+fn named(config: &Config, database: Database) -> Result<Arc<Database>, Failure> {
+    if database.origin() == config.ledger.origin { Ok(Arc::new(database)) } else { Err(other_ledger(config)) }
+}
+
+fn name_ledger(config: &Config, path: &Path, sealing: &Keyring) -> Result<(), Failure> {
+    if Sqlite::name_ledger(path, sealing, &config.ledger.origin)? {
         return Ok(());
     }
+    Err(other_ledger(config))
+}
+
+fn other_ledger(config: &Config) -> Failure {
     let (file, said) = (config.file.display(), &config.ledger.origin);
-    let message = format!(
+    Failure::usage(format!(
         "{file} says `ledger.origin: {said}`, but the database holds the ledger of another origin, and one with \
          entries keeps its own for ever"
-    );
-    Err(Failure::usage(message))
+    ))
 }
 
 /// Reads the tokens of the admin listener.

@@ -112,7 +112,11 @@ impl ShowKeys {
 
     async fn list(self) -> Done {
         let config = Config::load(self.config.as_deref())?;
-        let store = installation::open_store(&config, Options { read_only: true, ..Options::default() })?;
+        let store = installation::open_sqlite(
+            &config,
+            Options { read_only: true, ..Options::default() },
+            "keys list",
+        )?;
         let held = store.held_keys().await?;
         let mut items = held.iter().map(|key| item(key, &store, &config)).collect::<Result<Vec<_>, _>>()?;
         let sealed_with = store.sealed_with().await?;
@@ -178,7 +182,7 @@ fn check_id(check: &Digest) -> String {
 impl ChangeKey {
     async fn rotate_ledger(self) -> Done {
         let config = Config::load(self.config.as_deref())?;
-        let store = installation::open_store(&config, Options::default())?;
+        let store = installation::open_sqlite(&config, Options::default(), "keys rotate")?;
         let (actor, now, random) = who()?;
         let tell = move |handover: &Handover| {
             let Handover { version, old, new, checkpoint } = handover;
@@ -201,7 +205,7 @@ impl ChangeKey {
 
     async fn rewrap(self) -> Done {
         let config = Config::load(self.config.as_deref())?;
-        let store = installation::open_store(&config, Options::default())?;
+        let store = installation::open_sqlite(&config, Options::default(), "keys rewrap")?;
         let (actor, _, random) = who()?;
         let tell = move |handover: &SealingHandover| {
             let SealingHandover { old, new, records } = handover;

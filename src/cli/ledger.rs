@@ -19,7 +19,7 @@ use super::{
     process,
 };
 use crate::{
-    adapters::store::{Options, Sqlite},
+    adapters::store::{Database, Options},
     broker::{
         audit,
         ports::{EntryQuery, Qualifier, Store as _, StoredEntry, Term},
@@ -128,7 +128,7 @@ impl Verify {
                 let mut anchors = anchors?;
                 let seen = config.ledger.seen.as_deref().filter(|path| path.exists());
                 anchors.extend(seen.map(anchor).transpose()?);
-                audit::of_store(&*Sqlite::inspect(&config.store)?, key, anchors).await?
+                audit::of_store(&*installation::inspect_as_it_is(&config)?, key, anchors).await?
             }
         };
         tell(&report, self.output)?;
@@ -217,7 +217,7 @@ fn prepare(out: &Path) -> Done {
     }
 }
 
-async fn write(store: &Sqlite, out: &Path) -> Result<u64, Failure> {
+async fn write(store: &Database, out: &Path) -> Result<u64, Failure> {
     let broken = |fault| Failure::new(Exit::Integrity, chain(&fault));
     let note = store.checkpoint().await?;
     let mut export = Export::begin(&note).map_err(broken)?;
@@ -281,7 +281,7 @@ impl Show {
 }
 
 /// The entries of a decision or an issuance, oldest first.
-async fn of_id(store: &Sqlite, id: &str) -> Result<Vec<StoredEntry>, Failure> {
+async fn of_id(store: &Database, id: &str) -> Result<Vec<StoredEntry>, Failure> {
     let term = Term { qualifier: Qualifier::Text, value: id.to_owned(), negated: false };
     let query = EntryQuery { terms: vec![term], limit: MAX_OF_ONE_ID, ..EntryQuery::default() };
     let mut found = store.entries(query).await?;

@@ -27,6 +27,7 @@ mod replica;
 mod revoke;
 mod secret;
 mod serve;
+mod store;
 mod telemetry;
 mod version;
 
@@ -95,6 +96,9 @@ enum Command {
     Secret(secret::SecretCommand),
     /// Runs the broker.
     Serve(serve::Serve),
+    /// Makes the schema of a PostgreSQL database, and gives its roles their privileges.
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// Ends a freeze.
     #[command(subcommand)]
     Thaw(freeze::ThawCommand),
@@ -156,6 +160,7 @@ impl Command {
             Self::Revoke(revoke) => revoke.run(),
             Self::Secret(command) => command.run(),
             Self::Serve(serve) => serve.run(),
+            Self::Store(command) => command.run(),
             Self::Thaw(command) => command.run(),
             Self::Version(version) => version.run(),
             Self::Whoami(whoami) => whoami.run(),

@@ -35,7 +35,7 @@ use crate::{
         issuer_keys::IssuerKeys,
         mint::{Assertions, Oidc, Sealed},
         policy_source::{PolicySource, Reload},
-        store::{Options, Sqlite},
+        store::{Database, Options},
     },
     broker::{
         Ambient, Broker, Clock, Entropy, Parts, Settings,
@@ -77,7 +77,7 @@ pub(crate) struct Bound {
 /// A running broker.
 pub(crate) struct Replica {
     broker: Arc<Broker>,
-    store: Arc<Sqlite>,
+    store: Arc<Database>,
     keys: Arc<IssuerKeys>,
     stop: CancellationToken,
     listeners: JoinSet<()>,
@@ -233,7 +233,7 @@ impl Replica {
     }
 
     /// The store, for looking into.
-    pub(crate) fn store(&self) -> &Arc<Sqlite> {
+    pub(crate) fn store(&self) -> &Arc<Database> {
         &self.store
     }
 
@@ -343,7 +343,7 @@ fn issuer_keys(config: &Config) -> Result<IssuerKeys, Failure> {
 /// The broker with its minters, and the signer that others check us by.
 fn wire(
     config: &Config,
-    store: &Arc<Sqlite>,
+    store: &Arc<Database>,
     keys: &Arc<IssuerKeys>,
 ) -> Result<(Arc<Broker>, Arc<Assertions>), Failure> {
     let key = store.assertion_key().ok_or_else(sealed_keys_missing)?;
@@ -367,7 +367,7 @@ fn wire(
     Ok((broker, assertions))
 }
 
-fn settings(config: &Config, store: &Sqlite) -> Result<Settings, Failure> {
+fn settings(config: &Config, store: &Database) -> Result<Settings, Failure> {
     let ambient = Ambient { clock: Clock::System, entropy: Entropy::Os };
     Ok(Settings {
         replica: new_replica(&ambient)?,
@@ -382,7 +382,7 @@ fn settings(config: &Config, store: &Sqlite) -> Result<Settings, Failure> {
 
 /// Looks whether the ledger is the one that was seen last. A ledger that was set back gets ALERT_ROLLBACK, if it can
 /// be written, and is not served.
-async fn guard(config: &Config, store: &Arc<Sqlite>, broker: &Broker) -> Result<Option<Kept>, Failure> {
+async fn guard(config: &Config, store: &Arc<Database>, broker: &Broker) -> Result<Option<Kept>, Failure> {
     let Some(path) = &config.ledger.seen else { return Ok(None) };
     let rollback = match Seen::check(path, store).await {
         Ok(seen) => return Ok(Some(Arc::new(Mutex::new(seen)))),
@@ -456,7 +456,7 @@ async fn beat(broker: Arc<Broker>) {
     }
 }
 
-async fn keep_head(seen: Kept, store: Arc<Sqlite>) {
+async fn keep_head(seen: Kept, store: Arc<Database>) {
     loop {
         seen.lock().await.keep(&store).await;
         tokio::time::sleep(seen::EVERY).await;
@@ -465,7 +465,7 @@ async fn keep_head(seen: Kept, store: Arc<Sqlite>) {
 
 /// Reads the sealing keys anew whenever it is asked to, so that they change places while this broker serves. Nothing
 /// else of the configuration is taken.
-async fn follow_sealing_keys(asked: Arc<Notify>, file: PathBuf, store: Arc<Sqlite>) {
+async fn follow_sealing_keys(asked: Arc<Notify>, file: PathBuf, store: Arc<Database>) {
     loop {
         asked.notified().await;
         if let Err(fault) = take_sealing_keys(&file, &store).await {
@@ -474,7 +474,7 @@ async fn follow_sealing_keys(asked: Arc<Notify>, file: PathBuf, store: Arc<Sqlit
     }
 }
 
-async fn take_sealing_keys(file: &Path, store: &Sqlite) -> Result<(), Failure> {
+async fn take_sealing_keys(file: &Path, store: &Database) -> Result<(), Failure> {
     let named = installation::sealing_keys(&Config::load(Some(file))?)?;
     let known = store.keyring().ok_or_else(sealed_keys_missing)?;
     if known.checks() == named.checks() {

@@ -6,5 +6,6 @@ pub mod findings;
 pub mod issuers;
 pub mod ledger;
 pub mod metrics;
+pub mod postgres;
 pub mod profiles;
 pub mod requests;

@@ -95,7 +95,7 @@ fn receipt_anchors_an_export() {
 }
 
 /// The verifier's verdict.
-fn accepts(what: &str, key: &str, path: &Path) -> bool {
+pub(crate) fn accepts(what: &str, key: &str, path: &Path) -> bool {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let verifier = BUILT.get_or_init(|| {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/verifier");

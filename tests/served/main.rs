@@ -62,6 +62,8 @@ mod policy;
 #[cfg(test)]
 mod policy_commands;
 #[cfg(test)]
+mod postgres;
+#[cfg(test)]
 mod profiles;
 #[cfg(test)]
 mod readme;

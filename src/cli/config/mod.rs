@@ -38,6 +38,7 @@ use self::environment::Environment;
 pub(super) use self::listen::is_secure;
 use super::exit::{Exit, Failure};
 use crate::{
+    adapters::store::StorePlace,
     http::{Network, Role},
     kernel::{
         digest::Digest,
@@ -62,7 +63,7 @@ pub(crate) struct Config {
     /// Who may use it.
     pub(crate) admin_tokens: Vec<AdminTokenFile>,
     /// The database.
-    pub(crate) store: PathBuf,
+    pub(crate) store: StorePlace,
     /// The directory of policy.
     pub(crate) policies: PathBuf,
     /// Where the sealing key comes from.

@@ -10,11 +10,14 @@ use super::{
     environment::{Environment, POLICIES, STORE_URL},
     issuers, listen,
 };
-use crate::kernel::{
-    digest::Digest,
-    policy::{
-        Finding,
-        yaml::{self, Fields, Findings, Node},
+use crate::{
+    adapters::store::{StorePlace, postgres::Place},
+    kernel::{
+        digest::Digest,
+        policy::{
+            Finding,
+            yaml::{self, Fields, Findings, Node},
+        },
     },
 };
 
@@ -155,38 +158,57 @@ fn store(
     fields: &mut Fields<'_>,
     folder: &Folder,
     environment: &Environment,
-) -> Option<PathBuf> {
+) -> Option<StorePlace> {
     let section =
         if environment.has(STORE_URL) { fields.take("store") } else { fields.require(findings, "store") };
-    let url = match section {
-        None => None,
+    let (url, password_file) = match section {
+        None => (None, None),
         Some(node) => {
             let mut fields = findings.fields(node)?;
-            let url = fields.require(findings, "url");
+            let (url, password_file) = (fields.require(findings, "url"), fields.take("password_file"));
             fields.finish(findings);
-            url
+            (url, password_file)
         }
     };
-    environment.or(findings, STORE_URL, url, |findings, node| store_path(findings, node, folder))
+    let place =
+        environment.or(findings, STORE_URL, url, |findings, node| store_place(findings, node, folder))?;
+    let Some(node) = password_file else { return Some(place) };
+    let file = folder.path(findings, node)?;
+    match place {
+        StorePlace::Postgres(place) => Some(StorePlace::Postgres(place.with_password_file(Some(file)))),
+        StorePlace::Sqlite(_) => {
+            let remedy = "take `password_file` away, or name a server: postgres://…";
+            findings.at(node, "store-password", "a database file has no password", remedy);
+            None
+        }
+    }
 }
 
-fn store_path(findings: &mut Findings<'_>, node: &Node, folder: &Folder) -> Option<PathBuf> {
+fn store_place(findings: &mut Findings<'_>, node: &Node, folder: &Folder) -> Option<StorePlace> {
     let text = findings.filled(node)?;
     let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme);
-    let path = text.strip_prefix("sqlite:").unwrap_or_default();
     if ["postgres", "postgresql"].contains(&scheme) {
-        let remedy = "use a file on this machine: sqlite:hallpass.db";
-        findings.at(node, "not-yet", "this version does not support PostgreSQL yet", remedy);
-        return None;
+        return match Place::parse(text, &folder.base) {
+            Ok(place) => Some(StorePlace::Postgres(place)),
+            Err(fault) => {
+                findings.at(node, "store-url", fault.to_string(), POSTGRES_URL);
+                None
+            }
+        };
     }
+    let path = text.strip_prefix("sqlite:").unwrap_or_default();
     if path.is_empty() || path.starts_with("//") || path.starts_with(':') || path.contains('?') {
         let remedy =
             "write sqlite: and a path, such as sqlite:hallpass.db or sqlite:/var/lib/hallpass/hallpass.db";
         findings.at(node, "store-url", format!("`{text}` names no database file"), remedy);
         return None;
     }
-    Some(folder.base.join(path))
+    Some(StorePlace::Sqlite(folder.base.join(path)))
 }
+
+/// What to write instead.
+const POSTGRES_URL: &str = "write postgres://USER@HOST/DATABASE?sslrootcert=ca.pem, and keep the password in \
+     `store.password_file`, PGPASSWORD or PGPASSFILE; plain text is for loopback and Unix sockets only";
 
 /// The sealing key, and the one before it.
 type SealingKeys = (SealingKeyFrom, Option<SealingKeyFrom>);

@@ -41,7 +41,7 @@ fn the_file_of_init_is_the_contracts_example() {
     assert_eq!(config.admin.listen, tcp("127.0.0.1:8441"));
     assert_eq!(config.public_url, "https://hallpass.example.com");
     assert_eq!(config.assertions_issuer, "https://hallpass.example.com");
-    assert_eq!(config.store, Path::new("/etc/hallpass/hallpass.db"));
+    assert_eq!(config.store, StorePlace::Sqlite("/etc/hallpass/hallpass.db".into()));
     assert_eq!(config.policies, Path::new("/etc/hallpass/policies/"));
     let SealingKeyFrom::File(key) = &config.sealing_key else { panic!("the sealing key is a file") };
     assert_eq!(key.path, Path::new("/etc/hallpass/sealing.key"));
@@ -116,7 +116,10 @@ fn mistakes_in_the_file_and_its_stores_are_named_with_their_place() {
         ("policies: policies/", "policies: 0701", "literal-type", "0701"),
         ("store: { url: \"sqlite:hallpass.db\" }", "", "missing-key", "public"),
         ("store: { url: \"sqlite:hallpass.db\" }", "store: {}", "missing-key", "{}"),
-        ("sqlite:hallpass.db", "postgres://db/hallpass", "not-yet", "\"postgres"),
+        ("sqlite:hallpass.db", "postgres://db/hallpass", "store-url", "\"postgres"),
+        ("sqlite:hallpass.db", "postgres://w:secret@127.0.0.1/db", "store-url", "\"postgres"),
+        ("sqlite:hallpass.db", "postgres://w@db.example.com/db?sslmode=disable", "store-url", "\"postgres"),
+        ("hallpass.db\" }", "hallpass.db\", password_file: p }", "store-password", "p }"),
         ("sqlite:hallpass.db", "sqlite::memory:", "store-url", "\"sqlite"),
         ("sqlite:hallpass.db", "hallpass.db", "store-url", "\"hallpass.db\""),
         ("sqlite:hallpass.db", "sqlite:", "store-url", "\"sqlite"),
@@ -259,7 +262,7 @@ fn the_environment_wins_over_the_file_and_is_read_as_strictly() {
     assert_eq!(config.public.listen, tcp("[::1]:1"));
     assert_eq!(config.public_url, "https://other.test");
     assert_eq!(config.admin.listen, tcp("127.0.0.1:0"));
-    assert_eq!(config.store, Path::new("/var/lib/hallpass.db"));
+    assert_eq!(config.store, StorePlace::Sqlite("/var/lib/hallpass.db".into()));
     assert_eq!(config.policies, Path::new("/etc/hallpass/other"));
 
     for (name, value, code) in [

@@ -12,12 +12,12 @@ use tokio::net::TcpListener;
 
 use super::{STOP, ci::CiIssuer, job};
 use crate::{
-    adapters::store::Sqlite,
+    adapters::store::Database,
     cli::{
         actor::Actor,
         config::Config,
         exit::{Done, Exit, Failure, chain},
-        init,
+        init, installation,
         replica::{Bound, Listeners, Replica},
         secret,
     },
@@ -111,11 +111,16 @@ impl Scene {
         let policy = ISSUER.replace(SAMPLE_URL, issuer.url()).replace(SAMPLE_AUDIENCE, &public_url);
         let mut policies = vec![("issuers/github.yaml", policy)];
         policies.extend(POLICIES.map(|(path, text)| (path, text.to_owned())));
-        let plan =
-            init::Plan { dir: &folder.0, configuration: &configuration, origin: ORIGIN, policies: &policies };
+        let plan = init::Plan {
+            dir: &folder.0,
+            configuration: &configuration,
+            origin: ORIGIN,
+            has_database: true,
+            policies: &policies,
+        };
         init::create(&plan, &actor)?;
         let config = Config::load(Some(&folder.file("hallpass.yaml")))?;
-        let key = Sqlite::inspect(&config.store)?.verifier_key();
+        let key = installation::inspect_store(&config)?.verifier_key();
         let value = Secret::from_text(format!("npm_{}", crockford(&actor.bytes::<20>()?)));
         let name = SecretName::parse("npm-token").ok_or_else(|| broken("the secret's name"))?;
         secret::seal(&config, &name, &[("value".to_owned(), value)]).await?;
@@ -143,7 +148,7 @@ impl Scene {
     }
 
     /// The store, for looking into.
-    pub(super) fn store(&self) -> &Sqlite {
+    pub(super) fn store(&self) -> &Database {
         self.replica.store()
     }
 

@@ -6,7 +6,7 @@ use rustix::fs::statfs;
 
 use super::Look;
 use crate::{
-    adapters::store::Sqlite,
+    adapters::store::{Database, StorePlace},
     broker::ports::Store as _,
     cli::{
         config::Config,
@@ -29,7 +29,11 @@ pub(super) async fn look(config: &Config) -> Vec<Look> {
             )];
         }
     };
-    let mut looks = vec![volume(&config.store), ledger(&store).await];
+    let below = match &config.store {
+        StorePlace::Postgres(place) => Look::fine(PART, format!("it answers at {place}")),
+        StorePlace::Sqlite(path) => volume(path),
+    };
+    let mut looks = vec![below, ledger(&store).await];
     looks.push(rollback(config, &store).await);
     looks
 }
@@ -64,7 +68,7 @@ fn volume(database: &Path) -> Look {
     Look::fine(PART, "it lies on a disk of this machine, written through to it at each commit")
 }
 
-async fn ledger(store: &Sqlite) -> Look {
+async fn ledger(store: &Database) -> Look {
     const LEDGER: &str = "ledger";
     match store.head_fault().await {
         Ok(None) => {}
@@ -79,7 +83,7 @@ async fn ledger(store: &Sqlite) -> Look {
     Look::fine(LEDGER, found)
 }
 
-async fn rollback(config: &Config, store: &Sqlite) -> Look {
+async fn rollback(config: &Config, store: &Database) -> Look {
     const ROLLBACK: &str = "rollback";
     if let Some(path) = &config.ledger.seen
         && let Err(rollback) = Seen::check(path, store).await

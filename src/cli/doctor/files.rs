@@ -11,6 +11,7 @@ use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 
 use super::Look;
 use crate::{
+    adapters::store::StorePlace,
     broker::Clock,
     cli::config::{Config, SealingKeyFrom},
 };
@@ -34,7 +35,10 @@ fn secret_files(config: &Config) -> Vec<PathBuf> {
     if let SealingKeyFrom::File(file) = &config.sealing_key {
         files.push(file.path.clone());
     }
-    files.push(config.store.clone());
+    files.extend(match &config.store {
+        StorePlace::Postgres(place) => place.password_file().map(Path::to_owned),
+        StorePlace::Sqlite(path) => Some(path.clone()),
+    });
     let listeners = [&config.public, &config.admin];
     files.extend(listeners.into_iter().filter_map(|listener| Some(listener.tls.as_ref()?.key.path.clone())));
     files

@@ -4,8 +4,7 @@ use tokio::runtime::Runtime;
 
 use super::Look;
 use crate::{
-    adapters::store::Sqlite,
-    cli::{check, config::Config},
+    cli::{check, config::Config, installation},
     kernel::policy::{PolicySet, load::Loaded, target::Target},
 };
 
@@ -35,7 +34,7 @@ pub(super) fn look(config: &Config, runtime: &Runtime) -> Vec<Look> {
 /// Secrets that grants deliver and nobody has set: their exchanges are 502 (contract: section 12).
 fn missing_secrets(config: &Config, set: &PolicySet, runtime: &Runtime) -> Vec<Look> {
     // Where the database cannot be read, that was told already.
-    let Ok(store) = Sqlite::inspect(&config.store) else { return Vec::new() };
+    let Ok(store) = installation::inspect_as_it_is(config) else { return Vec::new() };
     let Ok(known) = runtime.block_on(store.list_secrets()) else { return Vec::new() };
     let mut looks = Vec::new();
     for grant in set.names.iter().filter_map(|name| set.grants.get(name)) {

@@ -6,11 +6,11 @@ use std::{
 };
 
 use crate::{
-    adapters::{policy_source::PolicySource, store::Sqlite},
+    adapters::policy_source::PolicySource,
     cli::{
         config::{self, Config},
         exit::{Exit, Failure, chain},
-        process,
+        installation, process,
     },
     kernel::{
         name::IssuerName,
@@ -150,7 +150,7 @@ const ISSUERS: &str = "issuers";
 ///
 /// Where the database cannot be opened for reading.
 pub(crate) fn secrets(config: &Config) -> Result<Vec<String>, Failure> {
-    let store = Sqlite::inspect(&config.store)?;
+    let store = installation::inspect_as_it_is(config)?;
     let listed = process::runtime()?.block_on(store.list_secrets())?;
     Ok(listed.into_iter().map(|secret| secret.name.to_string()).collect())
 }

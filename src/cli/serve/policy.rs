@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::{
     adapters::{
         policy_source::{PolicySource, Reason, Reload, Settled, SourceFault, Watch},
-        store::{PolicyStanding, Sqlite},
+        store::{Database, PolicyStanding},
     },
     broker::{Broker, Clock, policy::PolicyRefused},
     kernel::{digest::Digest, ledger::entry::EntryCode},
@@ -22,7 +22,7 @@ const TRY_AGAIN: Duration = Duration::from_secs(10);
 /// Follows a policy directory for a broker.
 pub(crate) struct Follower {
     broker: Arc<Broker>,
-    store: Arc<Sqlite>,
+    store: Arc<Database>,
     source: PolicySource,
     watch: Watch,
     accepted: watch::Sender<Option<Digest>>,
@@ -42,7 +42,7 @@ enum Looked {
 
 impl Follower {
     /// Watches from now on; reads nothing yet.
-    pub(crate) fn new(broker: Arc<Broker>, store: Arc<Sqlite>, source: PolicySource) -> Self {
+    pub(crate) fn new(broker: Arc<Broker>, store: Arc<Database>, source: PolicySource) -> Self {
         let watch = Watch::new(source.clone());
         Self { broker, store, source, watch, accepted: watch::Sender::new(None), last: None }
     }

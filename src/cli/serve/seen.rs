@@ -15,7 +15,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    adapters::store::Sqlite,
+    adapters::store::{Database, StorePlace},
     broker::ports::{EntryQuery, Qualifier, Store as _, StoreFault, Term},
     kernel::ledger::checkpoint::Checkpoint,
 };
@@ -65,7 +65,7 @@ impl Seen {
     /// # Errors
     ///
     /// [`Rollback`].
-    pub(crate) async fn check(path: &Path, store: &Sqlite) -> Result<Self, Rollback> {
+    pub(crate) async fn check(path: &Path, store: &Database) -> Result<Self, Rollback> {
         let unreadable = |why: String| Rollback::Unreadable { path: path.display().to_string(), why };
         let last = match fs::read_to_string(path) {
             Ok(note) => Some(note),
@@ -85,7 +85,7 @@ impl Seen {
     }
 
     /// Keeps the store's head, where it is larger than the one that was kept.
-    pub(crate) async fn keep(&mut self, store: &Sqlite) {
+    pub(crate) async fn keep(&mut self, store: &Database) {
         let note = match store.checkpoint().await {
             Ok(note) => note,
             Err(fault) => {
@@ -106,7 +106,7 @@ impl Seen {
 }
 
 /// Whether the ledger itself says that the head was given up, when it was restored from an older state.
-async fn is_given_up(store: &Sqlite, seen: &Checkpoint) -> Result<bool, StoreFault> {
+async fn is_given_up(store: &Database, seen: &Checkpoint) -> Result<bool, StoreFault> {
     let term = Term { qualifier: Qualifier::Outcome, value: "RESTORED".to_owned(), negated: false };
     let newest = store.entries(EntryQuery { terms: vec![term], limit: 1, ..EntryQuery::default() }).await?;
     let said = newest.first().and_then(|entry| serde_json::from_slice::<Value>(&entry.bytes).ok());
@@ -123,8 +123,13 @@ async fn is_given_up(store: &Sqlite, seen: &Checkpoint) -> Result<bool, StoreFau
     Ok(is_given_up)
 }
 
-/// Whether a rollback of the database would be noticed: the head is kept, and on another volume.
-pub(crate) fn is_guarded(seen: Option<&Path>, database: &Path) -> bool {
+/// Whether a rollback of the database would be noticed: the head is kept, and on another volume. A server's volume is
+/// taken for another one.
+pub(crate) fn is_guarded(seen: Option<&Path>, database: &StorePlace) -> bool {
+    let database = match database {
+        StorePlace::Postgres(_) => return seen.is_some(),
+        StorePlace::Sqlite(path) => path,
+    };
     let volume = |path: &Path| fs::metadata(path).ok().map(|about| about.dev());
     let folder =
         |path: &Path| path.parent().filter(|folder| !folder.as_os_str().is_empty()).map(Path::to_owned);

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{AUDIENCE, Client, Issuer, eventually};
+use super::{AUDIENCE, Client, Cluster, Issuer, eventually};
 
 /// The secret that must appear nowhere but in an answer.
 pub(crate) const CANARY: &str = "npm_cAnArY-7f3d90b1e2-never-in-a-log";
@@ -50,21 +50,40 @@ pub(crate) struct Installation {
     pub(crate) issuer: Issuer,
     folder: TempDir,
     origin: String,
+    store: String,
 }
 
 impl Installation {
     pub(crate) fn new() -> Self {
+        Self::made("{ url: \"sqlite:hallpass.db\" }", |_| {})
+    }
+
+    /// On a server: the schema is its owner's, brokers and commands log in as another role.
+    pub(crate) fn on(cluster: &Cluster) -> Self {
+        for role in ["owner", "writer", "reader"] {
+            cluster.role(role);
+        }
+        cluster.psql("postgres", "CREATE DATABASE hallpass OWNER owner");
+        let store = format!("{{ url: \"{}\" }}", cluster.url("writer", "hallpass"));
+        Self::made(&store, |installation| {
+            let owner = cluster.url("owner", "hallpass");
+            run(&mut installation.command(&["store", "init", "--as", &owner, "--reader", "reader"]), "");
+        })
+    }
+
+    fn made(store: &str, make_store: impl Fn(&Self)) -> Self {
         let issuer = Issuer::start();
         let folder = tempfile::Builder::new().prefix("hallpass-").tempdir().unwrap();
         let made = folder.path().join("broker");
         run(binary().args(["init", "--dir"]).arg(&made), "");
         let origin = origin(&fs::read_to_string(made.join("hallpass.yaml")).unwrap());
-        let installation = Self { issuer, folder, origin };
+        let installation = Self { issuer, folder, origin, store: store.to_owned() };
         let configuration = format!(
             "issuers:\n  ci: {{ url: \"{}\", profile: github-actions, allow_private_addresses: true }}\n",
             installation.issuer.url
         );
         installation.configure(&configuration);
+        make_store(&installation);
         let policies = installation.file("policies");
         fs::remove_dir_all(&policies).unwrap();
         installation.write("policies/issuers/ci.yaml", &issuer_policy(&installation.issuer.url));
@@ -95,14 +114,14 @@ impl Installation {
              admin:\n  listen: \"127.0.0.1:0\"\n  tokens:\n\
              \x20   - {{ name: first-auditor, roles: [auditor], file: auditor.token }}\n\
              \x20   - {{ name: first-operator, roles: [operator], file: operator.token }}\n\
-             store: {{ url: \"sqlite:hallpass.db\" }}\n\
+             store: {}\n\
              policies: policies/\n\
              sealing_key: {{ file: sealing.key }}\n\
              ledger: {{ origin: {}, seen: ledger.seen }}\n\
              assertions: {{ issuer: \"{AUDIENCE}\" }}\n\
              limits: {{ per_source_per_second: 100000, per_project_per_minute: 100000 }}\n\
              {more}",
-            self.origin
+            self.store, self.origin
         );
         self.write("hallpass.yaml", &text);
     }
@@ -132,6 +151,19 @@ impl Installation {
     /// Starts `hallpass serve` and waits until it has a policy set.
     pub(crate) fn serve(&self) -> Server {
         self.serve_by(&mut self.command(&["serve"]))
+    }
+
+    /// Starts another broker of the same database, which keeps the head that it has seen in a file of its own.
+    pub(crate) fn replica(&self, number: usize) -> Server {
+        self.serve_by(&mut self.replica_command(number))
+    }
+
+    /// Its command line.
+    pub(crate) fn replica_command(&self, number: usize) -> Command {
+        let file = format!("replica-{number}.yaml");
+        let configuration = fs::read_to_string(self.file("hallpass.yaml")).unwrap();
+        self.write(&file, &configuration.replace("seen: ledger.seen", &format!("seen: seen-{number}")));
+        self.command(&["serve", "--config", &file])
     }
 
     /// The same by another command line, such as a shell's.

@@ -4,6 +4,7 @@
 pub(crate) mod authority;
 pub(crate) mod ci;
 pub(crate) mod client;
+pub(crate) mod cluster;
 pub(crate) mod component;
 pub(crate) mod forgery;
 pub(crate) mod hostile_issuer;
@@ -25,6 +26,7 @@ use std::{
 };
 
 pub(crate) use client::{Answer, Client};
+pub(crate) use cluster::Cluster;
 pub(crate) use installation::{Installation, Server};
 pub(crate) use issuer::Issuer;
 

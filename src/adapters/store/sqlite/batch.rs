@@ -6,14 +6,15 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::{columns::Prepared, head::Head, refuse::Rates, writer::Signer};
+use super::writer::Signer;
 use crate::{
-    broker::ports::{Receipt, SealedSecret, StoreFault},
-    kernel::{
-        digest::Digest,
-        ledger::{checkpoint::LogKey, proof::TlogProof},
-        name::SecretName,
+    adapters::store::shared::{
+        columns::Prepared,
+        head::{Committed, Head},
+        refusals::Rates,
     },
+    broker::ports::{SealedSecret, StoreFault},
+    kernel::{digest::Digest, ledger::checkpoint::LogKey, name::SecretName},
 };
 
 /// The state that commands of one batch see and change. It becomes true only when the transaction is durable.
@@ -56,40 +57,6 @@ pub(super) trait Command: Send + 'static {
 
     /// Runs.
     fn run(&self, batch: &mut Batch<'_>) -> rusqlite::Result<Self::Found>;
-}
-
-/// What a batch came to: enough to make every receipt, outside the writer's thread.
-pub(super) struct Committed {
-    /// The index of the first entry.
-    pub(super) first: u64,
-    /// The entries.
-    pub(super) entries: Vec<Arc<Prepared>>,
-    /// An inclusion proof each.
-    pub(super) proofs: Vec<Vec<Digest>>,
-    /// The signed head.
-    pub(super) note: String,
-}
-
-impl Committed {
-    /// A batch without entries.
-    pub(super) fn nothing(first: u64) -> Self {
-        Self { first, entries: Vec::new(), proofs: Vec::new(), note: String::new() }
-    }
-
-    /// The receipts of those places.
-    pub(super) fn receipts(&self, places: Range<usize>) -> Vec<Receipt> {
-        let entries = self.entries.iter().zip(&self.proofs);
-        let indexed = (self.first..).zip(entries);
-        indexed
-            .skip(places.start)
-            .take(places.len())
-            .map(|(index, (prepared, hashes))| {
-                let checkpoint = self.note.clone();
-                let proof = TlogProof { index, hashes: hashes.clone(), checkpoint }.to_string();
-                Receipt { index, entry: prepared.entry.bytes.clone(), proof }
-            })
-            .collect()
-    }
 }
 
 /// What whoever sent a command is told.

@@ -16,9 +16,12 @@ use super::{
     keys::{self, ASSERTION, LEDGER, PSEUDONYM},
     schema::{APPLICATION_ID, beside, migrate, writing},
 };
-use crate::kernel::{
-    ledger::{checkpoint::LogKey, tree::Frontier},
-    sealing::{SealFault, SealingKey},
+use crate::{
+    adapters::store::shared::keys::KeyFault,
+    kernel::{
+        ledger::{checkpoint::LogKey, tree::Frontier},
+        sealing::{SealFault, SealingKey},
+    },
 };
 
 /// What a new store needs.
@@ -59,6 +62,15 @@ pub enum CreateFault {
     /// A key could not be sealed.
     #[error(transparent)]
     Seal(#[from] SealFault),
+}
+
+impl From<KeyFault> for CreateFault {
+    fn from(fault: KeyFault) -> Self {
+        match fault {
+            KeyFault::NoEntropy => Self::NoEntropy,
+            KeyFault::Seal(fault) => Self::Seal(fault),
+        }
+    }
 }
 
 impl Sqlite {

@@ -8,12 +8,14 @@ use rusqlite::{Connection, Row, params};
 
 use super::{
     batch::{Batch, Command},
-    columns::Prepared,
     schema::{digest, moment, stored},
 };
-use crate::kernel::{
-    digest::Digest,
-    freeze::{Freezable, Freeze, FreezeScope},
+use crate::{
+    adapters::store::shared::columns::Prepared,
+    kernel::{
+        digest::Digest,
+        freeze::{Freezable, Freeze, FreezeScope},
+    },
 };
 
 /// The freezes that hold for a job, widest first.

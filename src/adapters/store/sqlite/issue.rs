@@ -6,12 +6,11 @@ use rusqlite::{Connection, params};
 
 use super::{
     batch::{Batch, Command},
-    claims::{self, Plan},
-    columns::Prepared,
-    quota,
+    claims, quota,
     schema::stored,
 };
 use crate::{
+    adapters::store::shared::{claims::Plan, columns::Prepared},
     broker::ports::{ClaimRefused, Issue, NewIssuance},
     kernel::issuance::State,
 };

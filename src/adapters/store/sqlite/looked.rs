@@ -1,87 +1,24 @@
 //! The ledger as it lies in the file, for exports and for those who look whether it holds together. Whatever stands in a
 //! column is read: what cannot be is told, so that nobody stops a verification by spoiling a row.
 
-use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params, types::FromSql};
 
-use super::{
-    Sqlite, Trouble,
-    columns::spoken_of,
-    head::Head,
-    open::read_text,
-    schema::{signed, stored},
-};
+use super::{Sqlite, Trouble, head, open::read_text, schema::signed};
+pub use crate::adapters::store::shared::rows::LedgerRow;
 use crate::{
+    adapters::store::shared::rows::Columns,
     broker::{
         audit::{Kept, KeptRow, Stray},
         ports::{Answer, StoreFault},
     },
     kernel::{
         digest::Digest,
-        id::{DecisionId, IssuanceId},
-        json::read_bounded,
-        ledger::{
-            checkpoint::{Checkpoint, VerifierKey},
-            tree::leaf_hash,
-        },
+        ledger::checkpoint::{Checkpoint, VerifierKey},
     },
 };
 
 /// Rows of one page.
 const PAGE: u32 = 1_000;
-
-/// An entry with everything that the database holds of it, for exports and for looking whether it holds together.
-pub struct LedgerRow {
-    /// Its index.
-    pub index: u64,
-    /// Its bytes.
-    pub bytes: Vec<u8>,
-    /// Its leaf hash as stored; `None` where what is stored is none.
-    pub leaf: Option<Digest>,
-    /// Personal values that were not erased: field, blinding bytes, value.
-    pub personal: Vec<(String, [u8; 32], String)>,
-    /// How many personal values cannot be read.
-    pub unreadable: usize,
-    columns: Columns,
-}
-
-/// The columns that queries use.
-#[derive(Default)]
-struct Columns {
-    code: Option<String>,
-    at: Option<i64>,
-    decision: Option<[u8; 16]>,
-    issuance: Option<[u8; 16]>,
-    issuer: Option<String>,
-    grants: Option<String>,
-    /// The first that cannot be read.
-    unreadable: Option<&'static str>,
-}
-
-impl LedgerRow {
-    /// The first column that says something else than the entry's bytes do, if any: somebody changed the database
-    /// with other tools.
-    pub fn column_fault(&self) -> Option<&'static str> {
-        let Ok(value) = read_bounded(&self.bytes) else { return Some("bytes") };
-        let text = |name| value.get(name).and_then(serde_json::Value::as_str);
-        let decision = text("decision").and_then(DecisionId::parse).map(|id| id.bytes());
-        let issuance = text("issuance").and_then(IssuanceId::parse).map(|id| id.bytes());
-        let at = text("at").and_then(|at| at.parse::<Timestamp>().ok()).map(stored);
-        let (issuer, grants) = spoken_of(&self.bytes);
-        let own = &self.columns;
-        let columns = [
-            ("leaf", self.leaf == Some(leaf_hash(&self.bytes))),
-            ("code", text("code") == own.code.as_deref()),
-            ("at", at == own.at),
-            ("decision", decision == own.decision),
-            ("issuance", issuance == own.issuance),
-            ("issuer", issuer == own.issuer),
-            ("grants", grants == own.grants),
-        ];
-        let differs = columns.into_iter().find(|(_, holds)| !holds).map(|(name, _)| name);
-        differs.or(own.unreadable)
-    }
-}
 
 impl Sqlite {
     /// What is wrong with the columns that the writer goes on from: they say the same as the signed head, or the
@@ -92,7 +29,7 @@ impl Sqlite {
     /// [`StoreFault::Unavailable`] where the database cannot be read.
     pub async fn head_fault(&self) -> Result<Option<&'static str>, StoreFault> {
         let key = self.verifier_key();
-        self.read(move |conn| match Head::load(conn).and_then(|head| head.check(conn, &key)) {
+        self.read(move |conn| match head::load(conn).and_then(|head| head::check(&head, conn, &key)) {
             Ok(()) => Ok(None),
             Err(Trouble::Damaged(what)) => Ok(Some(what)),
             Err(trouble) => Err(trouble),
@@ -156,14 +93,6 @@ impl Kept for Sqlite {
     }
 }
 
-impl From<LedgerRow> for KeptRow {
-    fn from(row: LedgerRow) -> Self {
-        let column = row.column_fault();
-        let LedgerRow { index, bytes, leaf, personal, unreadable, .. } = row;
-        Self { index, bytes, leaf, personal, column, unreadable }
-    }
-}
-
 /// The head's note, whatever it is; empty where there is none.
 fn note(conn: &Connection) -> rusqlite::Result<Vec<u8>> {
     let mut row = conn.prepare_cached("SELECT CAST(note AS BLOB) FROM head WHERE one = 1")?;
@@ -178,7 +107,7 @@ fn strays(conn: &Connection) -> Result<Vec<Stray>, Trouble> {
         add(None, "the ledger's public key cannot be read".to_owned());
         return Ok(found);
     };
-    match Head::load(conn).and_then(|head| head.check(conn, &key)) {
+    match head::load(conn).and_then(|head| head::check(&head, conn, &key)) {
         Ok(()) => {}
         Err(Trouble::Damaged(what)) => add(None, what.to_owned()),
         Err(Trouble::Sqlite(fault)) if is_of_content(&fault) => {

@@ -12,7 +12,6 @@ mod backup;
 mod batch;
 mod begins;
 mod claims;
-mod columns;
 mod create;
 mod files;
 mod freeze;
@@ -48,9 +47,9 @@ use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use self::{
-    batch::{Append, Command, Committed, Step, Waiting},
-    columns::Prepared,
+    batch::{Append, Command, Step, Waiting},
     freeze::{Complete, Impose, Thaw},
+    head::Committed,
     issue::{IssueFound, IssueStep},
     policy::Accept,
     reader::Readers,
@@ -60,6 +59,7 @@ use self::{
     writer::Shared,
 };
 use crate::{
+    adapters::store::shared::columns::Prepared,
     broker::metrics::Exposition,
     broker::ports::{
         Answer, Beat, ClaimRefused, Claims, EntryQuery, Holder, IssuanceRow, Issue, IssueVerdict, PolicyLoad,

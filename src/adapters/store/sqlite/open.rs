@@ -17,12 +17,12 @@ use tokio::sync::mpsc;
 use super::{
     Keys, Sqlite, Trouble,
     files::{self, Files},
-    head::Head,
+    head,
     keys::{self, ASSERTION, LEDGER, PSEUDONYM},
     reader::Readers,
     refuse::load_spent,
     schema::{APPLICATION_ID, SCHEMA, beside, migrate, peeking, reading, writing},
-    secrets::SealedMap,
+    secrets,
     writer::{QUEUE, Shared, Signer, Writer},
 };
 use crate::kernel::{
@@ -120,8 +120,8 @@ impl Sqlite {
         let snapshot = conn.unchecked_transaction()?;
         let (keys, log, version) = open_keys(&snapshot, sealing.clone())?;
         let verifier = log.verifier();
-        let head = Head::load(&snapshot)?;
-        head.check(&snapshot, &verifier)?;
+        let head = head::load(&snapshot)?;
+        head::check(&head, &snapshot, &verifier)?;
         let files = Files::of(path).map_err(|_| OpenFault::Absent(path.to_owned()))?;
         let readers = Readers::new(path, false);
         let store = opened(readers, &snapshot, Some((keys, verifier)), Some(load_spent(&snapshot)?))?;
@@ -203,7 +203,8 @@ fn open_keys(conn: &Connection, sealing: Keyring) -> Result<(Keys, LogKey, u64),
     let log = LogKey::from_seed(&origin, &seed)
         .ok_or(Trouble::Damaged("the ledger key does not fit its origin"))?;
     let (_, assertion) = keys::open(conn, &sealing, ASSERTION)?;
-    let pseudonym = keys::pseudonym(&keys::open(conn, &sealing, PSEUDONYM)?.1)?;
+    let (_, pseudonym) = keys::open(conn, &sealing, PSEUDONYM)?;
+    let pseudonym = keys::pseudonym(&pseudonym).map_err(Trouble::Damaged)?;
     Ok((Keys { sealing, assertion, pseudonym }, log, version))
 }
 
@@ -226,7 +227,7 @@ fn opened(
         Some(_) => return Err(OpenFault::Damaged("the ledger's public key is not that of its own key")),
         None => (None, published),
     };
-    let shared = Shared::new(SealedMap::load(conn)?, spent.unwrap_or_default(), verifier);
+    let shared = Shared::new(secrets::load(conn)?, spent.unwrap_or_default(), verifier);
     Ok(Arc::new(Sqlite {
         queue: RwLock::new(None),
         writer: Mutex::new(None),

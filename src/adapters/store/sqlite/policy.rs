@@ -9,43 +9,14 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{
     Sqlite,
     batch::{Batch, Command},
-    columns::Prepared,
     schema::{digest, list, moment, stored},
 };
+pub use crate::adapters::store::shared::policy::{AcceptedPolicy, LettingIn, PolicyStanding};
 use crate::{
+    adapters::store::shared::{columns::Prepared, policy::lacks},
     broker::ports::{PolicyLoad, PolicyVerdict, StoreFault},
-    kernel::{digest::Digest, ledger::entry::Entry},
+    kernel::digest::Digest,
 };
-
-/// A policy set that was accepted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AcceptedPolicy {
-    /// Its digest.
-    pub digest: Digest,
-    /// Names that later sets must not lose.
-    pub names: Vec<String>,
-    /// When it was accepted first.
-    pub at: Timestamp,
-}
-
-/// How a candidate stands to this store: while that stays the same, so does the verdict on it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PolicyStanding {
-    /// The newest accepted set.
-    pub newest: Option<AcceptedPolicy>,
-    /// Whether an operator lets the candidate in.
-    pub is_let_in: bool,
-}
-
-/// An operator's word that a set may lack what the one before had.
-pub struct LettingIn {
-    /// The set.
-    pub digest: Digest,
-    /// Until when it holds.
-    pub until: Timestamp,
-    /// POLICY_ACCEPTED.
-    pub entry: Entry,
-}
 
 impl Sqlite {
     /// The newest accepted policy set.
@@ -126,8 +97,7 @@ impl Command for Accept {
     fn run(&self, batch: &mut Batch<'_>) -> rusqlite::Result<PolicyVerdict> {
         let Self { digest, names, lost, now, .. } = self;
         let before = newest(batch.conn)?;
-        let kept = before.as_ref().map(|before| before.names.as_slice()).unwrap_or_default();
-        let lacks: Vec<String> = kept.iter().filter(|name| !names.contains(name)).cloned().collect();
+        let lacks = lacks(before.as_ref(), names);
         if !lacks.is_empty() {
             let is_let_in = is_let_in(batch.conn, *digest, *now)?;
             if !is_let_in || lacks != *lost {
@@ -135,7 +105,7 @@ impl Command for Accept {
             }
         }
         // A start with the set that was accepted last is an entry, but no other set.
-        if before.is_none_or(|before| before.digest != *digest || before.names != *names) {
+        if before.is_none_or(|before| !before.is(*digest, names)) {
             let names = serde_json::Value::from(names.clone()).to_string();
             batch
                 .conn

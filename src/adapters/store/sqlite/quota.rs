@@ -1,106 +1,66 @@
-//! The limits of grants: intents within an hour, credentials that are usable at one time (design: section 4). They are
-//! looked at and counted in the transaction that issues, so that of two calls for the last place one gets it. A grant
-//! without limits costs no statement here.
-//!
-//! Known hole: the hour of a grant begins anew where an admin changes over what it is counted, since the two counts
-//! have rows of their own.
+//! What the limits of grants count, read from and written to SQLite.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::schema::{moment, stored};
-use crate::broker::ports::{Exceeded, Limit, Quota, QuotaScope};
+use crate::{
+    adapters::store::shared::quota::{minute, scope, window_of_stored},
+    broker::ports::Quota,
+};
 
-/// Minutes over which intents are counted (design: section 4).
-const WINDOW: i64 = 60;
-const SECONDS_A_MINUTE: i64 = 60;
-const NANOSECONDS_A_MINUTE: i64 = 60_000_000_000;
-
-/// The first limit that a call would pass, if any.
-pub(super) fn exceeded(
-    conn: &Connection,
-    quota: &Quota,
-    is_retry: bool,
-    now: Timestamp,
-) -> rusqlite::Result<Option<Exceeded>> {
-    if let Some(allowed) = quota.issuances_per_hour
-        && !is_retry
-        && let Some(exceeded) = over_the_hour(conn, quota, allowed, now)?
-    {
-        return Ok(Some(exceeded));
-    }
-    match quota.live {
-        // Static ones do not count, so those alone pass whatever is live.
-        Some(allowed) if quota.asked_live > 0 => over_the_living(conn, quota, allowed, now),
-        Some(_) | None => Ok(None),
-    }
-}
-
-fn over_the_hour(
-    conn: &Connection,
-    quota: &Quota,
-    allowed: u32,
-    now: Timestamp,
-) -> rusqlite::Result<Option<Exceeded>> {
+/// Intents after that minute.
+pub(super) fn intents(conn: &Connection, quota: &Quota, after_minute: i64) -> rusqlite::Result<u32> {
     let (issuer, project) = scope(&quota.over);
-    let since = minute(now).saturating_sub(WINDOW);
-    let of_scope = params![quota.grant.as_str(), issuer, project, since];
     let mut sum = conn.prepare_cached(
         "SELECT coalesce(sum(count), 0) FROM intent_count
          WHERE grant_name = ?1 AND issuer = ?2 AND project = ?3 AND minute > ?4",
     )?;
-    let used: u32 = sum.query_row(of_scope, |row| row.get(0))?;
-    let Some(over) = over(used, quota.asked, allowed) else { return Ok(None) };
+    sum.query_row(params![quota.grant.as_str(), issuer, project, after_minute], |row| row.get(0))
+}
+
+/// The same by the minute, the oldest first.
+pub(super) fn intents_by_minute(
+    conn: &Connection,
+    quota: &Quota,
+    after_minute: i64,
+) -> rusqlite::Result<Vec<(i64, u32)>> {
+    let (issuer, project) = scope(&quota.over);
     let mut minutes = conn.prepare_cached(
         "SELECT minute, count FROM intent_count
          WHERE grant_name = ?1 AND issuer = ?2 AND project = ?3 AND minute > ?4 ORDER BY minute",
     )?;
-    let mut rows = minutes.query(of_scope)?;
-    let (mut freed, mut room_at) = (0_u32, None);
-    while let Some(row) = rows.next()? {
-        freed = freed.saturating_add(row.get(1)?);
-        if freed >= over {
-            let ends = row.get::<_, i64>(0)?.saturating_add(WINDOW).saturating_mul(SECONDS_A_MINUTE);
-            room_at = Timestamp::from_second(ends).ok();
-            break;
-        }
-    }
-    let (limit, asked) = (Limit::IssuancesPerHour, quota.asked);
-    Ok(Some(Exceeded { grant: quota.grant.clone(), limit, allowed, used, asked, room_at }))
+    let of_scope = params![quota.grant.as_str(), issuer, project, after_minute];
+    minutes.query_map(of_scope, |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
-fn over_the_living(
-    conn: &Connection,
-    quota: &Quota,
-    allowed: u32,
-    now: Timestamp,
-) -> rusqlite::Result<Option<Exceeded>> {
+/// Credentials that are live.
+pub(super) fn living(conn: &Connection, quota: &Quota, now: Timestamp) -> rusqlite::Result<u32> {
     let (issuer, project) = scope(&quota.over);
     let mut count = conn.prepare_cached(
         "SELECT count(*) FROM issuance
          WHERE grant_name = ?1 AND live_until > ?4 AND state NOT IN ('failed', 'revoked')
              AND (?2 = '' OR (issuer = ?2 AND coalesce(project, '') = ?3))",
     )?;
-    let used: u32 =
-        count.query_row(params![quota.grant.as_str(), issuer, project, stored(now)], |row| row.get(0))?;
-    let Some(over) = over(used, quota.asked_live, allowed) else { return Ok(None) };
+    count.query_row(params![quota.grant.as_str(), issuer, project, stored(now)], |row| row.get(0))
+}
+
+/// When one of them ends: the first is number 0.
+pub(super) fn end_of_living(
+    conn: &Connection,
+    quota: &Quota,
+    now: Timestamp,
+    number: u32,
+) -> rusqlite::Result<Option<Timestamp>> {
+    let (issuer, project) = scope(&quota.over);
     let mut ends = conn.prepare_cached(
         "SELECT live_until FROM issuance
          WHERE grant_name = ?1 AND live_until > ?4 AND state NOT IN ('failed', 'revoked')
              AND (?2 = '' OR (issuer = ?2 AND coalesce(project, '') = ?3))
          ORDER BY live_until LIMIT 1 OFFSET ?5",
     )?;
-    let earlier = over.saturating_sub(1);
-    let room_at = ends
-        .query_row(params![quota.grant.as_str(), issuer, project, stored(now), earlier], |row| moment(row, 0))
-        .optional()?;
-    let (limit, asked) = (Limit::Live, quota.asked_live);
-    Ok(Some(Exceeded { grant: quota.grant.clone(), limit, allowed, used, asked, room_at }))
-}
-
-/// How much too much it would be, if it is.
-fn over(used: u32, asked: u32, allowed: u32) -> Option<u32> {
-    used.saturating_add(asked).checked_sub(allowed).filter(|over| *over > 0)
+    let of_scope = params![quota.grant.as_str(), issuer, project, stored(now), number];
+    ends.query_row(of_scope, |row| moment(row, 0)).optional()
 }
 
 /// Counts a call's intents.
@@ -118,19 +78,6 @@ pub(super) fn count(conn: &Connection, quotas: &[Quota], now: Timestamp) -> rusq
 
 /// Drops minutes that no hour reaches any more.
 pub(super) fn drop_expired(conn: &Connection, now: i64) -> rusqlite::Result<()> {
-    let since = now.div_euclid(NANOSECONDS_A_MINUTE).saturating_sub(WINDOW);
-    conn.prepare_cached("DELETE FROM intent_count WHERE minute <= ?1")?.execute([since])?;
+    conn.prepare_cached("DELETE FROM intent_count WHERE minute <= ?1")?.execute([window_of_stored(now)])?;
     Ok(())
-}
-
-fn minute(now: Timestamp) -> i64 {
-    now.as_second().div_euclid(SECONDS_A_MINUTE)
-}
-
-/// Issuer and project of a count's row; no issuer has the empty name.
-fn scope(over: &QuotaScope) -> (&str, &str) {
-    match over {
-        QuotaScope::Grant => ("", ""),
-        QuotaScope::Project { issuer, project } => (issuer.as_str(), project),
-    }
 }

@@ -3,62 +3,23 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
     batch::{Batch, Command},
-    columns::Prepared,
     issue::drop_expired,
     schema::{moment, stored, unsigned},
 };
+pub(super) use crate::adapters::store::shared::refusals::OTHER_PROJECTS;
 use crate::{
+    adapters::store::shared::{
+        columns::Prepared,
+        refusals::{DENIALS, PROJECT, PROJECT_ROWS, RowKey, SAMPLE_CHARS, SAMPLES, row_of},
+    },
     broker::ports::{Counted, Refusal, StoreFault, Summary},
-    kernel::{digest::Digest, name::IssuerName},
+    kernel::digest::Digest,
 };
-
-/// Entries a minute for refusals of one project (design: section 6).
-const ENTRIES_PER_MINUTE: u32 = 30;
-/// Denials and replays after which a token is refused for its remaining life (design: section 6).
-const DENIALS: i64 = 5;
-/// Projects that are counted one by one (design: section 6).
-const PROJECT_ROWS: i64 = 1_000;
-/// Reasons kept of one row (design: section 6).
-const SAMPLES: i64 = 5;
-/// Characters kept of one reason.
-const SAMPLE_CHARS: usize = 200;
-/// Projects whose rate is known at once. Whoever comes after is counted in a summary row at once: a flood from this
-/// many projects within one minute is what those rows are for.
-const RATED_PROJECTS: usize = 20_000;
-
-/// The project of the row that counts all projects beyond the first thousand of an issuer. No CI system has such an
-/// id.
-pub(super) const OTHER_PROJECTS: &str = "*";
-
-/// Refusals by project within the last minute. It is forgotten at a restart: then a project has its thirty again.
-#[derive(Default)]
-pub(super) struct Rates(HashMap<(IssuerName, String), (Timestamp, u32)>);
-
-impl Rates {
-    /// Counts a refusal; says whether it still may be an entry.
-    fn may_record(&mut self, issuer: &IssuerName, project: &str, now: Timestamp) -> bool {
-        let key = (issuer.clone(), project.to_owned());
-        if self.0.len() >= RATED_PROJECTS && !self.0.contains_key(&key) {
-            return false;
-        }
-        let (since, count) = self.0.entry(key).or_insert((now, 0));
-        if is_over(*since, now) {
-            (*since, *count) = (now, 0);
-        }
-        *count = count.saturating_add(1);
-        *count <= ENTRIES_PER_MINUTE
-    }
-
-    /// Forgets minutes that are over.
-    fn forget(&mut self, now: Timestamp) {
-        self.0.retain(|_, (since, _)| !is_over(*since, now));
-    }
-}
 
 /// Records one refusal.
 pub(super) struct Refuse {
@@ -134,15 +95,6 @@ impl Command for Refuse {
     }
 }
 
-/// Names a summary row that a sweep has set apart.
-#[derive(Clone)]
-pub(super) struct RowKey {
-    slot: i64,
-    kind: String,
-    issuer: String,
-    project: String,
-}
-
 /// Sets the summary rows apart under a slot of their own, so that what is refused from now on counts anew, and
 /// answers all that are set apart, also by a sweep that did not end.
 pub(super) struct SetApart;
@@ -197,10 +149,6 @@ pub(super) fn load_spent(conn: &Connection) -> rusqlite::Result<HashMap<Digest, 
     read.query_map([DENIALS], |row| Ok((Digest(row.get(0)?), moment(row, 1)?)))?.collect()
 }
 
-fn is_over(since: Timestamp, now: Timestamp) -> bool {
-    now.duration_since(since) >= SignedDuration::from_secs(60)
-}
-
 /// Whether a project has a row of its own, or may get one.
 fn has_room(conn: &Connection, issuer: &str, project: &str) -> rusqlite::Result<bool> {
     let mut own = conn.prepare_cached(
@@ -214,36 +162,17 @@ fn has_room(conn: &Connection, issuer: &str, project: &str) -> rusqlite::Result<
     Ok(rows.unwrap_or(0) < PROJECT_ROWS)
 }
 
-fn row_of(counted: &Counted) -> (&'static str, &str, &str) {
-    match counted {
-        Counted::Project { issuer, project } => (PROJECT, issuer.as_str(), project),
-        Counted::Strangers { issuer } => (STRANGERS, issuer.as_str(), ""),
-        Counted::Unverified { issuer } => {
-            (UNVERIFIED, issuer.as_ref().map_or("", |issuer| issuer.as_str()), "")
-        }
-    }
-}
-
 fn apart(row: &Row<'_>) -> rusqlite::Result<(RowKey, Summary)> {
     let key = RowKey { slot: row.get(0)?, kind: row.get(1)?, issuer: row.get(2)?, project: row.get(3)? };
-    let issuer = IssuerName::parse(&key.issuer);
-    let counted = match (key.kind.as_str(), issuer) {
-        (PROJECT, Some(issuer)) => Counted::Project { issuer, project: key.project.clone() },
-        (STRANGERS, Some(issuer)) => Counted::Strangers { issuer },
-        (_, issuer) => Counted::Unverified { issuer },
-    };
+    let (first, last) = (moment(row, 5)?, moment(row, 6)?);
     let samples: String = row.get(7)?;
     let summary = Summary {
-        counted,
+        counted: key.counted(),
         count: unsigned(row, 4)?,
-        first: moment(row, 5)?,
-        last: moment(row, 6)?,
+        first,
+        last,
         // Written by SQLite's own JSON functions above; were it spoiled, the count still is worth its entry.
         samples: serde_json::from_str(&samples).unwrap_or_default(),
     };
     Ok((key, summary))
 }
-
-const PROJECT: &str = "project";
-const STRANGERS: &str = "strangers";
-const UNVERIFIED: &str = "unverified";

@@ -6,8 +6,7 @@ use std::path::Path;
 use rusqlite::{TransactionBehavior, params};
 
 use super::{
-    Sqlite, Trouble,
-    head::Head,
+    Sqlite, Trouble, head,
     keys::{self, LEDGER},
     open::{OpenFault, look, read_text},
     schema::writing,
@@ -27,7 +26,7 @@ impl Sqlite {
         if read_text(&change, "origin")? == origin {
             return Ok(true);
         }
-        let head = Head::load(&change)?;
+        let head = head::load(&change)?;
         if head.frontier.size() > 0 {
             return Ok(false);
         }

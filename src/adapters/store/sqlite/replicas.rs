@@ -7,10 +7,10 @@ use rusqlite::params;
 
 use super::{
     batch::{Batch, Command},
-    columns::Prepared,
     schema::{digest, moment, stored, unsigned},
 };
 use crate::{
+    adapters::store::shared::columns::Prepared,
     broker::{
         ports::{Beat, Skew},
         replicas::ALIVE,

@@ -14,12 +14,12 @@ use serde::{Deserialize, Serialize};
 use super::{
     Sqlite, Trouble,
     batch::{Batch, Command},
-    columns::Prepared,
     keys::{self, LEDGER},
     open::{self, OpenFault, read_meta},
     schema::{moment, signed, stored, unsigned},
 };
 use crate::{
+    adapters::store::shared::columns::Prepared,
     broker::ports::{SealedSecret, StoreFault},
     kernel::{
         digest::Digest,

@@ -5,7 +5,8 @@ use std::{path::Path, time::Duration};
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, Row, types::Type};
 
-use crate::kernel::digest::Digest;
+pub(super) use crate::adapters::store::shared::stored::stored;
+use crate::{adapters::store::shared::stored::from_stored, kernel::digest::Digest};
 
 /// What makes each schema of the one before, from none on.
 const MIGRATIONS: [&str; 3] = [
@@ -75,12 +76,6 @@ pub(super) fn beside(path: &Path, suffix: &str) -> std::path::PathBuf {
     name.into()
 }
 
-/// A moment as stored: nanoseconds, at the ends of what 64 bits hold (the year 2262) where it would pass them.
-pub(super) fn stored(moment: Timestamp) -> i64 {
-    let nanoseconds = moment.as_nanosecond();
-    i64::try_from(nanoseconds).unwrap_or(if nanoseconds < 0 { i64::MIN } else { i64::MAX })
-}
-
 /// A number as stored; SQLite has 64 bits with a sign, and no index or count comes near their end.
 pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
@@ -118,10 +113,6 @@ pub(super) fn word<T>(row: &Row<'_>, at: usize, read: fn(&str) -> Option<T>) -> 
     read(&text).ok_or_else(|| {
         rusqlite::Error::FromSqlConversionFailure(at, Type::Text, format!("unknown word {text:?}").into())
     })
-}
-
-fn from_stored(nanoseconds: i64) -> Option<Timestamp> {
-    Timestamp::from_nanosecond(i128::from(nanoseconds)).ok()
 }
 
 /// The URI of a file that SQLite is told never changes (<https://www.sqlite.org/uri.html>, October 2026).

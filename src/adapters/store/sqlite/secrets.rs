@@ -1,7 +1,7 @@
 //! The sealed store: records by name with versions, changed together with their entry, and held in memory as
 //! ciphertext, so that no exchange reads a row for a secret.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -9,73 +9,23 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{
     Sqlite, Trouble,
     batch::{Batch, Command},
-    columns::Prepared,
     open::read_meta,
     rotation::{self, SEALING_CHECK},
     schema::{moment, signed, stored, unsigned, word},
 };
+pub use crate::adapters::store::shared::secrets::{Change, SecretFault, SecretListing};
 use crate::{
+    adapters::store::shared::{
+        columns::Prepared,
+        secrets::{SealedMap, TRIES, next, read_only},
+    },
     broker::ports::{SealedRecords, SealedSecret, StoreFault},
     kernel::{
-        ledger::entry::Entry,
         name::SecretName,
-        sealing::{self, PURPOSE_SECRET, RANDOM_BYTES, SealFault, SealedRecord},
+        sealing::{self, SealFault, SealedRecord},
         secret::Secret,
     },
 };
-
-/// How often a change is tried again because another process changed the same secret meanwhile.
-const TRIES: usize = 5;
-
-/// Who changes a secret: the time, fresh random bytes, and the entry that tells of it.
-#[derive(Clone, Copy)]
-pub struct Change<'a> {
-    /// The time.
-    pub now: Timestamp,
-    /// Fills a slice with random bytes; false where there are none.
-    pub random: &'a (dyn Fn(&mut [u8]) -> bool + Send + Sync),
-    /// Makes SECRET_SET or SECRET_REMOVED for that version; none where it cannot be made.
-    pub entry: &'a (dyn Fn(u64) -> Option<Entry> + Send + Sync),
-}
-
-/// Why a secret was not changed.
-#[derive(Debug, thiserror::Error)]
-pub enum SecretFault {
-    /// Another process kept changing the same secret.
-    #[error("the secret was changed by somebody else at the same time; try again")]
-    Contended,
-    /// Its entry could not be made.
-    #[error("the ledger entry could not be made")]
-    Entry,
-    /// There is no such secret.
-    #[error("there is no such secret")]
-    Missing,
-    /// There were no random bytes.
-    #[error("no random bytes from the operating system")]
-    NoEntropy,
-    /// A field is not UTF-8.
-    #[error("a field of the secret is not UTF-8 text")]
-    NotText,
-    /// It could not be sealed.
-    #[error(transparent)]
-    Seal(#[from] SealFault),
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] StoreFault),
-}
-
-/// A secret as `secret list` shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SecretListing {
-    /// Its name.
-    pub name: SecretName,
-    /// Its version.
-    pub version: u64,
-    /// When it was set.
-    pub set_at: Timestamp,
-    /// How many fields it has.
-    pub fields: u64,
-}
 
 impl Sqlite {
     /// Seals a secret under its next version, with its entry in the same transaction. Answers the version.
@@ -93,15 +43,10 @@ impl Sqlite {
         for _ in 0..TRIES {
             let Standing { version: before, check, .. } = self.secret_standing(name).await?;
             let version = before.saturating_add(1);
-            let of = sealing::Sealed { purpose: PURPOSE_SECRET, name: name.as_str(), version };
-            let mut random = vec![0; RANDOM_BYTES];
-            if !(change.random)(&mut random) {
-                return Err(SecretFault::NoEntropy);
-            }
             let keys = self.keyring().ok_or_else(read_only)?;
             // Under the key that all else is sealed with: another one may not be known to every process yet.
             let key = keys.of(&check).ok_or(SealFault::WrongKey)?;
-            let record = key.seal(of, &content, &Secret::new(random))?;
+            let record = next(&key, (name, version), &content, change)?;
             let put = Put::new((name, before), Some((record, check)), fields.len(), change)?;
             if self.submit(put).await?.0 {
                 return Ok(version);
@@ -173,10 +118,6 @@ struct Standing {
     check: Vec<u8>,
 }
 
-fn read_only() -> StoreFault {
-    StoreFault::Unavailable("the store was opened for reading only".to_owned())
-}
-
 impl SealedRecords for Sqlite {
     fn sealed(&self, name: &SecretName) -> (u64, Option<Arc<SealedSecret>>) {
         let map = self.shared.sealed.load();
@@ -184,46 +125,20 @@ impl SealedRecords for Sqlite {
     }
 }
 
-/// The sealed store in memory.
-#[derive(Clone, Default)]
-pub(super) struct SealedMap {
-    /// Counts its changes: the sum of all versions, since each change raises one by one.
-    pub(super) generation: u64,
-    records: HashMap<SecretName, Arc<SealedSecret>>,
-}
-
-impl SealedMap {
-    /// Reads it.
-    pub(super) fn load(conn: &Connection) -> rusqlite::Result<Self> {
-        let mut sum = conn.prepare_cached("SELECT coalesce(sum(version), 0) FROM secret")?;
-        let generation = sum.query_row([], |row| unsigned(row, 0))?;
-        let mut rows =
-            conn.prepare_cached("SELECT name, version, sealed FROM secret WHERE sealed IS NOT NULL")?;
-        let records = rows
-            .query_map([], |row| {
-                let record = SealedRecord { bytes: row.get(2)? };
-                let sealed = SealedSecret { version: unsigned(row, 1)?, record };
-                Ok((word(row, 0, SecretName::parse)?, Arc::new(sealed)))
-            })?
-            .collect::<rusqlite::Result<_>>()?;
-        Ok(Self { generation, records })
-    }
-
-    /// The same after changes.
-    pub(super) fn changed(
-        &self,
-        generation: u64,
-        changes: Vec<(SecretName, Option<Arc<SealedSecret>>)>,
-    ) -> Self {
-        let mut records = self.records.clone();
-        for (name, record) in changes {
-            match record {
-                Some(record) => records.insert(name, record),
-                None => records.remove(&name),
-            };
-        }
-        Self { generation, records }
-    }
+/// Reads the sealed store.
+pub(super) fn load(conn: &Connection) -> rusqlite::Result<SealedMap> {
+    let mut sum = conn.prepare_cached("SELECT coalesce(sum(version), 0) FROM secret")?;
+    let generation = sum.query_row([], |row| unsigned(row, 0))?;
+    let mut rows =
+        conn.prepare_cached("SELECT name, version, sealed FROM secret WHERE sealed IS NOT NULL")?;
+    let records = rows
+        .query_map([], |row| {
+            let record = SealedRecord { bytes: row.get(2)? };
+            let sealed = SealedSecret { version: unsigned(row, 1)?, record };
+            Ok((word(row, 0, SecretName::parse)?, Arc::new(sealed)))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(SealedMap { generation, records })
 }
 
 /// Puts another version in the place of the one before; false where another process was quicker.

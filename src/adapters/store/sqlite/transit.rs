@@ -7,11 +7,11 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     batch::{Batch, Command},
-    columns::Prepared,
     reader::{ISSUANCE_COLUMNS, issuance_row},
     schema::{stored, word},
 };
 use crate::{
+    adapters::store::shared::columns::Prepared,
     broker::ports::{Holder, IssuanceRow, Selection, Transited},
     kernel::{
         id::IssuanceId,

@@ -24,16 +24,16 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     Trouble,
-    batch::{Batch, Committed, Step},
+    batch::{Batch, Step},
     files::{Files, checkpoint_if_due, count_frames, is_failed_fsync},
-    head::Head,
+    head::{self, Committed, Head},
     keys::{self, LEDGER},
-    refuse::Rates,
     schema::BUSY,
-    secrets::SealedMap,
+    secrets,
     standing::Standing,
 };
 use crate::{
+    adapters::store::shared::{refusals::Rates, secrets::SealedMap},
     broker::{metrics::StoreMetrics, ports::StoreFault},
     kernel::{
         digest::Digest,
@@ -230,7 +230,7 @@ impl Writer {
             Some((next, _)) => key.sign_with(next, size, root),
             None => key.sign(size, root),
         };
-        let (head, committed) = self.head.append(&self.conn, entries, &sign)?;
+        let (head, committed) = head::append(&self.head, &self.conn, entries, &sign)?;
         let sealed = (!sealed.is_empty()).then(|| self.shared.sealed.load().changed(generation, sealed));
         Ok(Filled { head, committed, sealed, spent, next_key })
     }
@@ -240,7 +240,7 @@ impl Writer {
         let version: i64 =
             self.conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
         if self.seen != Some(version) {
-            let head = Head::load(&self.conn)?;
+            let head = head::load(&self.conn)?;
             // The database went back under us: another file in its place, or a restored backup. Appending would
             // fork the log that our receipts speak of.
             let (before, after) = (self.head.frontier.size(), head.frontier.size());
@@ -249,7 +249,7 @@ impl Writer {
             }
             self.head = head;
             self.look_for_key()?;
-            self.shared.sealed.store(Arc::new(SealedMap::load(&self.conn)?));
+            self.shared.sealed.store(Arc::new(secrets::load(&self.conn)?));
             self.seen = Some(version);
         }
         Ok(())

@@ -1,48 +1,27 @@
-//! The store's laws, on real files: each test has a database of its own.
+//! What only SQLite promises: its file, its locks, its triggers, its rotations. The laws of any store stand in `laws`.
 
-mod freeze;
-mod issue;
-mod ledger;
 mod open;
-mod policy;
-mod quota;
-mod refuse;
-mod replicas;
 mod rotation;
 mod secrets;
-mod transit;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::Duration,
 };
 
-use jiff::Timestamp;
 use rusqlite::Connection;
 use serde_json::json;
 
 use super::*;
 use crate::{
-    broker::{
-        Entropy,
-        ports::{KeyClaim, NewIssuance},
-    },
-    kernel::{
-        id::DecisionId,
-        ledger::{
-            entry::{Draft, EntryCode, Personal},
-            proof::TlogProof,
-            tree::{leaf_hash, root_from_inclusion},
-        },
-        lifetime::{Lifetime, after},
-        name::{CredentialName, GrantName, IssuerName},
-        policy::target::Kind,
-        sealing::SealingKey,
+    adapters::store::laws::{ORIGIN, entry, genesis, issue, key, now, random, raw, sealed, template, word},
+    kernel::ledger::{
+        entry::{Draft, EntryCode},
+        proof::TlogProof,
+        tree::{leaf_hash, root_from_inclusion},
     },
 };
-
-const ORIGIN: &str = "hallpass.example.com/ledger";
 
 /// A store with a folder of its own.
 struct Bench {
@@ -72,13 +51,7 @@ impl Bench {
 
     /// A connection that does to the file what only somebody with other tools does.
     fn raw(&self) -> Connection {
-        let conn = Connection::open(&self.path).unwrap();
-        conn.busy_timeout(Duration::from_secs(5)).unwrap();
-        conn
-    }
-
-    fn count(&self, table: &str) -> i64 {
-        self.raw().query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+        raw(&self.path)
     }
 
     fn codes(&self) -> Vec<String> {
@@ -90,148 +63,6 @@ impl Bench {
 
 fn open(path: &Path) -> Arc<Sqlite> {
     Sqlite::open(path, key(1), Options::default()).unwrap()
-}
-
-fn key(byte: u8) -> Arc<SealingKey> {
-    Arc::new(SealingKey::new(Secret::new(vec![byte; 32])).unwrap())
-}
-
-fn random(out: &mut [u8]) -> bool {
-    Entropy::Os.fill(out).is_ok()
-}
-
-fn genesis() -> Genesis<'static> {
-    Genesis { origin: ORIGIN, now: now(), random: &random }
-}
-
-/// The bytes of a new database: made once, since its RSA key takes time.
-fn template() -> &'static [u8] {
-    static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
-    BYTES.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("template.db");
-        Sqlite::create(&path, &key(1), genesis()).unwrap();
-        std::fs::read(path).unwrap()
-    })
-}
-
-fn now() -> Timestamp {
-    "2027-01-13T10:00:00Z".parse().unwrap()
-}
-
-fn later(seconds: u64) -> Timestamp {
-    after(now(), Duration::from_secs(seconds))
-}
-
-fn fresh<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    assert!(random(&mut bytes));
-    bytes
-}
-
-fn entry(code: EntryCode) -> Entry {
-    sealed(Draft { code: Some(code), ..Draft::default() })
-}
-
-fn sealed(draft: Draft) -> Entry {
-    draft.seal(now(), ReplicaId::from_bytes([7; 16]), &random).unwrap()
-}
-
-/// The step of a permitted exchange: one sealed credential, one use, no key. Each call is another decision on the
-/// same token.
-fn issue() -> Issue {
-    let decision = DecisionId::new(now(), fresh());
-    let row = row();
-    let outcome = |code| {
-        sealed(Draft {
-            code: Some(code),
-            decision: Some(decision),
-            issuance: Some(row.id),
-            policy: Some(json!({ "grant": "demo" })),
-            ..Draft::default()
-        })
-    };
-    Issue {
-        decision,
-        claims: Claims {
-            key: None,
-            once: vec![vec![Digest::of(b"token 1, demo, npm, 1")]],
-            quotas: Vec::new(),
-            freezable: freezable(),
-        },
-        once_until: later(960),
-        entries: vec![outcome(EntryCode::Intent), outcome(EntryCode::Issued)],
-        rows: vec![row],
-        failed: false,
-        sealed_generation: None,
-        now: now(),
-    }
-}
-
-/// That job, with the key that signed its token.
-fn freezable() -> Freezable {
-    Freezable {
-        issuer: IssuerName::parse("github").unwrap(),
-        kid: "k1".to_owned(),
-        thumbprint: Digest::of(b"key 1"),
-        project: Some("701".to_owned()),
-        grants: vec![GrantName::parse("demo").unwrap()],
-    }
-}
-
-fn row() -> NewIssuance {
-    NewIssuance {
-        id: IssuanceId::new(now(), fresh()),
-        grant: GrantName::parse("demo").unwrap(),
-        credential: CredentialName::parse("npm").unwrap(),
-        kind: Kind::Sealed,
-        handle: Digest::of(b"handle"),
-        issuer: IssuerName::parse("github").unwrap(),
-        token: Digest::of(b"token 1"),
-        project: Some("701".to_owned()),
-        job: Some(Digest::of(b"job 1")),
-        lifetime: Lifetime::Static,
-        issued_at: now(),
-        expires_at: None,
-        live_until: None,
-        revocable: false,
-        owner: ReplicaId::from_bytes([7; 16]),
-        recover_after: later(45),
-    }
-}
-
-/// The same with an idempotency key.
-fn keyed(body: &[u8], seconds: u64) -> Issue {
-    with_key(KeyClaim { key: Digest::of(b"key"), body: Digest::of(body) }, seconds)
-}
-
-fn with_key(claim: KeyClaim, seconds: u64) -> Issue {
-    let mut issue = Issue { now: later(seconds), ..issue() };
-    issue.claims.key = Some(claim);
-    issue
-}
-
-/// The same for other uses, one a credential.
-fn using(mut issue: Issue, uses: &[&str]) -> Issue {
-    issue.claims.once = uses.iter().map(|each| vec![Digest::of(each.as_bytes())]).collect();
-    issue
-}
-
-fn word(verdict: &IssueVerdict) -> &'static str {
-    match verdict {
-        IssueVerdict::Moved => "moved",
-        IssueVerdict::Recorded(_) => "recorded",
-        IssueVerdict::Refused(refused) => refused_word(refused),
-    }
-}
-
-fn refused_word(refused: &ClaimRefused) -> &'static str {
-    match refused {
-        ClaimRefused::Exceeded(_) => "exceeded",
-        ClaimRefused::Frozen(_) => "frozen",
-        ClaimRefused::Mismatch => "mismatch",
-        ClaimRefused::Replayed => "replayed",
-    }
 }
 
 async fn verdict(store: &Sqlite, issue: Issue) -> &'static str {
@@ -255,4 +86,69 @@ async fn until_well(store: &Sqlite) {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), well).await.unwrap();
+}
+
+#[tokio::test]
+async fn no_row_of_the_ledger_can_be_changed_deleted_or_replaced() {
+    let bench = Bench::new();
+    bench.store.append(vec![entry(EntryCode::Started), entry(EntryCode::Stopped)]).await.unwrap();
+    let conn = bench.raw();
+    for statement in [
+        "UPDATE entry SET code = 'DENIED' WHERE idx = 0",
+        "DELETE FROM entry WHERE idx = 1",
+        "INSERT OR REPLACE INTO entry SELECT * FROM entry WHERE idx = 0",
+        "INSERT INTO entry SELECT 5, leaf, code, at, decision, issuance, issuer, grants, bytes FROM entry WHERE idx = 0",
+    ] {
+        let refused = conn.execute(statement, []).unwrap_err().to_string();
+        assert!(refused.contains("the ledger is"), "{statement}: {refused}");
+    }
+    assert_eq!(bench.codes(), ["STARTED", "STOPPED"]);
+}
+
+#[tokio::test]
+async fn a_locked_database_is_unavailable_and_heals_without_being_asked() {
+    let bench = Bench::new();
+    let conn = bench.raw();
+    conn.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert!(bench.store.issue(issue()).await.is_err());
+    // Known to be locked, it answers at once.
+    let asked = std::time::Instant::now();
+    assert!(bench.store.issue(issue()).await.is_err());
+    assert!(asked.elapsed() < schema::BUSY);
+    conn.execute_batch("ROLLBACK").unwrap();
+    until_well(&bench.store).await;
+    assert_eq!(verdict(&bench.store, issue()).await, "recorded");
+}
+
+#[tokio::test]
+async fn a_queue_that_is_full_says_so_at_once() {
+    let bench = Bench::new();
+    let conn = bench.raw();
+    conn.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let calls: Vec<_> = (0..writer::QUEUE + 600)
+        .map(|_| {
+            let store = Arc::clone(&bench.store);
+            tokio::spawn(async move { store.append(Vec::new()).await.err() })
+        })
+        .collect();
+    let mut overloaded = 0;
+    for call in calls {
+        overloaded += usize::from(call.await.unwrap() == Some(StoreFault::Overloaded));
+    }
+    assert!(overloaded > 0);
+}
+
+#[tokio::test]
+async fn a_ledger_that_was_put_back_is_not_written() {
+    let bench = Bench::new();
+    bench.store.append(vec![entry(EntryCode::Started)]).await.unwrap();
+    let conn = bench.raw();
+    let back: (Vec<u8>, Vec<u8>) = {
+        let empty = crate::kernel::ledger::tree::Frontier::default();
+        (empty.root().0.to_vec(), head::peaks_of(&empty))
+    };
+    conn.execute("UPDATE head SET size = 0, root = ?1, peaks = ?2", rusqlite::params![back.0, back.1])
+        .unwrap();
+    let fault = bench.store.append(vec![entry(EntryCode::Stopped)]).await.err().unwrap();
+    assert!(fault.to_string().contains("not the one that this process wrote"), "{fault}");
 }

@@ -6,7 +6,7 @@ fn scope(word: &str, name: &str) -> FreezeScope {
     FreezeScope::read(word, name).unwrap()
 }
 
-async fn impose(store: &Sqlite, scope: FreezeScope, thumbprints: &[Digest]) -> Option<Freeze> {
+async fn impose(store: &Database, scope: FreezeScope, thumbprints: &[Digest]) -> Option<Freeze> {
     let freeze = Freeze {
         scope,
         thumbprints: thumbprints.to_vec(),
@@ -17,17 +17,16 @@ async fn impose(store: &Sqlite, scope: FreezeScope, thumbprints: &[Digest]) -> O
     store.freeze(freeze, entry(EntryCode::Frozen)).await.unwrap()
 }
 
-async fn thaw(store: &Sqlite, scope: FreezeScope) -> bool {
+async fn thaw(store: &Database, scope: FreezeScope) -> bool {
     store.thaw(scope, entry(EntryCode::Thawed)).await.unwrap()
 }
 
-async fn is_frozen(store: &Sqlite) -> bool {
+async fn is_frozen(store: &Database) -> bool {
     !store.frozen(freezable()).await.unwrap().is_empty()
 }
 
-#[tokio::test]
-async fn each_kind_holds_what_it_names_in_every_process_and_nothing_else() {
-    let bench = Bench::new();
+async fn each_kind_holds_what_it_names_in_every_process_and_nothing_else(on: Engine) {
+    let bench = Bench::on(on);
     let other = bench.other();
     for (word, name, holds) in [
         ("all", "", true),
@@ -54,9 +53,8 @@ async fn each_kind_holds_what_it_names_in_every_process_and_nothing_else() {
     }
 }
 
-#[tokio::test]
-async fn a_frozen_key_holds_under_any_name_and_at_any_issuer() {
-    let bench = Bench::new();
+async fn a_frozen_key_holds_under_any_name_and_at_any_issuer(on: Engine) {
+    let bench = Bench::on(on);
     let thumbprint = freezable().thumbprint;
     impose(&bench.store, scope("kid", "gitlab/renamed"), &[thumbprint]).await;
     assert_eq!(verdict(&bench.store, issue()).await, "frozen");
@@ -67,9 +65,8 @@ async fn a_frozen_key_holds_under_any_name_and_at_any_issuer() {
     assert_eq!(verdict(&bench.store, another).await, "recorded");
 }
 
-#[tokio::test]
-async fn a_key_frozen_under_two_names_thaws_with_the_second() {
-    let bench = Bench::new();
+async fn a_key_frozen_under_two_names_thaws_with_the_second(on: Engine) {
+    let bench = Bench::on(on);
     let thumbprint = freezable().thumbprint;
     for name in ["github/old", "github/older"] {
         impose(&bench.store, scope("kid", name), &[thumbprint]).await;
@@ -81,9 +78,8 @@ async fn a_key_frozen_under_two_names_thaws_with_the_second() {
     assert_eq!(bench.count("frozen_key"), 0);
 }
 
-#[tokio::test]
-async fn a_key_frozen_by_name_is_completed_once() {
-    let bench = Bench::new();
+async fn a_key_frozen_by_name_is_completed_once(on: Engine) {
+    let bench = Bench::on(on);
     let name = scope("kid", "github/gone");
     let complete = async |scope: FreezeScope, key: &[u8]| {
         let entry = entry(EntryCode::Frozen);
@@ -98,9 +94,8 @@ async fn a_key_frozen_by_name_is_completed_once() {
     assert_eq!(bench.codes(), ["FROZEN", "FROZEN"]);
 }
 
-#[tokio::test]
-async fn freezing_twice_keeps_the_first_and_thawing_twice_is_told() {
-    let bench = Bench::new();
+async fn freezing_twice_keeps_the_first_and_thawing_twice_is_told(on: Engine) {
+    let bench = Bench::on(on);
     let all = || scope("all", "");
     assert_eq!(impose(&bench.store, all(), &[]).await, None);
     let standing = impose(&bench.store, all(), &[]).await.unwrap();
@@ -112,9 +107,8 @@ async fn freezing_twice_keeps_the_first_and_thawing_twice_is_told() {
     assert!(bench.store.freezes().await.unwrap().is_empty());
 }
 
-#[tokio::test]
-async fn a_freeze_comes_before_idempotency_and_replay_and_claims_nothing() {
-    let bench = Bench::new();
+async fn a_freeze_comes_before_idempotency_and_replay_and_claims_nothing(on: Engine) {
+    let bench = Bench::on(on);
     assert_eq!(verdict(&bench.store, keyed(b"body", 0)).await, "recorded");
     impose(&bench.store, scope("grant", "demo"), &[]).await;
     for step in [keyed(b"other", 1), keyed(b"body", 1), issue()] {
@@ -129,10 +123,19 @@ async fn a_freeze_comes_before_idempotency_and_replay_and_claims_nothing() {
     assert_eq!(verdict(&bench.store, keyed(b"body", 2)).await, "recorded", "the retry goes on");
 }
 
-#[tokio::test]
-async fn a_freeze_outlives_a_restart() {
-    let bench = Bench::new();
+async fn a_freeze_outlives_a_restart(on: Engine) {
+    let bench = Bench::on(on);
     impose(&bench.store, scope("kid", "github/k9"), &[freezable().thumbprint]).await;
     let bench = bench.reopened().await;
     assert_eq!(verdict(&bench.store, issue()).await, "frozen");
 }
+
+laws![
+    each_kind_holds_what_it_names_in_every_process_and_nothing_else,
+    a_frozen_key_holds_under_any_name_and_at_any_issuer,
+    a_key_frozen_under_two_names_thaws_with_the_second,
+    a_key_frozen_by_name_is_completed_once,
+    freezing_twice_keeps_the_first_and_thawing_twice_is_told,
+    a_freeze_comes_before_idempotency_and_replay_and_claims_nothing,
+    a_freeze_outlives_a_restart,
+];

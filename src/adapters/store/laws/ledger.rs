@@ -3,9 +3,8 @@
 use super::*;
 use crate::broker::ports::{Qualifier, Term};
 
-#[tokio::test]
-async fn receipts_prove_their_entries_against_the_head_of_their_batch() {
-    let bench = Bench::new();
+async fn receipts_prove_their_entries_against_the_head_of_their_batch(on: Engine) {
+    let bench = Bench::on(on);
     for count in [1, 3, 7] {
         let entries: Vec<Entry> = (0..count).map(|_| entry(EntryCode::Started)).collect();
         let bytes: Vec<Vec<u8>> = entries.iter().map(|entry| entry.bytes.clone()).collect();
@@ -15,9 +14,8 @@ async fn receipts_prove_their_entries_against_the_head_of_their_batch() {
     }
 }
 
-#[tokio::test]
-async fn every_entry_has_a_proof_against_the_newest_checkpoint_also_beyond_a_full_subtree() {
-    let bench = Bench::new();
+async fn every_entry_has_a_proof_against_the_newest_checkpoint_also_beyond_a_full_subtree(on: Engine) {
+    let bench = Bench::on(on);
     for _ in 0..3 {
         bench.store.append((0..100).map(|_| entry(EntryCode::Started)).collect()).await.unwrap();
     }
@@ -33,9 +31,8 @@ async fn every_entry_has_a_proof_against_the_newest_checkpoint_also_beyond_a_ful
     assert!(bench.store.entry(300).await.unwrap().is_none());
 }
 
-#[tokio::test]
-async fn two_processes_append_to_one_log_in_turn() {
-    let bench = Bench::new();
+async fn two_processes_append_to_one_log_in_turn(on: Engine) {
+    let bench = Bench::on(on);
     let stores = [Arc::clone(&bench.store), bench.other()];
     let mut indices = Vec::new();
     for turn in 0..20 {
@@ -44,13 +41,11 @@ async fn two_processes_append_to_one_log_in_turn() {
         indices.push(receipts[0].index);
     }
     assert!(indices.into_iter().eq(0..20));
-    let conn = bench.raw();
-    head::Head::load(&conn).unwrap().check(&conn, &bench.store.verifier_key()).unwrap();
+    assert_eq!(bench.store.head_fault().await.unwrap(), None);
 }
 
-#[tokio::test]
-async fn two_processes_append_to_one_log_at_once() {
-    let bench = Bench::new();
+async fn two_processes_append_to_one_log_at_once(on: Engine) {
+    let bench = Bench::on(on);
     let stores = [Arc::clone(&bench.store), bench.other()];
     let calls = (0..40).map(|turn| {
         let store = Arc::clone(&stores[turn % 2]);
@@ -66,60 +61,23 @@ async fn two_processes_append_to_one_log_at_once() {
     assert!(indices.into_iter().eq(0..40));
 }
 
-#[tokio::test]
-async fn no_row_of_the_ledger_can_be_changed_deleted_or_replaced() {
-    let bench = Bench::new();
-    bench.store.append(vec![entry(EntryCode::Started), entry(EntryCode::Stopped)]).await.unwrap();
-    let conn = bench.raw();
-    for statement in [
-        "UPDATE entry SET code = 'DENIED' WHERE idx = 0",
-        "DELETE FROM entry WHERE idx = 1",
-        "INSERT OR REPLACE INTO entry SELECT * FROM entry WHERE idx = 0",
-        "INSERT INTO entry SELECT 5, leaf, code, at, decision, issuance, issuer, grants, bytes FROM entry WHERE idx = 0",
-    ] {
-        let refused = conn.execute(statement, []).unwrap_err().to_string();
-        assert!(refused.contains("the ledger is"), "{statement}: {refused}");
-    }
-    assert_eq!(bench.codes(), ["STARTED", "STOPPED"]);
-}
-
-#[tokio::test]
-async fn a_ledger_that_refuses_rows_issues_nothing_and_works_again_afterwards() {
-    let bench = Bench::new();
-    let conn = bench.raw();
-    conn.execute_batch(
-        "CREATE TRIGGER full BEFORE INSERT ON entry BEGIN SELECT RAISE(ABORT, 'no room'); END",
-    )
-    .unwrap();
+async fn a_ledger_that_refuses_rows_issues_nothing_and_works_again_afterwards(on: Engine) {
+    let bench = Bench::on(on);
+    bench.fill_up("entry");
     let refused = bench.store.issue(keyed(b"body", 0)).await.err().unwrap();
     assert!(matches!(refused, StoreFault::Unavailable(_)));
     assert!(bench.store.health().is_err());
     for table in ["once", "idempotency", "issuance", "entry", "personal"] {
         assert_eq!(bench.count(table), 0, "{table}");
     }
-    conn.execute_batch("DROP TRIGGER full").unwrap();
+    bench.make_room("entry");
+    until_well(&bench.store).await;
     assert_eq!(verdict(&bench.store, keyed(b"body", 1)).await, "recorded");
     assert_eq!(bench.store.health(), Ok(()));
 }
 
-#[tokio::test]
-async fn a_locked_database_is_unavailable_and_heals_without_being_asked() {
-    let bench = Bench::new();
-    let conn = bench.raw();
-    conn.execute_batch("BEGIN IMMEDIATE").unwrap();
-    assert!(bench.store.issue(issue()).await.is_err());
-    // Known to be locked, it answers at once.
-    let asked = std::time::Instant::now();
-    assert!(bench.store.issue(issue()).await.is_err());
-    assert!(asked.elapsed() < schema::BUSY);
-    conn.execute_batch("ROLLBACK").unwrap();
-    until_well(&bench.store).await;
-    assert_eq!(verdict(&bench.store, issue()).await, "recorded");
-}
-
-#[tokio::test]
-async fn one_call_that_is_refused_does_not_abort_its_neighbours() {
-    let bench = Bench::new();
+async fn one_call_that_is_refused_does_not_abort_its_neighbours(on: Engine) {
+    let bench = Bench::on(on);
     assert_eq!(verdict(&bench.store, issue()).await, "recorded");
     let too_large = Entry { bytes: vec![b'0'; 20_000], ..entry(EntryCode::Started) };
     let fresh_use = using(issue(), &["another use"]);
@@ -133,42 +91,8 @@ async fn one_call_that_is_refused_does_not_abort_its_neighbours() {
     assert_eq!(bench.store.health(), Ok(()));
 }
 
-#[tokio::test]
-async fn a_queue_that_is_full_says_so_at_once() {
-    let bench = Bench::new();
-    let conn = bench.raw();
-    conn.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let calls: Vec<_> = (0..writer::QUEUE + 600)
-        .map(|_| {
-            let store = Arc::clone(&bench.store);
-            tokio::spawn(async move { store.append(Vec::new()).await.err() })
-        })
-        .collect();
-    let mut overloaded = 0;
-    for call in calls {
-        overloaded += usize::from(call.await.unwrap() == Some(StoreFault::Overloaded));
-    }
-    assert!(overloaded > 0);
-}
-
-#[tokio::test]
-async fn a_ledger_that_was_put_back_is_not_written() {
-    let bench = Bench::new();
-    bench.store.append(vec![entry(EntryCode::Started)]).await.unwrap();
-    let conn = bench.raw();
-    let back: (Vec<u8>, Vec<u8>) = {
-        let empty = crate::kernel::ledger::tree::Frontier::default();
-        (empty.root().0.to_vec(), head::peaks_of(&empty))
-    };
-    conn.execute("UPDATE head SET size = 0, root = ?1, peaks = ?2", rusqlite::params![back.0, back.1])
-        .unwrap();
-    let fault = bench.store.append(vec![entry(EntryCode::Stopped)]).await.err().unwrap();
-    assert!(fault.to_string().contains("not the one that this process wrote"), "{fault}");
-}
-
-#[tokio::test]
-async fn rows_repeat_what_their_bytes_say_and_a_changed_column_is_told() {
-    let bench = Bench::new();
+async fn rows_repeat_what_their_bytes_say_and_a_changed_column_is_told(on: Engine) {
+    let bench = Bench::on(on);
     assert_eq!(verdict(&bench.store, issue()).await, "recorded");
     bench.store.append(vec![denied("payments", "main", "octocat")]).await.unwrap();
     let faults = |rows: Vec<LedgerRow>| rows.iter().filter_map(LedgerRow::column_fault).collect::<Vec<_>>();
@@ -176,11 +100,10 @@ async fn rows_repeat_what_their_bytes_say_and_a_changed_column_is_told() {
     assert_eq!(rows.len(), 3);
     assert_eq!(rows[2].personal[0].0, "actor");
     assert_eq!(faults(rows), [""; 0]);
-    let conn = bench.raw();
-    conn.execute_batch(
+    bench.execute(
         "DROP TRIGGER entry_is_never_changed; UPDATE entry SET code = 'DRY_RUN' WHERE idx = 2",
-    )
-    .unwrap();
+        "DROP TRIGGER entry_is_never_changed ON entry; UPDATE entry SET code = 'DRY_RUN' WHERE idx = 2",
+    );
     assert_eq!(faults(bench.store.ledger_rows(1, 100).await.unwrap()), ["code"]);
 }
 
@@ -201,7 +124,7 @@ fn denied(grant: &str, git_ref: &str, actor: &str) -> Entry {
     })
 }
 
-async fn found(store: &Sqlite, terms: &[(Qualifier, &str, bool)]) -> Vec<u64> {
+async fn found(store: &Database, terms: &[(Qualifier, &str, bool)]) -> Vec<u64> {
     let terms = terms.iter().map(|(qualifier, value, negated)| Term {
         qualifier: *qualifier,
         value: (*value).to_owned(),
@@ -211,9 +134,8 @@ async fn found(store: &Sqlite, terms: &[(Qualifier, &str, bool)]) -> Vec<u64> {
     store.entries(query).await.unwrap().into_iter().map(|entry| entry.index).collect()
 }
 
-#[tokio::test]
-async fn every_qualifier_finds_its_entries_and_its_negation_the_others() {
-    let bench = Bench::new();
+async fn every_qualifier_finds_its_entries_and_its_negation_the_others(on: Engine) {
+    let bench = Bench::on(on);
     let entries = vec![
         denied("payments", "refs/heads/main", "octocat"),
         denied("other", "refs/heads/dev", "hubot"),
@@ -254,9 +176,8 @@ async fn every_qualifier_finds_its_entries_and_its_negation_the_others() {
     assert_eq!(found(&bench.store, &both).await, [0]);
 }
 
-#[tokio::test]
-async fn pages_go_backwards_and_times_are_half_open() {
-    let bench = Bench::new();
+async fn pages_go_backwards_and_times_are_half_open(on: Engine) {
+    let bench = Bench::on(on);
     bench.store.append((0..5).map(|_| entry(EntryCode::Started)).collect()).await.unwrap();
     let page = |below, limit| EntryQuery { below, limit, ..EntryQuery::default() };
     let indices =
@@ -267,3 +188,15 @@ async fn pages_go_backwards_and_times_are_half_open() {
     assert_eq!(bench.store.entries(during(Some(now()), None)).await.unwrap().len(), 5);
     assert_eq!(bench.store.entries(during(None, Some(now()))).await.unwrap().len(), 0);
 }
+
+laws![
+    receipts_prove_their_entries_against_the_head_of_their_batch,
+    every_entry_has_a_proof_against_the_newest_checkpoint_also_beyond_a_full_subtree,
+    two_processes_append_to_one_log_in_turn,
+    two_processes_append_to_one_log_at_once,
+    a_ledger_that_refuses_rows_issues_nothing_and_works_again_afterwards,
+    one_call_that_is_refused_does_not_abort_its_neighbours,
+    rows_repeat_what_their_bytes_say_and_a_changed_column_is_told,
+    every_qualifier_finds_its_entries_and_its_negation_the_others,
+    pages_go_backwards_and_times_are_half_open,
+];

@@ -25,7 +25,7 @@ fn github() -> IssuerName {
 }
 
 /// Sweeps, and answers (who, how many, samples) of each summary.
-async fn swept(store: &Sqlite) -> Vec<(Counted, u64, Vec<String>)> {
+async fn swept(store: &Database) -> Vec<(Counted, u64, Vec<String>)> {
     let seen = Mutex::new(Vec::new());
     let seal = |summary: Summary| {
         seen.lock().unwrap().push((summary.counted, summary.count, summary.samples));
@@ -35,9 +35,8 @@ async fn swept(store: &Sqlite) -> Vec<(Counted, u64, Vec<String>)> {
     seen.into_inner().unwrap()
 }
 
-#[tokio::test]
-async fn a_project_has_thirty_entries_a_minute_and_then_a_count() {
-    let bench = Bench::new();
+async fn a_project_has_thirty_entries_a_minute_and_then_a_count(on: Engine) {
+    let bench = Bench::on(on);
     for _ in 0..35 {
         bench.store.refuse(refusal(project("701"))).await.unwrap();
     }
@@ -50,9 +49,8 @@ async fn a_project_has_thirty_entries_a_minute_and_then_a_count() {
     assert_eq!(bench.codes().last().unwrap(), "DENIED");
 }
 
-#[tokio::test]
-async fn strangers_and_unverified_tokens_are_always_counted() {
-    let bench = Bench::new();
+async fn strangers_and_unverified_tokens_are_always_counted(on: Engine) {
+    let bench = Bench::on(on);
     let strangers = Counted::Strangers { issuer: github() };
     let nobody = Counted::Unverified { issuer: None };
     for turn in 0..7 {
@@ -66,41 +64,32 @@ async fn strangers_and_unverified_tokens_are_always_counted() {
     assert_eq!(swept(&bench.store).await, expected);
 }
 
-#[tokio::test]
-async fn a_replay_is_an_entry_whatever_the_rate() {
-    let bench = Bench::new();
+async fn a_replay_is_an_entry_whatever_the_rate(on: Engine) {
+    let bench = Bench::on(on);
     let stranger = Counted::Strangers { issuer: github() };
     bench.store.refuse(Refusal { always: true, ..refusal(stranger) }).await.unwrap();
     assert_eq!(bench.codes(), ["DENIED"]);
 }
 
-#[tokio::test]
-async fn a_thousand_projects_have_rows_and_the_others_share_one() {
-    let bench = Bench::new();
-    let conn = bench.raw();
-    conn.execute_batch(
+async fn a_thousand_projects_have_rows_and_the_others_share_one(on: Engine) {
+    let bench = Bench::on(on);
+    bench.execute(
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
          INSERT INTO summary SELECT 0, 'project', 'github', 'p' || i, 1, 0, 0, '[]' FROM n",
-    )
-    .unwrap();
+        "INSERT INTO summary SELECT 0, 'project', 'github', 'p' || i, 1, 0, 0, '[]' FROM generate_series(1, 1000) i",
+    );
     for project_id in ["p7", "new-1", "new-2"] {
         for _ in 0..31 {
             bench.store.refuse(refusal(project(project_id))).await.unwrap();
         }
     }
-    let counts: Vec<(String, i64)> = conn
-        .prepare("SELECT project, count FROM summary WHERE project IN ('p7', '*', 'new-1') ORDER BY project")
-        .unwrap()
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
-        .unwrap()
-        .map(Result::unwrap)
-        .collect();
-    assert_eq!(counts, [("*".to_owned(), 2), ("p7".to_owned(), 2)]);
+    let counts =
+        "SELECT project || ' ' || count FROM summary WHERE project IN ('p7', '*', 'new-1') ORDER BY 1";
+    assert_eq!(bench.rows(counts, counts), ["* 2", "p7 2"]);
 }
 
-#[tokio::test]
-async fn a_summary_whose_entry_cannot_be_made_stays_for_the_next_sweep() {
-    let bench = Bench::new();
+async fn a_summary_whose_entry_cannot_be_made_stays_for_the_next_sweep(on: Engine) {
+    let bench = Bench::on(on);
     let stranger = Counted::Strangers { issuer: github() };
     bench.store.refuse(refusal(stranger.clone())).await.unwrap();
     bench.store.sweep(later(60), &|_| None).await.unwrap();
@@ -110,9 +99,8 @@ async fn a_summary_whose_entry_cannot_be_made_stays_for_the_next_sweep() {
     assert_eq!(bench.codes(), ["SUMMARY", "SUMMARY"]);
 }
 
-#[tokio::test]
-async fn five_refusals_spend_a_token_until_its_end_also_after_a_restart() {
-    let bench = Bench::new();
+async fn five_refusals_spend_a_token_until_its_end_also_after_a_restart(on: Engine) {
+    let bench = Bench::on(on);
     let token = Digest::of(b"token 1");
     let against = Some((token, later(600)));
     for turn in 0..5 {
@@ -129,13 +117,18 @@ async fn five_refusals_spend_a_token_until_its_end_also_after_a_restart() {
     assert!(!bench.store.is_spent(&token, now()));
 }
 
-#[tokio::test]
-async fn a_refusal_that_cannot_be_recorded_is_unavailable() {
-    let bench = Bench::new();
-    let conn = bench.raw();
-    conn.execute_batch(
-        "CREATE TRIGGER full BEFORE INSERT ON summary BEGIN SELECT RAISE(ABORT, 'no room'); END",
-    )
-    .unwrap();
+async fn a_refusal_that_cannot_be_recorded_is_unavailable(on: Engine) {
+    let bench = Bench::on(on);
+    bench.fill_up("summary");
     assert!(bench.store.refuse(refusal(Counted::Unverified { issuer: None })).await.is_err());
 }
+
+laws![
+    a_project_has_thirty_entries_a_minute_and_then_a_count,
+    strangers_and_unverified_tokens_are_always_counted,
+    a_replay_is_an_entry_whatever_the_rate,
+    a_thousand_projects_have_rows_and_the_others_share_one,
+    a_summary_whose_entry_cannot_be_made_stays_for_the_next_sweep,
+    five_refusals_spend_a_token_until_its_end_also_after_a_restart,
+    a_refusal_that_cannot_be_recorded_is_unavailable,
+];

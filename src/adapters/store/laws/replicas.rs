@@ -2,15 +2,14 @@
 
 use super::*;
 
-async fn beat(store: &Sqlite, replica: u8, set: Option<&[u8]>, seconds: u64) -> Option<Skew> {
+async fn beat(store: &Database, replica: u8, set: Option<&[u8]>, seconds: u64) -> Option<Skew> {
     let replica = ReplicaId::from_bytes([replica; 16]);
     let beat = Beat { replica, started: now(), digest: set.map(Digest::of), now: later(seconds) };
     store.beat(beat).await.unwrap()
 }
 
-#[tokio::test]
-async fn a_difference_begins_when_it_is_first_seen_and_ends_when_all_agree() {
-    let bench = Bench::new();
+async fn a_difference_begins_when_it_is_first_seen_and_ends_when_all_agree(on: Engine) {
+    let bench = Bench::on(on);
     let other = bench.other();
     assert_eq!(beat(&bench.store, 1, Some(b"old"), 0).await, None);
     assert_eq!(beat(&other, 2, None, 1).await, None, "one that has no set yet agrees with all");
@@ -21,9 +20,8 @@ async fn a_difference_begins_when_it_is_first_seen_and_ends_when_all_agree() {
     assert_eq!(beat(&bench.store, 1, Some(b"old"), 21).await.unwrap().since, later(21));
 }
 
-#[tokio::test]
-async fn one_that_died_or_left_is_not_waited_for() {
-    let bench = Bench::new();
+async fn one_that_died_or_left_is_not_waited_for(on: Engine) {
+    let bench = Bench::on(on);
     beat(&bench.store, 1, Some(b"old"), 0).await;
     assert!(beat(&bench.store, 2, Some(b"new"), 29).await.is_some());
     assert_eq!(beat(&bench.store, 2, Some(b"new"), 30).await, None, "30 s without a word");
@@ -32,9 +30,8 @@ async fn one_that_died_or_left_is_not_waited_for() {
     assert_eq!(beat(&bench.store, 2, Some(b"new"), 32).await, None);
 }
 
-#[tokio::test]
-async fn of_two_that_tell_one_is_first() {
-    let bench = Bench::new();
+async fn of_two_that_tell_one_is_first(on: Engine) {
+    let bench = Bench::on(on);
     let other = bench.other();
     beat(&bench.store, 1, Some(b"old"), 0).await;
     let since = beat(&other, 2, Some(b"new"), 1).await.unwrap().since;
@@ -46,3 +43,9 @@ async fn of_two_that_tell_one_is_first() {
     assert_eq!(bench.codes(), ["ALERT_POLICY_SKEW"]);
     assert!(beat(&bench.store, 1, Some(b"old"), 2).await.unwrap().is_told);
 }
+
+laws![
+    a_difference_begins_when_it_is_first_seen_and_ends_when_all_agree,
+    one_that_died_or_left_is_not_waited_for,
+    of_two_that_tell_one_is_first,
+];

@@ -6,9 +6,8 @@ use crate::{
     kernel::{issuance::State, name::SecretName},
 };
 
-#[tokio::test]
-async fn fifty_claims_at_once_give_exactly_one_issuance() {
-    let bench = Bench::new();
+async fn fifty_claims_at_once_give_exactly_one_issuance(on: Engine) {
+    let bench = Bench::on(on);
     let calls = (0..50).map(|_| {
         let store = Arc::clone(&bench.store);
         tokio::spawn(async move { verdict(&store, issue()).await })
@@ -22,9 +21,8 @@ async fn fifty_claims_at_once_give_exactly_one_issuance() {
     assert_eq!((bench.count("issuance"), bench.count("entry")), (1, 2));
 }
 
-#[tokio::test]
-async fn fifty_claims_through_two_processes_give_exactly_one_issuance() {
-    let bench = Bench::new();
+async fn fifty_claims_through_two_processes_give_exactly_one_issuance(on: Engine) {
+    let bench = Bench::on(on);
     let stores = [Arc::clone(&bench.store), bench.other()];
     let calls = (0..50).map(|turn| {
         let store = Arc::clone(&stores[turn % 2]);
@@ -37,26 +35,23 @@ async fn fifty_claims_through_two_processes_give_exactly_one_issuance() {
     assert_eq!((recorded, bench.count("issuance")), (1, 1));
 }
 
-#[tokio::test]
-async fn a_used_token_stays_used_after_a_restart() {
-    let bench = Bench::new();
+async fn a_used_token_stays_used_after_a_restart(on: Engine) {
+    let bench = Bench::on(on);
     assert_eq!(verdict(&bench.store, issue()).await, "recorded");
     let bench = bench.reopened().await;
     assert_eq!(verdict(&bench.store, issue()).await, "replayed");
 }
 
-#[tokio::test]
-async fn one_used_credential_refuses_all_and_uses_up_none() {
-    let bench = Bench::new();
+async fn one_used_credential_refuses_all_and_uses_up_none(on: Engine) {
+    let bench = Bench::on(on);
     assert_eq!(verdict(&bench.store, issue()).await, "recorded");
     let both = using(issue(), &["token 1, demo, other, 1", "token 1, demo, npm, 1"]);
     assert_eq!(verdict(&bench.store, both).await, "replayed");
     assert_eq!(verdict(&bench.store, using(issue(), &["token 1, demo, other, 1"])).await, "recorded");
 }
 
-#[tokio::test]
-async fn a_row_reads_back_as_it_was_written() {
-    let bench = Bench::new();
+async fn a_row_reads_back_as_it_was_written(on: Engine) {
+    let bench = Bench::on(on);
     let step = Issue { rows: vec![NewIssuance { expires_at: Some(later(300)), ..row() }], ..issue() };
     let (id, decision) = (step.rows[0].id, step.decision);
     assert_eq!(verdict(&bench.store, step).await, "recorded");
@@ -71,9 +66,8 @@ async fn a_row_reads_back_as_it_was_written() {
     assert!(bench.store.issuance(IssuanceId::from_bytes([0; 16])).await.unwrap().is_none());
 }
 
-#[tokio::test]
-async fn a_keyed_call_may_be_retried_twice_and_not_a_third_time() {
-    let bench = Bench::new();
+async fn a_keyed_call_may_be_retried_twice_and_not_a_third_time(on: Engine) {
+    let bench = Bench::on(on);
     let mut words = Vec::new();
     for seconds in [0, 10, 20, 30] {
         words.push(verdict(&bench.store, keyed(b"body", seconds)).await);
@@ -82,26 +76,23 @@ async fn a_keyed_call_may_be_retried_twice_and_not_a_third_time() {
     assert_eq!(bench.count("issuance"), 3);
 }
 
-#[tokio::test]
-async fn a_retry_holds_after_a_restart() {
-    let bench = Bench::new();
+async fn a_retry_holds_after_a_restart(on: Engine) {
+    let bench = Bench::on(on);
     assert_eq!(verdict(&bench.store, keyed(b"body", 0)).await, "recorded");
     let bench = bench.reopened().await;
     assert_eq!(verdict(&bench.store, keyed(b"body", 1)).await, "recorded");
 }
 
-#[tokio::test]
-async fn another_body_under_the_same_key_is_a_mismatch_and_claims_nothing() {
-    let bench = Bench::new();
+async fn another_body_under_the_same_key_is_a_mismatch_and_claims_nothing(on: Engine) {
+    let bench = Bench::on(on);
     assert_eq!(verdict(&bench.store, keyed(b"body", 0)).await, "recorded");
     let other = using(keyed(b"other", 1), &["another use"]);
     assert_eq!(verdict(&bench.store, other).await, "mismatch");
     assert_eq!((bench.count("issuance"), bench.count("once")), (1, 1));
 }
 
-#[tokio::test]
-async fn a_key_holds_for_sixty_seconds_from_the_first_claim() {
-    let bench = Bench::new();
+async fn a_key_holds_for_sixty_seconds_from_the_first_claim(on: Engine) {
+    let bench = Bench::on(on);
     assert_eq!(verdict(&bench.store, keyed(b"body", 0)).await, "recorded");
     assert_eq!(verdict(&bench.store, keyed(b"body", 59)).await, "recorded");
     assert_eq!(verdict(&bench.store, keyed(b"body", 60)).await, "replayed");
@@ -111,28 +102,25 @@ async fn a_key_holds_for_sixty_seconds_from_the_first_claim() {
     assert_eq!(verdict(&bench.store, keyed(b"other", 62)).await, "replayed");
 }
 
-#[tokio::test]
-async fn a_used_token_without_the_key_or_with_a_new_one_is_a_replay() {
-    let bench = Bench::new();
+async fn a_used_token_without_the_key_or_with_a_new_one_is_a_replay(on: Engine) {
+    let bench = Bench::on(on);
     assert_eq!(verdict(&bench.store, keyed(b"body", 0)).await, "recorded");
     assert_eq!(verdict(&bench.store, issue()).await, "replayed");
     let claim = KeyClaim { key: Digest::of(b"another key"), body: Digest::of(b"body") };
     assert_eq!(verdict(&bench.store, with_key(claim, 0)).await, "replayed");
 }
 
-#[tokio::test]
-async fn a_call_after_the_job_gave_back_is_a_replay() {
-    let bench = Bench::new();
+async fn a_call_after_the_job_gave_back_is_a_replay(on: Engine) {
+    let bench = Bench::on(on);
     let first = keyed(b"body", 0);
     let id = first.rows[0].id;
     assert_eq!(verdict(&bench.store, first).await, "recorded");
-    assert_eq!(transit::released(&bench.store, &[id]).await, [id]);
+    assert_eq!(super::transit::released(&bench.store, &[id]).await, [id]);
     assert_eq!(verdict(&bench.store, keyed(b"body", 1)).await, "replayed");
 }
 
-#[tokio::test]
-async fn a_failed_fetch_is_recorded_and_claims_nothing() {
-    let bench = Bench::new();
+async fn a_failed_fetch_is_recorded_and_claims_nothing(on: Engine) {
+    let bench = Bench::on(on);
     let failed = Issue {
         failed: true,
         rows: Vec::new(),
@@ -145,18 +133,16 @@ async fn a_failed_fetch_is_recorded_and_claims_nothing() {
     assert_eq!(verdict(&bench.store, keyed(b"other", 1)).await, "recorded");
 }
 
-#[tokio::test]
-async fn the_verdict_on_claims_wins_over_a_failed_fetch_and_over_a_moved_store() {
-    let bench = Bench::new();
+async fn the_verdict_on_claims_wins_over_a_failed_fetch_and_over_a_moved_store(on: Engine) {
+    let bench = Bench::on(on);
     assert_eq!(verdict(&bench.store, issue()).await, "recorded");
     let failed = Issue { failed: true, rows: Vec::new(), sealed_generation: Some(99), ..issue() };
     assert_eq!(verdict(&bench.store, failed).await, "replayed");
     assert_eq!(bench.count("entry"), 2);
 }
 
-#[tokio::test]
-async fn a_fetch_from_a_sealed_store_that_changed_is_moved() {
-    let bench = Bench::new();
+async fn a_fetch_from_a_sealed_store_that_changed_is_moved(on: Engine) {
+    let bench = Bench::on(on);
     let name = SecretName::parse("npm-token").unwrap();
     let (generation, _) = bench.store.sealed(&name);
     let other = bench.other();
@@ -172,12 +158,29 @@ async fn a_fetch_from_a_sealed_store_that_changed_is_moved() {
     );
 }
 
-#[tokio::test]
-async fn a_sweep_drops_claims_only_when_their_time_is_over() {
-    let bench = Bench::new();
+async fn a_sweep_drops_claims_only_when_their_time_is_over(on: Engine) {
+    let bench = Bench::on(on);
     assert_eq!(verdict(&bench.store, keyed(b"body", 0)).await, "recorded");
     bench.store.sweep(later(959), &|_| None).await.unwrap();
     assert_eq!((bench.count("once"), bench.count("idempotency")), (1, 0));
     bench.store.sweep(later(960), &|_| None).await.unwrap();
     assert_eq!(bench.count("once"), 0);
 }
+
+laws![
+    fifty_claims_at_once_give_exactly_one_issuance,
+    fifty_claims_through_two_processes_give_exactly_one_issuance,
+    a_used_token_stays_used_after_a_restart,
+    one_used_credential_refuses_all_and_uses_up_none,
+    a_row_reads_back_as_it_was_written,
+    a_keyed_call_may_be_retried_twice_and_not_a_third_time,
+    a_retry_holds_after_a_restart,
+    another_body_under_the_same_key_is_a_mismatch_and_claims_nothing,
+    a_key_holds_for_sixty_seconds_from_the_first_claim,
+    a_used_token_without_the_key_or_with_a_new_one_is_a_replay,
+    a_call_after_the_job_gave_back_is_a_replay,
+    a_failed_fetch_is_recorded_and_claims_nothing,
+    the_verdict_on_claims_wins_over_a_failed_fetch_and_over_a_moved_store,
+    a_fetch_from_a_sealed_store_that_changed_is_moved,
+    a_sweep_drops_claims_only_when_their_time_is_over,
+];

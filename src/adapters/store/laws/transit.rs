@@ -4,7 +4,7 @@ use super::*;
 use crate::kernel::issuance::{Event, State};
 
 /// Releases, and answers what moved.
-pub(super) async fn released(store: &Sqlite, ids: &[IssuanceId]) -> Vec<IssuanceId> {
+pub(super) async fn released(store: &Database, ids: &[IssuanceId]) -> Vec<IssuanceId> {
     store.transit(steps(ids, Event::GivenBack), None).await.unwrap().moved
 }
 
@@ -46,9 +46,8 @@ struct Wanted {
     since: Option<Timestamp>,
 }
 
-#[tokio::test]
-async fn giving_back_moves_once_and_writes_one_entry() {
-    let bench = Bench::new();
+async fn giving_back_moves_once_and_writes_one_entry(on: Engine) {
+    let bench = Bench::on(on);
     let id = issued(&bench, "a", |row| row).await;
     let unknown = IssuanceId::from_bytes([0; 16]);
     assert_eq!(released(&bench.store, &[unknown, id]).await, [id]);
@@ -57,9 +56,8 @@ async fn giving_back_moves_once_and_writes_one_entry() {
     assert_eq!(state(&bench, id).await, State::Released);
 }
 
-#[tokio::test]
-async fn what_a_backend_can_revoke_is_queued_and_then_revoked() {
-    let bench = Bench::new();
+async fn what_a_backend_can_revoke_is_queued_and_then_revoked(on: Engine) {
+    let bench = Bench::on(on);
     let id = issued(&bench, "a", |row| NewIssuance { revocable: true, ..row }).await;
     for (event, moves, then) in [
         (Event::RevokeConfirmed, false, State::Issued),
@@ -76,9 +74,8 @@ async fn what_a_backend_can_revoke_is_queued_and_then_revoked() {
     assert_eq!(bench.count("entry"), 4, "one a change, none where nothing changed");
 }
 
-#[tokio::test]
-async fn two_processes_end_an_issuance_once() {
-    let bench = Bench::new();
+async fn two_processes_end_an_issuance_once(on: Engine) {
+    let bench = Bench::on(on);
     let other = bench.other();
     let id = issued(&bench, "a", |row| row).await;
     let ids = [id];
@@ -87,9 +84,8 @@ async fn two_processes_end_an_issuance_once() {
     assert_eq!(bench.codes(), ["INTENT", "ISSUED", "RELEASED"]);
 }
 
-#[tokio::test]
-async fn a_holder_has_left_what_is_issued_and_has_not_ended() {
-    let bench = Bench::new();
+async fn a_holder_has_left_what_is_issued_and_has_not_ended(on: Engine) {
+    let bench = Bench::on(on);
     let mine = Digest::of(b"job 1");
     let one = issued(&bench, "a", |row| row).await;
     issued(&bench, "b", |row| NewIssuance { expires_at: Some(later(60)), ..row }).await;
@@ -103,9 +99,8 @@ async fn a_holder_has_left_what_is_issued_and_has_not_ended() {
     assert!(!left(&[], 60).await);
 }
 
-#[tokio::test]
-async fn a_token_without_a_job_key_holds_its_own_issuances_only() {
-    let bench = Bench::new();
+async fn a_token_without_a_job_key_holds_its_own_issuances_only(on: Engine) {
+    let bench = Bench::on(on);
     let (mine, other) = (Digest::of(b"token 1"), Digest::of(b"token 2"));
     let own = issued(&bench, "a", |row| NewIssuance { job: None, ..row }).await;
     issued(&bench, "b", |row| NewIssuance { job: None, token: other, ..row }).await;
@@ -116,9 +111,8 @@ async fn a_token_without_a_job_key_holds_its_own_issuances_only() {
     assert_eq!(rows.iter().map(|row| row.id).collect::<Vec<_>>(), [own]);
 }
 
-#[tokio::test]
-async fn a_selection_is_what_is_usable_and_meets_all_that_is_given() {
-    let bench = Bench::new();
+async fn a_selection_is_what_is_usable_and_meets_all_that_is_given(on: Engine) {
+    let bench = Bench::on(on);
     let name = |text: &str| GrantName::parse(text).unwrap();
     let github = IssuerName::parse("github").unwrap();
     let plain = issued(&bench, "a", |row| row).await;
@@ -146,9 +140,8 @@ async fn a_selection_is_what_is_usable_and_meets_all_that_is_given() {
     assert_eq!(none.await, []);
 }
 
-#[tokio::test]
-async fn pages_of_a_selection_meet_each_row_once() {
-    let bench = Bench::new();
+async fn pages_of_a_selection_meet_each_row_once(on: Engine) {
+    let bench = Bench::on(on);
     for use_name in ["a", "b", "c", "d", "e"] {
         issued(&bench, use_name, |row| row).await;
     }
@@ -163,3 +156,13 @@ async fn pages_of_a_selection_meet_each_row_once() {
     assert_eq!(met.len(), 5);
     assert!(met.is_sorted_by_key(|id| id.bytes()));
 }
+
+laws![
+    giving_back_moves_once_and_writes_one_entry,
+    what_a_backend_can_revoke_is_queued_and_then_revoked,
+    two_processes_end_an_issuance_once,
+    a_holder_has_left_what_is_issued_and_has_not_ended,
+    a_token_without_a_job_key_holds_its_own_issuances_only,
+    a_selection_is_what_is_usable_and_meets_all_that_is_given,
+    pages_of_a_selection_meet_each_row_once,
+];

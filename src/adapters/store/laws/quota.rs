@@ -47,7 +47,7 @@ fn lasting(quotas: &[Quota], seconds: u64, until: u64) -> Issue {
     issue
 }
 
-async fn exceeded(store: &Sqlite, issue: Issue) -> Exceeded {
+async fn exceeded(store: &Database, issue: Issue) -> Exceeded {
     match store.issue(issue).await.unwrap() {
         IssueVerdict::Refused(ClaimRefused::Exceeded(exceeded)) => exceeded,
         other @ (IssueVerdict::Moved | IssueVerdict::Recorded(_) | IssueVerdict::Refused(_)) => {
@@ -72,14 +72,16 @@ fn keyed_use(uses: u8, seconds: u64) -> Issue {
 }
 
 fn uses_taken(bench: &Bench) -> Vec<u8> {
-    let conn = bench.raw();
-    let mut rows = conn.prepare("SELECT key FROM once ORDER BY key").unwrap();
-    rows.query_map([], |row| row.get::<_, [u8; 32]>(0)).unwrap().map(|key| key.unwrap()[0]).collect()
+    let first = |key: String| u8::from_str_radix(&key, 16).unwrap();
+    let rows = bench.rows(
+        "SELECT substr(hex(key), 1, 2) FROM once ORDER BY key",
+        "SELECT substr(encode(key, 'hex'), 1, 2) FROM once ORDER BY key",
+    );
+    rows.into_iter().map(first).collect()
 }
 
-#[tokio::test]
-async fn a_call_takes_the_lowest_free_use_until_none_is_left() {
-    let bench = Bench::new();
+async fn a_call_takes_the_lowest_free_use_until_none_is_left(on: Engine) {
+    let bench = Bench::on(on);
     for taken in [vec![1], vec![1, 2], vec![1, 2, 3]] {
         assert_eq!(verdict(&bench.store, using_up(3)).await, "recorded");
         assert_eq!(uses_taken(&bench), taken);
@@ -90,9 +92,8 @@ async fn a_call_takes_the_lowest_free_use_until_none_is_left() {
     assert_eq!(verdict(&bench.store, using_up(2)).await, "replayed");
 }
 
-#[tokio::test]
-async fn fifty_calls_through_two_processes_share_eight_uses_and_none_is_refused_falsely() {
-    let bench = Bench::new();
+async fn fifty_calls_through_two_processes_share_eight_uses_and_none_is_refused_falsely(on: Engine) {
+    let bench = Bench::on(on);
     let stores = [Arc::clone(&bench.store), bench.other()];
     let calls = (0..50).map(|turn| {
         let store = Arc::clone(&stores[turn % 2]);
@@ -105,9 +106,8 @@ async fn fifty_calls_through_two_processes_share_eight_uses_and_none_is_refused_
     assert_eq!((recorded, bench.count("issuance"), bench.count("once")), (8, 8, 8));
 }
 
-#[tokio::test]
-async fn a_duplicate_aborts_no_neighbour() {
-    let bench = Bench::new();
+async fn a_duplicate_aborts_no_neighbour(on: Engine) {
+    let bench = Bench::on(on);
     assert_eq!(verdict(&bench.store, issue()).await, "recorded");
     let calls = (0..40).map(|turn| {
         let store = Arc::clone(&bench.store);
@@ -121,9 +121,8 @@ async fn a_duplicate_aborts_no_neighbour() {
     assert_eq!(words, ["replayed", "recorded"].repeat(20));
 }
 
-#[tokio::test]
-async fn each_credential_has_its_own_uses_and_one_without_refuses_all() {
-    let bench = Bench::new();
+async fn each_credential_has_its_own_uses_and_one_without_refuses_all(on: Engine) {
+    let bench = Bench::on(on);
     let of = |first: u8| (first..first + 2).map(|number| Digest([number; 32])).collect::<Vec<_>>();
     let both = || {
         let mut both = issue();
@@ -139,9 +138,8 @@ async fn each_credential_has_its_own_uses_and_one_without_refuses_all() {
     assert_eq!(uses_taken(&bench), [10, 11, 20]);
 }
 
-#[tokio::test]
-async fn a_retry_under_its_key_keeps_its_use() {
-    let bench = Bench::new();
+async fn a_retry_under_its_key_keeps_its_use(on: Engine) {
+    let bench = Bench::on(on);
     assert_eq!(verdict(&bench.store, using_up(3)).await, "recorded");
     assert_eq!(verdict(&bench.store, keyed_use(3, 0)).await, "recorded");
     assert_eq!(verdict(&bench.store, keyed_use(3, 1)).await, "recorded");
@@ -155,9 +153,8 @@ async fn a_retry_under_its_key_keeps_its_use() {
 
 // --------------------------------------------------------------------------------------------------- by the hour
 
-#[tokio::test]
-async fn a_limit_by_the_hour_counts_minutes_that_roll_out_one_by_one() {
-    let bench = Bench::new();
+async fn a_limit_by_the_hour_counts_minutes_that_roll_out_one_by_one(on: Engine) {
+    let bench = Bench::on(on);
     for seconds in [0, 59, 60] {
         assert_eq!(verdict(&bench.store, call(&[hourly(3)], seconds)).await, "recorded");
     }
@@ -179,9 +176,8 @@ async fn a_limit_by_the_hour_counts_minutes_that_roll_out_one_by_one() {
     }
 }
 
-#[tokio::test]
-async fn room_is_promised_for_all_that_is_asked_and_comes_then() {
-    let bench = Bench::new();
+async fn room_is_promised_for_all_that_is_asked_and_comes_then(on: Engine) {
+    let bench = Bench::on(on);
     for seconds in [0, 60, 120] {
         assert_eq!(verdict(&bench.store, call(&[hourly(4)], seconds)).await, "recorded");
     }
@@ -192,9 +188,8 @@ async fn room_is_promised_for_all_that_is_asked_and_comes_then() {
     assert_eq!(verdict(&bench.store, at(3_660)).await, "recorded");
 }
 
-#[tokio::test]
-async fn what_is_more_than_the_limit_by_itself_never_has_room() {
-    let bench = Bench::new();
+async fn what_is_more_than_the_limit_by_itself_never_has_room(on: Engine) {
+    let bench = Bench::on(on);
     assert_eq!(verdict(&bench.store, call(&[hourly(2)], 0)).await, "recorded");
     let three = call(&[Quota { asked: 3, ..hourly(2) }], 1);
     assert_eq!(exceeded(&bench.store, three).await.room_at, None);
@@ -202,9 +197,8 @@ async fn what_is_more_than_the_limit_by_itself_never_has_room() {
     assert_eq!(exceeded(&bench.store, three).await.room_at, None);
 }
 
-#[tokio::test]
-async fn the_last_place_goes_to_one_call_of_fifty_through_two_processes() {
-    let bench = Bench::new();
+async fn the_last_place_goes_to_one_call_of_fifty_through_two_processes(on: Engine) {
+    let bench = Bench::on(on);
     let stores = [Arc::clone(&bench.store), bench.other()];
     let calls = (0..50).map(|turn| {
         let store = Arc::clone(&stores[turn % 2]);
@@ -219,9 +213,8 @@ async fn the_last_place_goes_to_one_call_of_fifty_through_two_processes() {
     assert_eq!((bench.count("issuance"), bench.count("once")), (7, 7));
 }
 
-#[tokio::test]
-async fn a_refused_call_takes_nothing_and_all_grants_of_a_call_are_refused_together() {
-    let bench = Bench::new();
+async fn a_refused_call_takes_nothing_and_all_grants_of_a_call_are_refused_together(on: Engine) {
+    let bench = Bench::on(on);
     let other = || Quota { grant: GrantName::parse("other").unwrap(), ..hourly(1) };
     assert_eq!(verdict(&bench.store, call(&[hourly(1)], 0)).await, "recorded");
     let rows = || (bench.count("once"), bench.count("issuance"), bench.count("entry"));
@@ -235,9 +228,8 @@ async fn a_refused_call_takes_nothing_and_all_grants_of_a_call_are_refused_toget
     assert_eq!(verdict(&bench.store, call(&[other()], 2)).await, "recorded");
 }
 
-#[tokio::test]
-async fn projects_are_counted_apart_and_a_grant_over_all_of_them() {
-    let bench = Bench::new();
+async fn projects_are_counted_apart_and_a_grant_over_all_of_them(on: Engine) {
+    let bench = Bench::on(on);
     for (quota, expected) in [
         (of_project(hourly(1), "701"), "recorded"),
         (of_project(hourly(1), "701"), "exceeded"),
@@ -254,9 +246,8 @@ async fn projects_are_counted_apart_and_a_grant_over_all_of_them() {
     assert_eq!(verdict(&bench.store, call(&[elsewhere], 0)).await, "recorded");
 }
 
-#[tokio::test]
-async fn a_retry_under_its_key_is_no_new_intent_and_a_replay_is_told_before_a_limit() {
-    let bench = Bench::new();
+async fn a_retry_under_its_key_is_no_new_intent_and_a_replay_is_told_before_a_limit(on: Engine) {
+    let bench = Bench::on(on);
     let keyed = |seconds| {
         let mut issue = keyed(b"body", seconds);
         issue.claims.quotas = vec![hourly(1)];
@@ -273,9 +264,8 @@ async fn a_retry_under_its_key_is_no_new_intent_and_a_replay_is_told_before_a_li
     assert_eq!(verdict(&bench.store, call(&[hourly(2)], 4)).await, "recorded");
 }
 
-#[tokio::test]
-async fn a_failed_fetch_counts_nothing_and_a_reached_limit_wins_over_it() {
-    let bench = Bench::new();
+async fn a_failed_fetch_counts_nothing_and_a_reached_limit_wins_over_it(on: Engine) {
+    let bench = Bench::on(on);
     let failed = |quotas: &[Quota]| Issue {
         failed: true,
         rows: Vec::new(),
@@ -290,9 +280,8 @@ async fn a_failed_fetch_counts_nothing_and_a_reached_limit_wins_over_it() {
     assert_eq!(verdict(&bench.store, failed(&[hourly(1)])).await, "exceeded");
 }
 
-#[tokio::test]
-async fn counts_hold_after_a_restart_and_are_dropped_when_no_hour_reaches_them() {
-    let bench = Bench::new();
+async fn counts_hold_after_a_restart_and_are_dropped_when_no_hour_reaches_them(on: Engine) {
+    let bench = Bench::on(on);
     assert_eq!(verdict(&bench.store, call(&[hourly(1)], 0)).await, "recorded");
     let bench = bench.reopened().await;
     assert_eq!(verdict(&bench.store, call(&[hourly(1)], 1)).await, "exceeded");
@@ -302,9 +291,8 @@ async fn counts_hold_after_a_restart_and_are_dropped_when_no_hour_reaches_them()
     assert_eq!(bench.count("intent_count"), 0);
 }
 
-#[tokio::test]
-async fn a_grant_without_limits_writes_no_count() {
-    let bench = Bench::new();
+async fn a_grant_without_limits_writes_no_count(on: Engine) {
+    let bench = Bench::on(on);
     assert_eq!(verdict(&bench.store, call(&[], 0)).await, "recorded");
     assert_eq!(verdict(&bench.store, call(&[living(9)], 0)).await, "recorded");
     assert_eq!(bench.count("intent_count"), 0);
@@ -312,9 +300,8 @@ async fn a_grant_without_limits_writes_no_count() {
 
 // --------------------------------------------------------------------------------------------------------- living
 
-#[tokio::test]
-async fn living_ones_count_until_they_end() {
-    let bench = Bench::new();
+async fn living_ones_count_until_they_end(on: Engine) {
+    let bench = Bench::on(on);
     assert_eq!(verdict(&bench.store, lasting(&[living(2)], 0, 300)).await, "recorded");
     assert_eq!(verdict(&bench.store, lasting(&[living(2)], 10, 100)).await, "recorded");
     let refused = exceeded(&bench.store, lasting(&[living(2)], 20, 320)).await;
@@ -326,18 +313,16 @@ async fn living_ones_count_until_they_end() {
     assert_eq!(verdict(&bench.store, lasting(&[living(2)], 100, 400)).await, "recorded");
 }
 
-#[tokio::test]
-async fn what_lives_counts_also_where_the_limit_is_younger() {
-    let bench = Bench::new();
+async fn what_lives_counts_also_where_the_limit_is_younger(on: Engine) {
+    let bench = Bench::on(on);
     assert_eq!(verdict(&bench.store, lasting(&[], 0, 300)).await, "recorded");
     assert_eq!(verdict(&bench.store, lasting(&[living(1)], 1, 301)).await, "exceeded");
     assert_eq!(verdict(&bench.store, lasting(&[of_project(living(1), "702")], 1, 301)).await, "recorded");
     assert_eq!(verdict(&bench.store, lasting(&[of_project(living(1), "701")], 1, 301)).await, "exceeded");
 }
 
-#[tokio::test]
-async fn static_ones_neither_count_nor_are_refused_by_what_lives() {
-    let bench = Bench::new();
+async fn static_ones_neither_count_nor_are_refused_by_what_lives(on: Engine) {
+    let bench = Bench::on(on);
     let of_static = || call(&[Quota { asked_live: 0, ..living(1) }], 1);
     for _ in 0..3 {
         assert_eq!(verdict(&bench.store, of_static()).await, "recorded");
@@ -346,8 +331,7 @@ async fn static_ones_neither_count_nor_are_refused_by_what_lives() {
     assert_eq!(verdict(&bench.store, of_static()).await, "recorded");
 }
 
-#[tokio::test]
-async fn a_revoked_or_failed_one_counts_no_more_and_one_given_back_counts_to_its_end() {
+async fn a_revoked_or_failed_one_counts_no_more_and_one_given_back_counts_to_its_end(on: Engine) {
     for (state, expected) in [
         (State::Failed, "recorded"),
         (State::Intent, "exceeded"),
@@ -357,16 +341,16 @@ async fn a_revoked_or_failed_one_counts_no_more_and_one_given_back_counts_to_its
         (State::Revoking, "exceeded"),
         (State::Unresolved, "exceeded"),
     ] {
-        let bench = Bench::new();
+        let bench = Bench::on(on);
         assert_eq!(verdict(&bench.store, lasting(&[living(1)], 0, 300)).await, "recorded");
-        bench.raw().execute("UPDATE issuance SET state = ?1", [state.as_str()]).unwrap();
+        let update = format!("UPDATE issuance SET state = '{state}'");
+        bench.execute(&update, &update);
         assert_eq!(verdict(&bench.store, lasting(&[living(1)], 1, 301)).await, expected, "{state}");
     }
 }
 
-#[tokio::test]
-async fn a_retry_under_its_key_lives_beside_the_first() {
-    let bench = Bench::new();
+async fn a_retry_under_its_key_lives_beside_the_first(on: Engine) {
+    let bench = Bench::on(on);
     let keyed = |seconds, allowed| {
         let mut issue = lasting(&[living(allowed)], seconds, 300);
         issue.claims.once = vec![vec![Digest::of(b"one use")]];
@@ -381,9 +365,8 @@ async fn a_retry_under_its_key_lives_beside_the_first() {
 
 // ------------------------------------------------------------------------------------------------------- foreseeing
 
-#[tokio::test]
-async fn looking_before_claims_nothing_and_finds_what_the_transaction_would() {
-    let bench = Bench::new();
+async fn looking_before_claims_nothing_and_finds_what_the_transaction_would(on: Engine) {
+    let bench = Bench::on(on);
     let step = || {
         let mut issue = keyed(b"body", 0);
         issue.claims.quotas = vec![hourly(1)];
@@ -404,3 +387,27 @@ async fn looking_before_claims_nothing_and_finds_what_the_transaction_would() {
     }
     assert_eq!((bench.count("issuance"), bench.count("once")), (1, 1));
 }
+
+laws![
+    a_call_takes_the_lowest_free_use_until_none_is_left,
+    fifty_calls_through_two_processes_share_eight_uses_and_none_is_refused_falsely,
+    a_duplicate_aborts_no_neighbour,
+    each_credential_has_its_own_uses_and_one_without_refuses_all,
+    a_retry_under_its_key_keeps_its_use,
+    a_limit_by_the_hour_counts_minutes_that_roll_out_one_by_one,
+    room_is_promised_for_all_that_is_asked_and_comes_then,
+    what_is_more_than_the_limit_by_itself_never_has_room,
+    the_last_place_goes_to_one_call_of_fifty_through_two_processes,
+    a_refused_call_takes_nothing_and_all_grants_of_a_call_are_refused_together,
+    projects_are_counted_apart_and_a_grant_over_all_of_them,
+    a_retry_under_its_key_is_no_new_intent_and_a_replay_is_told_before_a_limit,
+    a_failed_fetch_counts_nothing_and_a_reached_limit_wins_over_it,
+    counts_hold_after_a_restart_and_are_dropped_when_no_hour_reaches_them,
+    a_grant_without_limits_writes_no_count,
+    living_ones_count_until_they_end,
+    what_lives_counts_also_where_the_limit_is_younger,
+    static_ones_neither_count_nor_are_refused_by_what_lives,
+    a_revoked_or_failed_one_counts_no_more_and_one_given_back_counts_to_its_end,
+    a_retry_under_its_key_lives_beside_the_first,
+    looking_before_claims_nothing_and_finds_what_the_transaction_would,
+];

@@ -19,18 +19,17 @@ fn lost(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-async fn take(store: &Sqlite, load: PolicyLoad) -> PolicyVerdict {
+async fn take(store: &Database, load: PolicyLoad) -> PolicyVerdict {
     store.load_policy(load).await.unwrap()
 }
 
-async fn let_in(store: &Sqlite, set: &str, until: Timestamp) {
+async fn let_in(store: &Database, set: &str, until: Timestamp) {
     let entry = entry(EntryCode::PolicyAccepted);
     store.let_policy_in(LettingIn { digest: Digest::of(set.as_bytes()), until, entry }).await.unwrap();
 }
 
-#[tokio::test]
-async fn the_newest_accepted_set_is_kept_with_its_entry() {
-    let bench = Bench::new();
+async fn the_newest_accepted_set_is_kept_with_its_entry(on: Engine) {
+    let bench = Bench::on(on);
     assert_eq!(bench.store.accepted_policy().await.unwrap(), None);
     for (set, names) in [("one", &BOTH[..1]), ("two", BOTH)] {
         assert_eq!(take(&bench.store, load(set, names)).await, PolicyVerdict::Loaded);
@@ -40,18 +39,16 @@ async fn the_newest_accepted_set_is_kept_with_its_entry() {
     assert_eq!(bench.codes(), ["POLICY_LOADED", "POLICY_LOADED"]);
 }
 
-#[tokio::test]
-async fn the_same_set_again_is_an_entry_and_no_other_set() {
-    let bench = Bench::new();
+async fn the_same_set_again_is_an_entry_and_no_other_set(on: Engine) {
+    let bench = Bench::on(on);
     for _ in 0..3 {
         assert_eq!(take(&bench.store, load("one", BOTH)).await, PolicyVerdict::Loaded);
     }
     assert_eq!((bench.count("policy_accepted"), bench.count("entry")), (1, 3));
 }
 
-#[tokio::test]
-async fn a_set_that_lacks_a_name_is_refused_and_records_nothing() {
-    let bench = Bench::new();
+async fn a_set_that_lacks_a_name_is_refused_and_records_nothing(on: Engine) {
+    let bench = Bench::on(on);
     take(&bench.store, load("one", BOTH)).await;
     let verdict = take(&bench.store, load("two", &BOTH[1..])).await;
     assert_eq!(verdict, PolicyVerdict::Lacking { lost: lost(&BOTH[..1]), is_let_in: false });
@@ -61,9 +58,8 @@ async fn a_set_that_lacks_a_name_is_refused_and_records_nothing() {
     assert_eq!((bench.count("policy_accepted"), bench.count("entry")), (1, 1));
 }
 
-#[tokio::test]
-async fn protection_holds_in_other_processes_and_after_a_restart() {
-    let bench = Bench::new();
+async fn protection_holds_in_other_processes_and_after_a_restart(on: Engine) {
+    let bench = Bench::on(on);
     let other = bench.other();
     take(&other, load("one", BOTH)).await;
     let is_lacking = |verdict| matches!(verdict, PolicyVerdict::Lacking { .. });
@@ -72,9 +68,8 @@ async fn protection_holds_in_other_processes_and_after_a_restart() {
     assert!(is_lacking(take(&bench.store, load("two", &[])).await));
 }
 
-#[tokio::test]
-async fn a_set_that_is_let_in_is_taken_once_its_entry_tells_what_it_lacks() {
-    let bench = Bench::new();
+async fn a_set_that_is_let_in_is_taken_once_its_entry_tells_what_it_lacks(on: Engine) {
+    let bench = Bench::on(on);
     take(&bench.store, load("one", BOTH)).await;
     let_in(&bench.other(), "two", later(86_400)).await;
     let verdict = take(&bench.store, load("two", &BOTH[1..])).await;
@@ -89,9 +84,8 @@ async fn a_set_that_is_let_in_is_taken_once_its_entry_tells_what_it_lacks() {
     assert_eq!(bench.codes(), ["POLICY_LOADED", "POLICY_ACCEPTED", "POLICY_LOADED"]);
 }
 
-#[tokio::test]
-async fn letting_in_is_of_one_digest_and_ends_with_its_time() {
-    let bench = Bench::new();
+async fn letting_in_is_of_one_digest_and_ends_with_its_time(on: Engine) {
+    let bench = Bench::on(on);
     take(&bench.store, load("one", BOTH)).await;
     let_in(&bench.store, "two", later(86_400)).await;
     let standing = |set: &str, now| {
@@ -111,9 +105,8 @@ async fn letting_in_is_of_one_digest_and_ends_with_its_time() {
     assert_eq!(bench.count("policy_let_in"), 0);
 }
 
-#[tokio::test]
-async fn of_two_replicas_with_two_sets_neither_passes_the_others_protection() {
-    let bench = Bench::new();
+async fn of_two_replicas_with_two_sets_neither_passes_the_others_protection(on: Engine) {
+    let bench = Bench::on(on);
     let (left, right) = (Arc::clone(&bench.store), bench.other());
     let (left, right) = tokio::join!(
         left.load_policy(load("left", &["guardrail/left"])),
@@ -123,3 +116,13 @@ async fn of_two_replicas_with_two_sets_neither_passes_the_others_protection() {
         [left.unwrap(), right.unwrap()].iter().filter(|each| **each == PolicyVerdict::Loaded).count();
     assert_eq!(loaded, 1);
 }
+
+laws![
+    the_newest_accepted_set_is_kept_with_its_entry,
+    the_same_set_again_is_an_entry_and_no_other_set,
+    a_set_that_lacks_a_name_is_refused_and_records_nothing,
+    protection_holds_in_other_processes_and_after_a_restart,
+    a_set_that_is_let_in_is_taken_once_its_entry_tells_what_it_lacks,
+    letting_in_is_of_one_digest_and_ends_with_its_time,
+    of_two_replicas_with_two_sets_neither_passes_the_others_protection,
+];

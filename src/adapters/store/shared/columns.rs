@@ -11,19 +11,19 @@ use crate::{
 };
 
 /// An entry made ready for the writer.
-pub(super) struct Prepared {
+pub(in crate::adapters::store) struct Prepared {
     /// The entry.
-    pub(super) entry: Entry,
+    pub(in crate::adapters::store) entry: Entry,
     /// The issuer that it speaks of.
-    pub(super) issuer: Option<String>,
+    pub(in crate::adapters::store) issuer: Option<String>,
     /// The grants that it speaks of, as a JSON array; none where it speaks of none.
-    pub(super) grants: Option<String>,
+    pub(in crate::adapters::store) grants: Option<String>,
 }
 
 impl Prepared {
     /// Makes an entry ready. What could break the writer's transaction is refused here, where it breaks only the
     /// caller's own call.
-    pub(super) fn new(entry: Entry) -> Result<Arc<Self>, StoreFault> {
+    pub(in crate::adapters::store) fn new(entry: Entry) -> Result<Arc<Self>, StoreFault> {
         if entry.bytes.len() > MAX_ENTRY_BYTES {
             return Err(StoreFault::Unavailable("an entry passes 16384 bytes".to_owned()));
         }
@@ -32,13 +32,13 @@ impl Prepared {
     }
 
     /// Makes entries ready.
-    pub(super) fn all(entries: Vec<Entry>) -> Result<Vec<Arc<Self>>, StoreFault> {
+    pub(in crate::adapters::store) fn all(entries: Vec<Entry>) -> Result<Vec<Arc<Self>>, StoreFault> {
         entries.into_iter().map(Self::new).collect()
     }
 }
 
 /// Issuer and grants of an entry's bytes.
-pub(super) fn spoken_of(bytes: &[u8]) -> (Option<String>, Option<String>) {
+pub(in crate::adapters::store) fn spoken_of(bytes: &[u8]) -> (Option<String>, Option<String>) {
     let Ok(members) = serde_json::from_slice::<Members<'_>>(bytes) else { return (None, None) };
     let Members { subject, policy, request, result, token } = members;
     let issuer = [subject, token].into_iter().flatten().find_map(|member| member.issuer);

@@ -1,0 +1,29 @@
+-- What the two roles beside the owner may do. `hallpass store init` and `hallpass store grant` run it as the owner, with
+-- the roles' names in `hallpass.writer` and `hallpass.reader`; an empty name is nobody. Running it again changes nothing.
+--
+-- The writer (`store.url` of the brokers) appends to the ledger and can change or delete nothing in it: neither privilege
+-- nor trigger lets it. The reader sees what an auditor sees, and no key, secret or issuance.
+DO $$
+DECLARE
+    writer TEXT := nullif(current_setting('hallpass.writer', true), '');
+    reader TEXT := nullif(current_setting('hallpass.reader', true), '');
+BEGIN
+    IF writer IS NOT NULL AND writer <> current_user THEN
+        EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA hallpass FROM %I', writer);
+        EXECUTE format('GRANT USAGE ON SCHEMA hallpass TO %I', writer);
+        EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA hallpass TO %I', writer);
+        EXECUTE format('GRANT INSERT ON hallpass.entry, hallpass.subtree, hallpass.personal,
+            hallpass.policy_accepted TO %I', writer);
+        EXECUTE format('GRANT UPDATE (size, root, peaks, note, generation, spent) ON hallpass.head TO %I', writer);
+        EXECUTE format('GRANT INSERT, UPDATE ON hallpass.issuance, hallpass.secret TO %I', writer);
+        EXECUTE format('GRANT INSERT, UPDATE, DELETE ON hallpass.once, hallpass.idempotency, hallpass.denied,
+            hallpass.summary, hallpass.policy_let_in, hallpass.intent_count, hallpass.freeze, hallpass.frozen_key,
+            hallpass.replica, hallpass.policy_skew TO %I', writer);
+    END IF;
+    IF reader IS NOT NULL AND reader <> current_user THEN
+        EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA hallpass FROM %I', reader);
+        EXECUTE format('GRANT USAGE ON SCHEMA hallpass TO %I', reader);
+        EXECUTE format('GRANT SELECT ON hallpass.entry, hallpass.subtree, hallpass.personal, hallpass.head,
+            hallpass.meta TO %I', reader);
+    END IF;
+END $$;

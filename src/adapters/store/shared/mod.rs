@@ -1,0 +1,13 @@
+//! What both stores do alike: what a decision about claims is, how the tree grows, what a refusal counts, which keys
+//! there are. It knows no database; the rooms beside it bring the rows and the SQL.
+
+pub(super) mod claims;
+pub(super) mod columns;
+pub(super) mod head;
+pub(super) mod keys;
+pub(super) mod policy;
+pub(super) mod quota;
+pub(super) mod refusals;
+pub(super) mod rows;
+pub(super) mod secrets;
+pub(super) mod stored;
