@@ -90,6 +90,15 @@ impl Database {
         either!(self, store => store.close().await);
     }
 
+    /// Waits until this process must never write again, since the disk did not confirm a write. A server that finds this
+    /// ends by itself and recovers, so with PostgreSQL it never comes.
+    pub async fn died(&self) {
+        match self {
+            Self::Postgres(_) => std::future::pending().await,
+            Self::Sqlite(store) => store.died().await,
+        }
+    }
+
     /// Whether the first entries of this ledger are those of that head, and how many entries this ledger has.
     ///
     /// # Errors
