@@ -8,6 +8,7 @@ use super::super::support::{
     Installation, Server,
     ci::Step,
     installation::{CANARY, finish},
+    python,
 };
 
 const PEM: &str = "-----BEGIN PRIVATE KEY-----\nMIIB+/='\"$x\n\n-----END PRIVATE KEY-----\n";
@@ -56,6 +57,28 @@ fn dotenv_is_written_where_every_reader_agrees_and_refused_elsewhere() {
     installation.set_secret("npm-token", "it's \"both\" ${HOME}");
     let told = step(&installation, &server, &get).refused(2);
     assert!(told.contains("the value of NPM_VALUE cannot be written") && !told.contains("both"), "{told}");
+}
+
+#[test]
+fn python_dotenv_reads_back_what_get_wrote_for_it() {
+    let installation = Installation::new();
+    let server = installation.serve();
+    let mut reader = python::start("dotenv/read.py");
+    let get = ["get", "deploy", "--credential", "npm", "--output", "dotenv"];
+    for value in [
+        "-----BEGIN KEY-----\nMIIB+/=\n\n-----END KEY-----\n",
+        "it's",
+        "a\\nb # $HOME `id`",
+        "say \"no\"",
+        " x ",
+    ] {
+        installation.set_secret("npm-token", &format!("{value}\n"));
+        let text = step(&installation, &server, &get).ok();
+
+        let read = reader.ask(&json!({ "text": text }));
+
+        assert_eq!(read["values"], json!({ "NPM_VALUE": value }), "{text}");
+    }
 }
 
 #[test]
