@@ -107,7 +107,7 @@ fn fuzz(installation: &Installation, client: &Client, tag: &str) {
     assert!(said.contains("generated"), "it asked nothing: {said}");
 }
 
-/// A program beside the Python that has the pinned libraries.
+/// A program of the pinned libraries.
 fn tool(name: &str) -> Command {
     python::program("openapi", name)
 }
