@@ -250,7 +250,7 @@ pub(super) async fn write_entries(
 }
 
 async fn write_personal(conn: &mut PgConnection, indexed: &[(i64, &Prepared)]) -> sqlx::Result<()> {
-    let rows: Vec<(i64, i64, &(String, [u8; 32], String))> = indexed
+    let rows: Vec<_> = indexed
         .iter()
         .flat_map(|(index, each)| {
             (0_i64..).zip(&each.entry.personal).map(|(ordinal, value)| (*index, ordinal, value))

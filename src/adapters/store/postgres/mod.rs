@@ -363,7 +363,10 @@ impl Store for Postgres {
     }
 
     fn leave(&self, replica: ReplicaId) -> Answer<'_, Result<(), StoreFault>> {
-        Box::pin(async move { Ok(self.submit_direct(Leave(replica)).await?.0) })
+        Box::pin(async move {
+            self.submit_direct(Leave(replica)).await?;
+            Ok(())
+        })
     }
 
     fn load_policy(&self, load: PolicyLoad) -> Answer<'_, Result<PolicyVerdict, StoreFault>> {

@@ -44,7 +44,7 @@ use crate::{
 pub enum OpenFault {
     /// The database holds no schema of ours; none is made in its place.
     #[error("{0} has no schema of Hallpass; `hallpass store init` makes one")]
-    Absent(Place),
+    Absent(Box<Place>),
     /// The clock is off.
     #[error("the clock of this machine is {0} s off the database's")]
     Clock(i64),
@@ -186,7 +186,7 @@ async fn connect(options: &PgConnectOptions) -> Result<PgConnection, OpenFault> 
 async fn look(conn: &mut PgConnection, place: &Place, sealing: Option<Keyring>) -> Result<Found, OpenFault> {
     let meta = match read_meta(conn).await {
         Err(sqlx::Error::Database(fault)) if is_absent(&*fault) => {
-            return Err(OpenFault::Absent(place.clone()));
+            return Err(OpenFault::Absent(Box::new(place.clone())));
         }
         read => read?,
     };
