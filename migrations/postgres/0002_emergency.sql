@@ -5,7 +5,7 @@
 SET LOCAL search_path = hallpass;
 
 -- Freezes that stand. `issuer` and `name` are empty texts where the scope has none; no issuer or grant has such a name.
-CREATE TABLE freeze (
+CREATE TABLE "freeze" (
     scope TEXT NOT NULL,
     issuer TEXT NOT NULL,
     name TEXT NOT NULL,

@@ -30,7 +30,7 @@ impl Standing {
     /// Reads them; almost always there is none.
     pub(super) async fn load(conn: &mut PgConnection) -> sqlx::Result<Self> {
         let rows = sqlx::query(
-            "SELECT scope, issuer, name, NULL::bytea FROM freeze
+            "SELECT scope, issuer, name, NULL::bytea FROM \"freeze\"
              UNION ALL SELECT 'kid', issuer, kid, thumbprint FROM frozen_key",
         )
         .fetch_all(conn)
@@ -63,7 +63,7 @@ impl Standing {
 /// Every freeze, oldest first.
 pub(super) async fn all(conn: &mut PgConnection) -> Result<Vec<Freeze>, Trouble> {
     let rows = sqlx::query(
-        "SELECT scope, issuer, name, reason, frozen_by, at FROM freeze
+        "SELECT scope, issuer, name, reason, frozen_by, at FROM \"freeze\"
          ORDER BY at, scope COLLATE \"C\", issuer COLLATE \"C\", name COLLATE \"C\"",
     )
     .fetch_all(&mut *conn)
@@ -112,7 +112,7 @@ impl Impose {
         }
         let (word, issuer, name) = scope.parts();
         sqlx::query(
-            "INSERT INTO freeze (scope, issuer, name, reason, frozen_by, at) VALUES ($1, $2, $3, $4, $5, $6)",
+            "INSERT INTO \"freeze\" (scope, issuer, name, reason, frozen_by, at) VALUES ($1, $2, $3, $4, $5, $6)",
         )
         .bind(word)
         .bind(issuer)
@@ -151,7 +151,7 @@ pub(super) struct Thaw {
 impl Thaw {
     async fn thaw(&self, conn: &mut PgConnection, batch: &mut Batch<'_>) -> Result<bool, Trouble> {
         let (word, issuer, name) = self.scope.parts();
-        let taken = sqlx::query("DELETE FROM freeze WHERE scope = $1 AND issuer = $2 AND name = $3")
+        let taken = sqlx::query("DELETE FROM \"freeze\" WHERE scope = $1 AND issuer = $2 AND name = $3")
             .bind(word)
             .bind(issuer)
             .bind(name)
