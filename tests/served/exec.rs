@@ -66,7 +66,16 @@ impl Job {
 
     /// A command of a step, in the workspace.
     pub(crate) fn step(&self, arguments: &[&str]) -> Command {
-        let mut command = binary();
+        let plain = binary();
+        // A shell has what it runs in the background ignore these two, and these tests with it; a CI system does not.
+        let mut command = Command::new("env");
+        command.arg("--default-signal=INT,QUIT").arg(plain.get_program());
+        for (name, value) in plain.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
         command.args(arguments).current_dir(self.workspace.path());
         command.env("HALLPASS_URL", format!("http://{}", self.server.public.address));
         command
