@@ -26,8 +26,6 @@ use crate::support::{
 pub(super) const WRITE: u64 = 1;
 pub(super) const SYNC: u64 = 2;
 pub(super) const SEND: u64 = 4;
-/// The thread that synced the log tells another one that something is there for it.
-pub(super) const WAKE: u64 = 8;
 
 /// The database's files, as bits.
 pub(super) const DATABASE: u64 = 1;

@@ -5,7 +5,7 @@ use std::{thread, time::Duration};
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::kit::{Act, Called, Exported, Faults, Rule, WAKE};
+use super::kit::{Act, Called, Exported, Faults, Rule};
 use crate::support::{Installation, Server, eventually, installation::CANARY};
 
 /// The shortest deadline that leaves a quiet exchange room on a busy machine.
@@ -48,17 +48,7 @@ fn is_stopped(server: &Server) -> bool {
 
 #[test]
 fn what_was_recorded_before_a_long_pause_is_not_released_after_it() {
-    is_not_released(&Rule::committed(Act::Stop));
-}
-
-/// The answer and the deadline are both there when the process wakes.
-#[test]
-fn what_was_ready_before_a_long_pause_is_not_released_after_it() {
-    is_not_released(&Rule { calls: WAKE, ..Rule::commit(Act::Stop) });
-}
-
-fn is_not_released(rule: &Rule) {
-    let (installation, server, call) = held_still(rule);
+    let (installation, server, call) = held_still(&Rule::committed(Act::Stop));
 
     let answer = call.answer.as_ref().unwrap();
     answer.problem(503, "ledger_unavailable");

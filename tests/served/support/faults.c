@@ -18,8 +18,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-/* WAKE: a thread that has synced the log tells another one that something is there for it. */
-enum { WRITE = 1, SYNC = 2, SEND = 4, WAKE = 8 };
+enum { WRITE = 1, SYNC = 2, SEND = 4 };
 enum { DATABASE = 1, LOG = 2 };
 enum { ERROR = 1, KILL = 2, STOP = 3, HANG = 4 };
 
@@ -28,7 +27,6 @@ struct rule { uint64_t armed, calls, files, skip, action, error, after, stays, h
 static volatile struct rule *rule;
 static const char *disk;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static __thread int has_synced;
 
 __attribute__((constructor)) static void begin(void) {
     const char *path = getenv("FAULTS");
@@ -58,19 +56,10 @@ static uint64_t file_of(int fd) {
     return 0;
 }
 
-static int is_waker(int fd) {
-    char link[64], path[64];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    int kept = errno;
-    ssize_t length = readlink(link, path, sizeof path - 1);
-    errno = kept;
-    return length > 0 && !memcmp(path, "anon_inode:[eventfd]", 20);
-}
-
 /* Whether the call at hand is the one; then it is done what the rule says, and answered whether the call fails. */
 static int meet(uint64_t call, int fd, uint64_t after) {
     if (!rule || !rule->armed || !(rule->calls & call) || rule->after != after) return 0;
-    if ((call == WRITE || call == SYNC) && !(rule->files & file_of(fd))) return 0;
+    if (call != SEND && !(rule->files & file_of(fd))) return 0;
     if (!__atomic_load_n(&rule->armed, __ATOMIC_SEQ_CST)) return 0;
     uint64_t left = __atomic_load_n(&rule->skip, __ATOMIC_SEQ_CST);
     while (left && !__atomic_compare_exchange_n(&rule->skip, &left, left - 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {}
@@ -143,7 +132,6 @@ static void synced(int fd, int is_confirmed) {
 
 ssize_t write(int fd, const void *bytes, size_t count) {
     if (meet(WRITE, fd, 0)) return -1;
-    if (has_synced && rule && (rule->calls & WAKE) && is_waker(fd)) meet(WAKE, fd, 0);
     ssize_t done = plain_write(fd, bytes, count);
     if (done > 0 && disk) wrote(fd, (uint64_t)(lseek(fd, 0, SEEK_CUR) - done), (uint64_t)done);
     meet(WRITE, fd, 1);
@@ -178,7 +166,6 @@ static int sync_by(int (*real)(int), int fd) {
     if (meet(SYNC, fd, 0)) { synced(fd, 0); return -1; }
     int done = real(fd);
     synced(fd, !done);
-    has_synced |= rule && rule->armed && file_of(fd) == LOG;
     if (meet(SYNC, fd, 1)) return -1;
     return done;
 }
