@@ -17,6 +17,7 @@ use super::{
 use crate::{
     broker::{
         audit::{Kept, KeptRow, Stray},
+        metrics::Exposition,
         ports::{
             Answer, Beat, ClaimRefused, Claims, EntryQuery, Holder, IssuanceRow, Issue, IssueVerdict,
             PolicyLoad, PolicyVerdict, Receipt, Refusal, SealedRecords, SealedSecret, Selection, Skew, Store,
@@ -352,6 +353,10 @@ impl Store for Database {
 
     fn health(&self) -> Result<(), StoreFault> {
         either!(self, store => store.health())
+    }
+
+    fn expose(&self, to: &mut Exposition) {
+        either!(self, store => store.expose(to));
     }
 }
 
