@@ -627,7 +627,9 @@ fn every_path_takes_its_methods_and_no_other() {
         ("/livez", "GET, HEAD"),
         ("/v1/exchange", "POST"),
         ("/v1/grants", "GET"),
+        ("/v1/openapi.json", "GET"),
         ("/v1/revocations", "POST"),
+        ("/v1/token", "POST"),
         ("/v1/whoami", "GET"),
         ("/v1/issuances/iss_00000000000000000000000000", "GET, DELETE"),
         ("/.well-known/jwks.json", "GET"),
@@ -635,6 +637,7 @@ fn every_path_takes_its_methods_and_no_other() {
     ];
     let admin = [
         ("/livez", "GET, HEAD"),
+        ("/metrics", "GET"),
         ("/readyz", "GET, HEAD"),
         ("/v1/admin/revocations", "POST"),
         ("/v1/freezes", "GET, POST"),
@@ -671,7 +674,7 @@ fn every_path_takes_its_methods_and_no_other() {
             let call = client.call(method, path).bearer(&server_token(&installation)).json(BODY_TEXT);
             call.send().problem(404, "not_found");
         }
-        for path in ["/metrics", "/debug", "/debug/pprof", "/v1/policy", "/console", "/v1/sys/health"] {
+        for path in ["/debug", "/debug/pprof", "/v1/policy", "/console", "/v1/sys/health"] {
             client.get(path).bearer(&server_token(&installation)).send().problem(404, "not_found");
         }
     }
