@@ -100,10 +100,15 @@ fn fuzz(installation: &Installation, client: &Client, tag: &str) {
         .env("PYTHONPATH", python::tests().join("openapi"))
         .env("HALLPASS_FUZZ", &given_file)
         .current_dir(folder.path());
-    let told = finish(&mut command, "");
-
-    let said = format!("{}{}", String::from_utf8_lossy(&told.stdout), String::from_utf8_lossy(&told.stderr));
-    assert!(told.status.success(), "{said}");
+    let mut ask = || {
+        let told = finish(&mut command, "");
+        let streams = [&told.stdout, &told.stderr].map(|stream| String::from_utf8_lossy(stream).into_owned());
+        (told.status.success(), streams.concat())
+    };
+    // The seed is fixed, so what is not described is found again; a machine that stood still for seconds is not.
+    let (first, before) = ask();
+    let (is_described, said) = if first { (first, before) } else { ask() };
+    assert!(is_described, "{said}");
     assert!(said.contains("generated"), "it asked nothing: {said}");
 }
 
