@@ -84,7 +84,7 @@ impl TokenType {
     pub fn of(kind: Kind) -> Self {
         match kind {
             Kind::Oidc => Self::Jwt,
-            Kind::Sealed => Self::Secret,
+            Kind::Aws | Kind::Sealed | Kind::Vault => Self::Secret,
         }
     }
 }
@@ -477,14 +477,14 @@ fn would_issue(grant: &PermittedGrant, credential: &PermittedCredential) -> Valu
 }
 
 fn preview(grant: &PermittedGrant, credential: &PermittedCredential) -> Preview {
-    let kind = credential.target.kind();
+    let target = &credential.target;
     Preview {
         grant: grant.name.clone(),
         credential: credential.name.clone(),
-        kind,
-        lifetime: kind.lifetime(),
+        kind: target.kind(),
+        lifetime: target.lifetime(),
         ttl_seconds: credential.ttl.map(|ttl| ttl.as_secs()),
-        revocable: kind.is_revocable(),
+        revocable: target.is_revocable(),
     }
 }
 

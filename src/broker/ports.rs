@@ -1,17 +1,21 @@
 //! The ports: what the broker asks of the outside. Adapters implement them; the broker owns their words.
 
 mod emergency;
+mod minting;
 mod query;
 
 pub use self::{
     emergency::{Beat, Holder, Selection, Skew, Transited, Transition},
+    minting::{
+        Field, Held, MintFault, Minted, Minter, Minters, Opened, Order, RevokeFault, SealedRecords,
+        SealedSecret, Subject,
+    },
     query::{EntryQuery, Qualifier, StoredEntry, Term},
 };
 
-use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc};
+use std::{future::Future, pin::Pin, sync::Arc};
 
 use jiff::Timestamp;
-use serde_json::Value;
 
 use crate::kernel::{
     digest::Digest,
@@ -21,10 +25,8 @@ use crate::kernel::{
     issuance::State,
     ledger::entry::Entry,
     lifetime::Lifetime,
-    name::{CredentialName, GrantName, IssuerName, SecretName},
-    policy::target::{Kind, Target},
-    sealing::SealedRecord,
-    secret::Secret,
+    name::{CredentialName, GrantName, IssuerName},
+    policy::target::Kind,
 };
 
 /// What a port answers: a boxed future, so that ports can be trait objects.
@@ -90,94 +92,6 @@ pub enum KeyFault {
     /// The issuer's set holds no such key for this algorithm: 401 `token_signature`.
     #[error("the issuer has no such key")]
     Unknown,
-}
-
-// ---------------------------------------------------------------------------------------------------- minters
-
-/// The minters by kind.
-pub type Minters = HashMap<Kind, Arc<dyn Minter>>;
-
-/// Makes credentials of one kind.
-pub trait Minter: Send + Sync {
-    /// Fetches or makes the credential. For `sealed` and `oidc` nothing leaves the process and nothing changes
-    /// elsewhere, so it may run before the durable step.
-    fn fetch<'a>(&'a self, order: &'a Order) -> Answer<'a, Result<Minted, MintFault>>;
-
-    /// Whether a fetch goes to somewhere else: then claims and limits are looked at before it (design: section 2,
-    /// "Cost").
-    fn leaves_process(&self) -> bool {
-        false
-    }
-}
-
-/// What a minter is asked for.
-pub struct Order {
-    /// The issuance that it will be.
-    pub issuance: IssuanceId,
-    /// The grant.
-    pub grant: GrantName,
-    /// The credential within it.
-    pub credential: CredentialName,
-    /// What it reaches.
-    pub target: Target,
-    /// Its time to live, where it has one.
-    pub ttl: Option<std::time::Duration>,
-    /// The time of the exchange.
-    pub now: Timestamp,
-}
-
-/// A credential in our hands, not yet delivered.
-pub struct Minted {
-    /// Its fields in order.
-    pub fields: Vec<Field>,
-    /// When it ends by itself; `None` for a static one.
-    pub expires_at: Option<Timestamp>,
-    /// The generation of the sealed store that it was read from, if it was; the durable step checks that it still
-    /// stands.
-    pub sealed_generation: Option<u64>,
-    /// What the ISSUED entry says of it beside the common members (a secret's version, an assertion's `kid`).
-    pub told: Value,
-}
-
-/// One field of a credential.
-pub struct Field {
-    /// Its name.
-    pub name: String,
-    /// Its value.
-    pub value: Secret,
-    /// Whether it is secret: masked, listed in `secret_fields`.
-    pub is_secret: bool,
-}
-
-/// Why nothing was made.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum MintFault {
-    /// The backend answered that it will not: 502 `backend_failed`. `reason` goes to the ledger, never to the caller.
-    #[error("the backend refused: {reason}")]
-    Failed {
-        /// A stable word, such as `secret-missing`.
-        reason: &'static str,
-        /// The generation of the sealed store that was looked at, if it was.
-        sealed_generation: Option<u64>,
-    },
-    /// The backend did not answer in time: 504 `backend_timeout`.
-    #[error("the backend did not answer in time")]
-    Timeout,
-}
-
-/// The sealed store as its minter sees it: ciphertext by name, from memory.
-pub trait SealedRecords: Send + Sync {
-    /// The generation of the sealed store as this process knows it, and the record of that name in it, if any. The
-    /// durable step tells whether the generation still stands.
-    fn sealed(&self, name: &SecretName) -> (u64, Option<Arc<SealedSecret>>);
-}
-
-/// One secret as the store keeps it.
-pub struct SealedSecret {
-    /// Its version.
-    pub version: u64,
-    /// Its ciphertext.
-    pub record: SealedRecord,
 }
 
 // ---------------------------------------------------------------------------------------------------- store

@@ -19,7 +19,9 @@ use super::{
     identify::{Caller, Origin},
     issuances::{GivenBack, Right},
     policy::PolicyRefused,
-    ports::{Answer, EntryQuery, KeyFault, KeySource, KeyStanding, MintFault, Minted, Minter, Order, Store},
+    ports::{
+        Answer, EntryQuery, KeyFault, KeySource, KeyStanding, MintFault, Minted, Minter, Opened, Order, Store,
+    },
     *,
 };
 use crate::{
@@ -107,7 +109,11 @@ impl KeySource for Keys {
 struct Silent;
 
 impl Minter for Silent {
-    fn fetch<'a>(&'a self, _order: &'a Order) -> Answer<'a, Result<Minted, MintFault>> {
+    fn fetch<'a>(
+        &'a self,
+        _order: &'a Order,
+        _opened: Option<&'a Opened>,
+    ) -> Answer<'a, Result<Minted, MintFault>> {
         Box::pin(std::future::pending())
     }
 }

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::{
-    broker::ports::{Answer, Field, MintFault, Minted, Minter, Order},
+    broker::ports::{Answer, Field, MintFault, Minted, Minter, Opened, Order},
     kernel::{digest::Digest, policy::target::Target, secret::Secret},
 };
 
@@ -150,11 +150,15 @@ impl Oidc {
 }
 
 impl Minter for Oidc {
-    fn fetch<'a>(&'a self, order: &'a Order) -> Answer<'a, Result<Minted, MintFault>> {
+    fn fetch<'a>(
+        &'a self,
+        order: &'a Order,
+        _opened: Option<&'a Opened>,
+    ) -> Answer<'a, Result<Minted, MintFault>> {
         Box::pin(async move {
             match &order.target {
                 Target::Oidc { audience } => self.assert(order, audience),
-                Target::Sealed { .. } => {
+                Target::Aws(_) | Target::Sealed { .. } | Target::Vault(_) => {
                     Err(MintFault::Failed { reason: "target-of-another-kind", sealed_generation: None })
                 }
             }
@@ -196,9 +200,12 @@ mod tests {
     use aws_lc_rs::{encoding::AsDer, rsa::KeySize};
 
     use super::*;
-    use crate::kernel::{
-        id::IssuanceId,
-        name::{CredentialName, GrantName, SecretName},
+    use crate::{
+        broker::ports::Subject,
+        kernel::{
+            id::{DecisionId, IssuanceId},
+            name::{CredentialName, GrantName, SecretName},
+        },
     };
 
     const ISSUER: &str = "https://hallpass.example.com";
@@ -217,6 +224,9 @@ mod tests {
     fn order(ttl: Option<Duration>) -> Order {
         Order {
             issuance: IssuanceId::from_bytes([1; 16]),
+            decision: DecisionId::from_bytes([2; 16]),
+            input: None,
+            subject: Subject::default(),
             grant: GrantName::parse("payments-prod").unwrap(),
             credential: CredentialName::parse("fulcio").unwrap(),
             target: Target::Oidc { audience: "sigstore".to_owned() },
@@ -226,7 +236,7 @@ mod tests {
     }
 
     async fn fetch(order: Order) -> Result<Minted, MintFault> {
-        Oidc::new(assertions()).fetch(&order).await
+        Oidc::new(assertions()).fetch(&order, None).await
     }
 
     #[tokio::test]

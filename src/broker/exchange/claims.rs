@@ -45,8 +45,9 @@ impl Broker {
     /// Whether fetching some credential changes or costs something outside this process.
     pub(super) fn leaves_process(&self, permit: &Permit) -> bool {
         let mut credentials = permit.grants().iter().flat_map(|grant| &grant.credentials);
-        credentials
-            .any(|each| self.minters.get(&each.target.kind()).is_some_and(|minter| minter.leaves_process()))
+        credentials.any(|each| {
+            self.minters.get(&each.target.kind()).is_some_and(|minter| minter.leaves_process(&each.target))
+        })
     }
 
     /// Records and answers claims that cannot be had.
@@ -150,7 +151,7 @@ fn quota(caller: &Caller, grant: &PermittedGrant) -> Option<Quota> {
         }
     };
     let count = |credentials: usize| u32::try_from(credentials).unwrap_or(u32::MAX);
-    let is_live = |each: &&PermittedCredential| each.target.kind().lifetime() != Lifetime::Static;
+    let is_live = |each: &&PermittedCredential| each.target.lifetime() != Lifetime::Static;
     Some(Quota {
         grant: grant.name.clone(),
         over,

@@ -14,12 +14,13 @@ use crate::{
         error::{Code, Refused},
         identify::Caller,
         metrics::Step,
-        ports::{Claims, Issue, IssueVerdict, MintFault, Minted, NewIssuance, Order, Receipt},
+        ports::{Claims, Issue, IssueVerdict, MintFault, Minted, NewIssuance, Order, Receipt, Subject},
         record::{breaches_of, of_decision, policy_member, reason_personal, request_member},
     },
     kernel::{
         digest::Digest,
         id::{DecisionId, IssuanceId, crockford},
+        identity::JobIdentity,
         ledger::entry::{Draft, Entry, EntryCode},
         lifetime::{Lifetime, after},
         policy::decide::{Permit, PermittedCredential, PermittedGrant},
@@ -70,7 +71,7 @@ impl Broker {
             let planned = self.plan(permit, now)?;
             let fetched = if turn < FETCHES {
                 let began = Instant::now();
-                let fetched = self.fetch(&planned, now, deadline).await;
+                let fetched = self.fetch((decision, &caller.identity), &planned, now, deadline).await;
                 self.metrics.step(Step::Fetch, began.elapsed());
                 fetched
             } else {
@@ -106,15 +107,24 @@ impl Broker {
 
     async fn fetch(
         &self,
+        (decision, identity): (DecisionId, &JobIdentity),
         planned: &[Planned<'_>],
         now: Timestamp,
         deadline: Instant,
     ) -> Result<Vec<Minted>, MintFault> {
+        let subject = Subject {
+            issuer: identity.issuer().as_str().to_owned(),
+            project: identity.project().map(|(id, _)| id.to_owned()),
+            run: identity.run().map(str::to_owned),
+        };
         let mut fetched = Vec::with_capacity(planned.len());
         for each in planned {
             in_time(deadline)?;
             let order = Order {
                 issuance: each.id,
+                decision,
+                input: None,
+                subject: subject.clone(),
                 grant: each.grant.name.clone(),
                 credential: each.credential.name.clone(),
                 target: each.credential.target.clone(),
@@ -125,7 +135,7 @@ impl Broker {
                 return Err(MintFault::Failed { reason: "kind-not-wired", sealed_generation: None });
             };
             let ends = deadline.min(Instant::now() + self.settings.mint_deadline);
-            let minted = tokio::time::timeout_at(ends, minter.fetch(&order));
+            let minted = tokio::time::timeout_at(ends, minter.fetch(&order, None));
             fetched.push(minted.await.map_err(|_| MintFault::Timeout)??);
         }
         Ok(fetched)
@@ -218,6 +228,7 @@ impl Broker {
             MintFault::Failed { reason, sealed_generation } => {
                 (Code::BackendFailed, *reason, *sealed_generation)
             }
+            MintFault::Lost { reason } => (Code::BackendFailed, *reason, None),
             MintFault::Timeout => (Code::BackendTimeout, "timeout", None),
         };
         let mut prepared = Prepared::new(self.bare_issue(attempt, sealed_generation));
@@ -257,7 +268,7 @@ impl Broker {
         let identity = &attempt.caller.identity;
         let kind = planned.credential.target.kind();
         let now = attempt.now;
-        let lifetime = kind.lifetime();
+        let lifetime = planned.credential.target.lifetime();
         let recover_after = after(now, self.settings.exchange_deadline.saturating_add(RECOVERY));
         // Where nobody knows its end, it is at most its TTL after whoever owns the row must have ended.
         let latest = after(recover_after, planned.credential.ttl.unwrap_or_default());
@@ -276,7 +287,7 @@ impl Broker {
             issued_at: now,
             expires_at: minted.expires_at,
             live_until,
-            revocable: kind.is_revocable(),
+            revocable: planned.credential.target.is_revocable(),
             owner: self.settings.replica,
             recover_after,
         }
