@@ -21,8 +21,6 @@ pub struct Settings {
     pub token_role: Option<String>,
     /// How long one call may take, tries included.
     pub timeout: Duration,
-    /// Whether a root token will do: in `demo` only.
-    pub allow_root: bool,
 }
 
 /// Files of TLS; they are read again when they change.
