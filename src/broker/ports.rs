@@ -3,14 +3,16 @@
 mod emergency;
 mod minting;
 mod query;
+mod transit;
 
 pub use self::{
-    emergency::{Beat, Holder, Selection, Skew, Transited, Transition},
+    emergency::{Beat, Holder, Selection, Skew},
     minting::{
         Field, Held, MintFault, Minted, Minter, Minters, Opened, Order, RevokeFault, SealedRecords,
         SealedSecret, Subject,
     },
     query::{EntryQuery, Qualifier, StoredEntry, Term},
+    transit::{Change, Ends, Transit, Transited, Transition},
 };
 
 use std::{future::Future, pin::Pin, sync::Arc};
@@ -26,7 +28,7 @@ use crate::kernel::{
     ledger::entry::Entry,
     lifetime::Lifetime,
     name::{CredentialName, GrantName, IssuerName},
-    policy::target::Kind,
+    policy::target::{Kind, Making},
 };
 
 /// What a port answers: a boxed future, so that ports can be trait objects.
@@ -117,12 +119,16 @@ pub trait Store: Send + Sync {
     fn issue(&self, issue: Issue) -> Answer<'_, Result<IssueVerdict, StoreFault>>;
 
     /// Moves rows on, each by compare-and-swap with its entry, all in one transaction. A row to which the event cannot
-    /// happen any more is left alone, and its entry is dropped. `holder` asks whether that holder has others left.
-    fn transit(
-        &self,
-        transitions: Vec<Transition>,
-        holder: Option<Holder>,
-    ) -> Answer<'_, Result<Transited, StoreFault>>;
+    /// happen any more is left alone, and its entry is dropped. Where a decision has failed wholly by it, what that
+    /// claimed is given back in the same transaction (P3).
+    fn transit(&self, transit: Transit) -> Answer<'_, Result<Transited, StoreFault>>;
+
+    /// Open rows whose owner should have closed them by now; at most so many.
+    fn abandoned(&self, now: Timestamp, limit: u32) -> Answer<'_, Result<Vec<IssuanceRow>, StoreFault>>;
+
+    /// Rows whose revoke is due, and from now on theirs who asked: nobody else is given them before the back-off is
+    /// over; at most so many.
+    fn due(&self, now: Timestamp, limit: u32) -> Answer<'_, Result<Vec<IssuanceRow>, StoreFault>>;
 
     /// The issuances of a selection, by id, past the one named; at most so many.
     fn issuances(
@@ -287,12 +293,23 @@ pub struct Issue {
     pub rows: Vec<NewIssuance>,
     /// INTENT and ISSUED (or FAILED) of every credential.
     pub entries: Vec<Entry>,
-    /// Whether the fetch failed: the verdict on claims still wins, but nothing is claimed or counted.
-    pub failed: bool,
+    /// What this step is.
+    pub stage: Stage,
     /// The generation of the sealed store that fetches looked at, if any did.
     pub sealed_generation: Option<u64>,
     /// The time.
     pub now: Timestamp,
+}
+
+/// What a durable step records.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// INTENT and FAILED: the verdict on claims still wins, but nothing is claimed or counted.
+    Failed,
+    /// INTENT alone, before anything is made.
+    Intent,
+    /// INTENT and ISSUED both.
+    Whole,
 }
 
 /// What an exchange takes of what there is only so much of: all of it, or nothing.
@@ -385,6 +402,7 @@ pub struct KeyClaim {
 }
 
 /// A row to be.
+#[derive(Clone)]
 pub struct NewIssuance {
     /// Its id.
     pub id: IssuanceId,
@@ -418,6 +436,8 @@ pub struct NewIssuance {
     pub owner: ReplicaId,
     /// Exchange deadline + 30 s.
     pub recover_after: Timestamp,
+    /// What making it changes elsewhere.
+    pub making: Making,
 }
 
 /// What the durable step found.
@@ -437,8 +457,12 @@ pub enum ClaimRefused {
     Exceeded(Exceeded),
     /// A freeze holds: 403.
     Frozen(FreezeScope),
+    /// The first call under the same key is still running somewhere: 409.
+    InProgress,
     /// Another body under the same key: 422.
     Mismatch,
+    /// A retry under its key, and these of what the call got before can be revoked: that comes first.
+    ReplaceFirst(Vec<IssuanceId>),
     /// No free use: 409.
     Replayed,
 }
@@ -504,4 +528,14 @@ pub struct IssuanceRow {
     pub usable_until: Option<Timestamp>,
     /// Whether it can be revoked.
     pub revocable: bool,
+    /// What making it changes elsewhere; `None` where it was whole at once.
+    pub making: Option<Making>,
+    /// What revokes it, sealed by whoever made it.
+    pub held: Option<Vec<u8>>,
+    /// Until when it counts as live.
+    pub live_until: Option<Timestamp>,
+    /// How often its revoke was tried.
+    pub tries: u32,
+    /// Whether it was told that its revoke is not confirmed in time.
+    pub is_told: bool,
 }

@@ -43,6 +43,7 @@ use crate::{
         metrics::{Exposition, families},
         ports::{Minter, Minters},
         replicas::BEAT,
+        revoking::{LOOK, RECOVER},
     },
     http::{self, Listening, UnixSocket},
     kernel::{digest::Digest, ledger::entry::EntryCode, policy::target::Kind},
@@ -213,6 +214,8 @@ impl Replica {
         chores.spawn(follower.follow());
         chores.spawn(sweep(Arc::clone(&broker)));
         chores.spawn(beat(Arc::clone(&broker)));
+        chores.spawn(recover(Arc::clone(&broker)));
+        chores.spawn(revoke(Arc::clone(&broker)));
         chores.spawn(Arc::clone(&keys).keep_fresh());
         chores.spawn(look_at_certificates(certificates.clone()));
         vaults.iter().for_each(|vault| drop(chores.spawn(keep_vault(Arc::clone(vault)))));
@@ -466,6 +469,26 @@ async fn beat(broker: Arc<Broker>) {
             tracing::warn!(reason = refused.detail, "this broker could not be compared with others");
         }
         tokio::time::sleep(BEAT).await;
+    }
+}
+
+/// Closes what brokers that died left open.
+async fn recover(broker: Arc<Broker>) {
+    loop {
+        if let Err(refused) = broker.recover().await {
+            tracing::warn!(reason = refused.detail, "open rows could not be looked at");
+        }
+        tokio::time::sleep(RECOVER).await;
+    }
+}
+
+/// Asks backends for the revokes that are due.
+async fn revoke(broker: Arc<Broker>) {
+    loop {
+        if let Err(refused) = broker.revoke_due().await {
+            tracing::warn!(reason = refused.detail, "revokes that are due could not be looked at");
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 

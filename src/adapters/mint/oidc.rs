@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::{
-    broker::ports::{Answer, Field, MintFault, Minted, Minter, Opened, Order},
+    broker::ports::{Answer, Field, MintFault, Minted, Minter, Order},
     kernel::{digest::Digest, policy::target::Target, secret::Secret},
 };
 
@@ -144,6 +144,7 @@ impl Oidc {
             fields: vec![Field { name: "token".to_owned(), value: token, is_secret: true }],
             expires_at: Some(expires_at),
             sealed_generation: None,
+            held: None,
             told: json!({ "audience": audience, "kid": kid }),
         })
     }
@@ -153,7 +154,7 @@ impl Minter for Oidc {
     fn fetch<'a>(
         &'a self,
         order: &'a Order,
-        _opened: Option<&'a Opened>,
+        _token: Option<&'a Secret>,
     ) -> Answer<'a, Result<Minted, MintFault>> {
         Box::pin(async move {
             match &order.target {

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::{
-    broker::ports::{Answer, Field, MintFault, Minted, Minter, Opened, Order, SealedRecords},
+    broker::ports::{Answer, Field, MintFault, Minted, Minter, Order, SealedRecords},
     kernel::{
         name::SecretName,
         policy::target::Target,
         sealing::{self, Keyring, PURPOSE_SECRET},
+        secret::Secret,
     },
 };
 
@@ -38,6 +39,7 @@ impl Sealed {
             fields: fields.collect(),
             expires_at: None,
             sealed_generation: Some(generation),
+            held: None,
             // Not the secret's name: it stands in INTENT, and this in a receipt (design: section 6).
             told: json!({ "version": found.version }),
         })
@@ -48,7 +50,7 @@ impl Minter for Sealed {
     fn fetch<'a>(
         &'a self,
         order: &'a Order,
-        _opened: Option<&'a Opened>,
+        _token: Option<&'a Secret>,
     ) -> Answer<'a, Result<Minted, MintFault>> {
         Box::pin(async move {
             match &order.target {

@@ -4,7 +4,11 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Ask, RetryKey, delivery::mismatch, freezable};
+use super::{
+    Ask, RetryKey,
+    delivery::{in_progress, mismatch},
+    freezable,
+};
 use crate::{
     broker::{
         Broker,
@@ -62,6 +66,10 @@ impl Broker {
                 self.refuse_quota((decision, caller, ask), permit, &exceeded).await
             }
             ClaimRefused::Frozen(scope) => self.refuse_freeze((decision, caller, ask), &scope).await,
+            // Revoking comes first where it can; who gets here has nothing of that kind in its own permit.
+            ClaimRefused::InProgress | ClaimRefused::ReplaceFirst(_) => {
+                self.refuse(decision, caller, ask, in_progress(), "idempotency-in-progress").await
+            }
             ClaimRefused::Mismatch => {
                 self.refuse(decision, caller, ask, mismatch(), "idempotency-other-body").await
             }

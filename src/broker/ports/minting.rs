@@ -25,11 +25,11 @@ pub type Minters = HashMap<Kind, Arc<dyn Minter>>;
 /// whatever was sent may have had its effect.
 pub trait Minter: Send + Sync {
     /// Fetches or makes the credential. A harmless one is fetched before its intent is durable, any other after that;
-    /// `opened` is what [`Minter::open`] gave of a revocable one. It is not asked again for one order.
+    /// `token` is what [`Minter::open`] gave of a revocable one. It is not asked again for one order.
     fn fetch<'a>(
         &'a self,
         order: &'a Order,
-        opened: Option<&'a Opened>,
+        token: Option<&'a Secret>,
     ) -> Answer<'a, Result<Minted, MintFault>>;
 
     /// Whether a fetch of that target goes to somewhere else: then claims and limits are looked at before it (design:
@@ -99,8 +99,10 @@ pub struct Opened {
 pub struct Held {
     /// The configured connection.
     pub backend: String,
-    /// What names it there, such as the accessor of Vault's job token.
+    /// What names it there, such as the accessor of Vault's job token; a text.
     pub accessor: Secret,
+    /// What names the lease itself, where the backend can say of it alone whether it is gone; a text.
+    pub lease: Option<Secret>,
 }
 
 /// A credential in our hands, not yet delivered.
@@ -112,6 +114,8 @@ pub struct Minted {
     /// The generation of the sealed store that it was read from, if it was; the durable step checks that it still
     /// stands.
     pub sealed_generation: Option<u64>,
+    /// What revokes it from now on, where that is more than what was opened.
+    pub held: Option<Held>,
     /// What the ISSUED entry says of it beside the common members (a secret's version, an assertion's `kid`).
     pub told: Value,
 }

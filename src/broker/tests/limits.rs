@@ -13,12 +13,13 @@ impl Minter for Remote {
     fn fetch<'a>(
         &'a self,
         _order: &'a Order,
-        _opened: Option<&'a Opened>,
+        _token: Option<&'a Secret>,
     ) -> Answer<'a, Result<Minted, MintFault>> {
         self.0.fetch_add(1, Ordering::SeqCst);
         let value = Secret::from_text("from-afar".to_owned());
         let fields = vec![Field { name: "value".to_owned(), value, is_secret: true }];
-        let minted = Minted { fields, expires_at: None, sealed_generation: None, told: json!({}) };
+        let minted =
+            Minted { fields, expires_at: None, sealed_generation: None, held: None, told: json!({}) };
         Box::pin(async move { Ok(minted) })
     }
 

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
 use crate::kernel::{lifetime::Lifetime, name::SecretName};
@@ -92,6 +93,28 @@ impl Input {
             Self::PublicKey => "public_key",
         }
     }
+
+    /// Whether a text has the shape of it; the backend reads it in earnest.
+    pub fn fits(self, text: &str) -> bool {
+        match self {
+            Self::Csr => {
+                let text = text.trim_ascii();
+                text.starts_with("-----BEGIN CERTIFICATE REQUEST-----")
+                    && text.ends_with("-----END CERTIFICATE REQUEST-----")
+            }
+            // Of SHA-224 to SHA-512.
+            Self::Digest => STANDARD.decode(text).is_ok_and(|digest| (28..=64).contains(&digest.len())),
+            Self::PublicKey => {
+                let mut words = text.trim_ascii().split_ascii_whitespace();
+                let is_type = words.next().is_some_and(|word| {
+                    word.starts_with("ssh-") || word.starts_with("ecdsa-") || word.starts_with("sk-")
+                });
+                is_type
+                    && words.next().is_some_and(|key| STANDARD.decode(key).is_ok())
+                    && !text.trim_ascii().contains('\n')
+            }
+        }
+    }
 }
 
 /// What making a credential changes elsewhere; it decides the order and the number of durable steps (design: section 2,
@@ -104,6 +127,22 @@ pub enum Making {
     Revocable,
     /// Something that nobody can take back.
     Irrevocable,
+}
+
+impl Making {
+    /// The word in the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Harmless => "harmless",
+            Self::Revocable => "revocable",
+            Self::Irrevocable => "irrevocable",
+        }
+    }
+
+    /// Reads the word back.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Harmless, Self::Revocable, Self::Irrevocable].into_iter().find(|each| each.as_str() == text)
+    }
 }
 
 /// A kind of credential.
@@ -141,6 +180,11 @@ impl Kind {
     /// The words of every kind of the language, also of those that this version cannot mint.
     pub fn names() -> impl Iterator<Item = &'static str> {
         Self::ALL.into_iter().map(Self::as_str).chain(LATER_KINDS)
+    }
+
+    /// Reads the word back.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|each| each.as_str() == text)
     }
 
     /// The word in policy, API and ledger.

@@ -33,6 +33,7 @@ mod quota;
 mod refuse;
 mod replicas;
 pub(super) mod secrets;
+mod staged;
 mod transit;
 
 use std::{
@@ -58,7 +59,8 @@ use crate::{
         Entropy,
         ports::{
             Beat, ClaimRefused, Claims, EntryQuery, Holder, Issue, IssueVerdict, KeyClaim, NewIssuance,
-            Receipt, Refusal, Selection, Skew, Store as _, StoreFault, StoredEntry, Summary, Transition,
+            Receipt, Refusal, Selection, Skew, Stage, Store as _, StoreFault, StoredEntry, Summary, Transit,
+            Transition,
         },
     },
     kernel::{
@@ -73,6 +75,7 @@ use crate::{
         lifetime::{Lifetime, after},
         name::{CredentialName, GrantName, IssuerName},
         policy::target::Kind,
+        policy::target::Making,
         sealing::SealingKey,
         secret::Secret,
     },
@@ -291,7 +294,7 @@ pub(super) fn issue() -> Issue {
         once_until: later(960),
         entries: vec![outcome(EntryCode::Intent), outcome(EntryCode::Issued)],
         rows: vec![row],
-        failed: false,
+        stage: Stage::Whole,
         sealed_generation: None,
         now: now(),
     }
@@ -326,6 +329,7 @@ pub(super) fn row() -> NewIssuance {
         revocable: false,
         owner: ReplicaId::from_bytes([7; 16]),
         recover_after: later(45),
+        making: Making::Harmless,
     }
 }
 
@@ -358,6 +362,8 @@ fn refused_word(refused: &ClaimRefused) -> &'static str {
     match refused {
         ClaimRefused::Exceeded(_) => "exceeded",
         ClaimRefused::Frozen(_) => "frozen",
+        ClaimRefused::InProgress => "in-progress",
+        ClaimRefused::ReplaceFirst(_) => "replace-first",
         ClaimRefused::Mismatch => "mismatch",
         ClaimRefused::Replayed => "replayed",
     }

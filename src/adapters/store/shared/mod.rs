@@ -5,9 +5,12 @@ pub(super) mod claims;
 pub(super) mod columns;
 pub(super) mod head;
 pub(super) mod keys;
+#[cfg(test)]
+mod model;
 pub(super) mod policy;
 pub(super) mod quota;
 pub(super) mod refusals;
 pub(super) mod rows;
 pub(super) mod secrets;
 pub(super) mod stored;
+pub(super) mod transit;
