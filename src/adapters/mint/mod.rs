@@ -2,6 +2,8 @@
 
 pub mod oidc;
 pub mod sealed;
+pub mod vault;
 
 pub use oidc::{Assertions, Oidc};
 pub use sealed::Sealed;
+pub use vault::Vault;
