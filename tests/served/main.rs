@@ -82,4 +82,6 @@ mod support;
 #[cfg(test)]
 mod token;
 #[cfg(test)]
+mod vault_engines;
+#[cfg(test)]
 mod wiped;
