@@ -6,6 +6,7 @@ pub(super) mod columns;
 pub(super) mod head;
 pub(super) mod keys;
 pub(super) mod policy;
+pub(super) mod publication;
 pub(super) mod quota;
 pub(super) mod refusals;
 pub(super) mod rows;
