@@ -26,6 +26,7 @@ use super::{
     installation, process,
     serve::{
         policy::Follower,
+        publish::{self, Publisher},
         seen::{self, Rollback, Seen},
         tls::Certificate,
     },
@@ -92,6 +93,8 @@ pub(crate) struct Replica {
     vaults: Vec<Arc<VaultClient>>,
     accepted: watch::Receiver<Option<Digest>>,
     seen: Option<Kept>,
+    publisher: Option<publish::Shared>,
+    forked: publish::Forked,
     sealing: Arc<Notify>,
     /// Where the public listener is.
     pub(crate) public: Listen,
@@ -224,6 +227,8 @@ impl Replica {
         if let Some(seen) = &seen {
             chores.spawn(keep_head(Arc::clone(seen), Arc::clone(&store)));
         }
+        let forked = publish::Forked::default();
+        let publisher = guard_while_serving(&mut chores, config, (&broker, &store), &forked);
         let listeners = serving;
         Ok(Self {
             broker,
@@ -237,6 +242,8 @@ impl Replica {
             vaults,
             accepted,
             seen,
+            publisher,
+            forked,
             sealing,
             public: public.at,
             admin: admin.at,
@@ -272,6 +279,7 @@ impl Replica {
                            the disk, then start again";
                 return Failure::new(Exit::Internal, why);
             }
+            rollback = self.forked.wait() => return Failure::new(Exit::Integrity, rollback),
             Some(ended) = self.listeners.join_next() => ("a listener", ended),
             Some(ended) = self.chores.join_next() => ("a task of the broker", ended),
         };
@@ -311,6 +319,15 @@ impl Replica {
             if let Err(refused) = recorded {
                 tracing::error!(reason = refused.detail, "the stop was not recorded");
                 is_whole = false;
+            }
+        }
+        // A directory that does not answer must not hold up the end either; what is missing there is the next one's.
+        if let Some(publisher) = &self.publisher {
+            let publishing = async { publisher.lock().await.stop().await };
+            match tokio::time::timeout_at(end.max(Instant::now() + CLOSING), publishing).await {
+                Ok(Ok(())) => {}
+                Ok(Err(fault)) => tracing::warn!(%fault, "the ledger's last entries were not published"),
+                Err(_) => tracing::warn!("the ledger's last entries were not published in time"),
             }
         }
         if let Some(seen) = &self.seen {
@@ -399,9 +416,8 @@ fn settings(config: &Config, store: &Database) -> Result<Settings, Failure> {
 /// Looks whether the ledger is the one that was seen last. A ledger that was set back gets ALERT_ROLLBACK, if it can
 /// be written, and is not served.
 async fn guard(config: &Config, store: &Arc<Database>, broker: &Broker) -> Result<Option<Kept>, Failure> {
-    let Some(path) = &config.ledger.seen else { return Ok(None) };
-    let rollback = match Seen::check(path, store).await {
-        Ok(seen) => return Ok(Some(Arc::new(Mutex::new(seen)))),
+    let rollback = match seen::check(&config.ledger, store).await {
+        Ok(seen) => return Ok(seen.map(|seen| Arc::new(Mutex::new(seen)))),
         Err(rollback) => rollback,
     };
     let message = rollback.to_string();
@@ -417,11 +433,26 @@ async fn guard(config: &Config, store: &Arc<Database>, broker: &Broker) -> Resul
     Err(Failure::new(Exit::Integrity, message))
 }
 
+/// Goes on looking whether the ledger is set back, and publishes it where that is configured.
+fn guard_while_serving(
+    chores: &mut JoinSet<()>,
+    config: &Config,
+    (broker, store): (&Arc<Broker>, &Arc<Database>),
+    forked: &publish::Forked,
+) -> Option<publish::Shared> {
+    chores.spawn(seen::tell_set_back(Arc::clone(broker), Arc::clone(store)));
+    let directory = config.ledger.publish.as_deref()?;
+    let publisher = Publisher::new(directory, Arc::clone(store), Arc::clone(broker));
+    let publisher = Arc::new(Mutex::new(publisher));
+    chores.spawn(publish::follow(Arc::clone(&publisher), config.ledger.publish_every, forked.clone()));
+    Some(publisher)
+}
+
 async fn record_start(config: &Config, broker: &Broker) -> Result<(), Failure> {
-    let is_guarded = seen::is_guarded(config.ledger.seen.as_deref(), &config.store);
+    let is_guarded = seen::is_guarded(&config.ledger, &config.store);
     if !is_guarded {
-        let advice = "keep `ledger.seen` on another volume than the database's";
-        tracing::warn!(advice, "rollback unguarded");
+        tracing::warn!("{}", seen::UNGUARDED);
+        broker.warn_of_rollback(Some(seen::UNGUARDED.to_owned()));
     }
     let rollback = if is_guarded { "guarded" } else { "unguarded" };
     let started = json!({ "version": env!("CARGO_PKG_VERSION"), "rollback": rollback });

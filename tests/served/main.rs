@@ -68,6 +68,8 @@ mod postgres;
 #[cfg(test)]
 mod profiles;
 #[cfg(test)]
+mod publishing;
+#[cfg(test)]
 mod readme;
 #[cfg(test)]
 mod record;

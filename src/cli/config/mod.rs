@@ -214,6 +214,10 @@ pub(crate) struct Ledger {
     pub(crate) origin: String,
     /// Where the largest head seen is kept.
     pub(crate) seen: Option<PathBuf>,
+    /// The directory that it is published in.
+    pub(crate) publish: Option<PathBuf>,
+    /// How often it is published.
+    pub(crate) publish_every: Duration,
     /// For how long bodies are kept. No entry of this version is old enough to be pruned; the version that prunes
     /// reads the same key.
     pub(crate) retention_months: u32,

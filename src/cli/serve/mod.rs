@@ -2,6 +2,7 @@
 //! is refused with the command that makes it.
 
 pub(crate) mod policy;
+pub(crate) mod publish;
 pub(crate) mod seen;
 pub(crate) mod tls;
 
