@@ -23,8 +23,11 @@ use super::{
     actor::new_replica,
     config::{Config, Listen, Listener},
     exit::{Exit, Failure},
-    installation, process,
+    installation,
+    keys::assertions::settings as settings_of_assertions,
+    process,
     serve::{
+        assertions::{AssertionKeys, MAX_AGE},
         policy::Follower,
         seen::{self, Rollback, Seen},
         tls::Certificate,
@@ -87,6 +90,7 @@ pub(crate) struct Replica {
     accepted: watch::Receiver<Option<Digest>>,
     seen: Option<Kept>,
     sealing: Arc<Notify>,
+    assertion_keys: Arc<Notify>,
     /// Where the public listener is.
     pub(crate) public: Listen,
     /// Where the admin listener is.
@@ -166,7 +170,7 @@ impl Replica {
         let keys = Arc::new(issuer_keys(config)?);
         let options = Options { single_writer_lock: true, ..Options::default() };
         let store = installation::open_store(config, options)?;
-        let (broker, assertions) = wire(config, &store, &keys)?;
+        let (broker, assertions) = wire(config, &store, &keys).await?;
         let seen = guard(config, &store, &broker).await?;
         if let Some(known) = store.keyring() {
             store.announce(known).await?;
@@ -208,6 +212,16 @@ impl Replica {
         chores.spawn(beat(Arc::clone(&broker)));
         chores.spawn(Arc::clone(&keys).keep_fresh());
         chores.spawn(look_at_certificates(certificates.clone()));
+        let assertion_keys = Arc::new(Notify::new());
+        chores.spawn(
+            AssertionKeys {
+                assertions,
+                store: Arc::clone(&store),
+                publish: config.assertions.publish.clone(),
+                asked: Arc::clone(&assertion_keys),
+            }
+            .follow(),
+        );
         let sealing = Arc::new(Notify::new());
         chores.spawn(follow_sealing_keys(Arc::clone(&sealing), config.file.clone(), Arc::clone(&store)));
         if let Some(seen) = &seen {
@@ -226,6 +240,7 @@ impl Replica {
             accepted,
             seen,
             sealing,
+            assertion_keys,
             public: public.at,
             admin: admin.at,
         })
@@ -267,10 +282,11 @@ impl Replica {
         Failure::new(Exit::Internal, format!("{} ended: {why}", what.0))
     }
 
-    /// Looks at policy, issuers' keys, certificates and sealing keys now.
+    /// Looks at policy, issuers' keys, certificates, sealing keys and keys of assertions now.
     pub(crate) fn reload(&self) {
         self.reload.ask();
         self.sealing.notify_one();
+        self.assertion_keys.notify_one();
         self.keys.refresh_at_once();
         self.certificates.iter().for_each(|certificate| certificate.refresh(true));
     }
@@ -333,7 +349,7 @@ fn own_issuer(assertions: &Arc<Assertions>) -> http::OwnIssuer {
     http::OwnIssuer {
         configuration,
         jwks: Box::new(move || assertions.jwks(Clock::System.now())),
-        max_age: Duration::from_secs(300),
+        max_age: MAX_AGE,
     }
 }
 
@@ -351,13 +367,13 @@ fn issuer_keys(config: &Config) -> Result<IssuerKeys, Failure> {
 }
 
 /// The broker with its minters, and the signer that others check us by.
-fn wire(
+async fn wire(
     config: &Config,
     store: &Arc<Database>,
     keys: &Arc<IssuerKeys>,
 ) -> Result<(Arc<Broker>, Arc<Assertions>), Failure> {
-    let key = store.assertion_key().ok_or_else(sealed_keys_missing)?;
-    let assertions = Assertions::new(&config.assertions_issuer, key)
+    let (read_at, keys_of_assertions) = (Clock::System.now(), store.assertion_keys().await?);
+    let assertions = Assertions::of_store(settings_of_assertions(config), &keys_of_assertions, read_at)
         .map_err(|fault| Failure::new(Exit::Integrity, fault.to_string()))?;
     let assertions = Arc::new(assertions);
     // The store's own ring, so that both learn of another sealing key at once.

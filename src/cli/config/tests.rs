@@ -40,7 +40,7 @@ fn the_file_of_init_is_the_contracts_example() {
     assert_eq!(config.public.listen, tcp("127.0.0.1:8440"));
     assert_eq!(config.admin.listen, tcp("127.0.0.1:8441"));
     assert_eq!(config.public_url, "https://hallpass.example.com");
-    assert_eq!(config.assertions_issuer, "https://hallpass.example.com");
+    assert_eq!(config.assertions.issuer, "https://hallpass.example.com");
     assert_eq!(config.store, StorePlace::Sqlite("/etc/hallpass/hallpass.db".into()));
     assert_eq!(config.policies, Path::new("/etc/hallpass/policies/"));
     let SealingKeyFrom::File(key) = &config.sealing_key else { panic!("the sealing key is a file") };

@@ -133,14 +133,16 @@ fn a_head_that_does_not_fit_its_ledger_is_refused() {
     }
 }
 
-#[test]
-fn the_stores_own_keys_open_with_the_sealing_key_only() {
+#[tokio::test]
+async fn the_stores_own_keys_open_with_the_sealing_key_only() {
     let (_folder, path) = folder_with_store();
     let store = open(&path);
     assert!(store.pseudonym_key().is_some());
-    assert!(aws_lc_rs::rsa::KeyPair::from_pkcs8(store.assertion_key().unwrap().expose()).is_ok());
+    let keys = store.assertion_keys().await.unwrap();
+    assert!(aws_lc_rs::rsa::KeyPair::from_pkcs8(keys[0].private.as_ref().unwrap().expose()).is_ok());
     assert_eq!((store.origin(), store.verifier_key().origin()), (ORIGIN, ORIGIN));
-    assert!(Sqlite::inspect(&path).unwrap().assertion_key().is_none());
+    let keys = Sqlite::inspect(&path).unwrap().assertion_keys().await.unwrap();
+    assert!(keys.len() == 2 && keys.iter().all(|key| key.private.is_none()));
 }
 
 #[tokio::test]
