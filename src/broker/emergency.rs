@@ -12,7 +12,7 @@ use super::{
     error::{Code, Refused},
     exchange::{Ask, DENIED},
     identify::{Caller, counted},
-    ports::{IssuanceRow, Refusal, Selection, Store, Transition},
+    ports::{IssuanceRow, Refusal, Selection, Store, Transit, Transition},
     record::refusal_result,
 };
 use crate::kernel::{
@@ -150,9 +150,9 @@ impl Operator<'_> {
                 result.insert("by".to_owned(), self.name.into());
             }
             draft.personal.push(personal_reason(reason));
-            transitions.push(Transition { id: row.id, event, entry: (self.seal)(draft)? });
+            transitions.push(Transition::new(row.id, event, (self.seal)(draft)?));
         }
-        Ok(self.store.transit(transitions, None).await?.moved)
+        Ok(self.store.transit(Transit::each(transitions, self.now)).await?.moved)
     }
 
     fn told(

@@ -1,13 +1,15 @@
 //! The exchange, on one page: decide, fetch, one durable step, deliver. The order is proven by moved values:
 //! [`Caller`] -> [`Permit`] -> fetched secrets -> receipts -> [`Exchanged`].
 //!
-//! Every credential of this version is sealed or an assertion of our own, so making it changes nothing elsewhere:
-//! one durable step writes INTENT and ISSUED both, after the fetch (design: the exchange, "Cost"). That step stands
-//! in `issue`, what follows it in `delivery`.
+//! Where making a credential changes nothing elsewhere, one durable step writes INTENT and ISSUED both, after the fetch:
+//! that step stands in `issue`. Anything else takes two steps, with leases three: those stand in `staged`. What follows
+//! them stands in `delivery` (design: the exchange, "Cost").
 
 mod claims;
 mod delivery;
+mod inputs;
 mod issue;
+mod staged;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -15,8 +17,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::{sync::oneshot, time::Instant};
 
-pub use self::delivery::Delivery;
 pub(super) use self::delivery::Running;
+pub use self::{delivery::Delivery, inputs::Given};
 use super::{
     Broker,
     error::{Code, Refused},
@@ -53,8 +55,8 @@ pub struct Ask {
     pub reason: Option<String>,
     /// Whether to decide only.
     pub dry_run: bool,
-    /// (grant, credential) pairs that carry an input.
-    pub inputs: Vec<(String, String)>,
+    /// What the job gives to the making of credentials.
+    pub inputs: Vec<Given>,
     /// The idempotency key.
     pub retry: Option<RetryKey>,
     /// What the answer can carry.
@@ -84,7 +86,7 @@ impl TokenType {
     pub fn of(kind: Kind) -> Self {
         match kind {
             Kind::Oidc => Self::Jwt,
-            Kind::Sealed => Self::Secret,
+            Kind::Aws | Kind::Sealed | Kind::Vault => Self::Secret,
         }
     }
 }
@@ -283,12 +285,9 @@ impl Broker {
             );
             return Err(self.refuse(decision, caller, ask, answer, "ttl-below-kind").await);
         }
-        if !ask.inputs.is_empty() {
-            let answer = Refused::new(
-                Code::InputInvalid,
-                "no credential of this request takes an input; remove `inputs`",
-            );
-            return Err(self.refuse(decision, caller, ask, answer, "input-extra").await);
+        if let Err((detail, reason)) = inputs::fit(ask, &permit) {
+            let answer = Refused::new(Code::InputInvalid, detail);
+            return Err(self.refuse(decision, caller, ask, answer, reason).await);
         }
         if ask.dry_run {
             return self.dry_run(decision, caller, ask, &permit).await.map(Outcome::DryRun);
@@ -477,14 +476,14 @@ fn would_issue(grant: &PermittedGrant, credential: &PermittedCredential) -> Valu
 }
 
 fn preview(grant: &PermittedGrant, credential: &PermittedCredential) -> Preview {
-    let kind = credential.target.kind();
+    let target = &credential.target;
     Preview {
         grant: grant.name.clone(),
         credential: credential.name.clone(),
-        kind,
-        lifetime: kind.lifetime(),
+        kind: target.kind(),
+        lifetime: target.lifetime(),
         ttl_seconds: credential.ttl.map(|ttl| ttl.as_secs()),
-        revocable: kind.is_revocable(),
+        revocable: target.is_revocable(),
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
     emergency::{Revocation, ending, ending_draft, sort},
     error::{Code, Refused},
     identify::Caller,
-    ports::{Holder, IssuanceRow, Selection, Transition},
+    ports::{Holder, IssuanceRow, Selection, Transit, Transition},
 };
 use crate::kernel::{
     digest::Digest,
@@ -124,9 +124,14 @@ impl Broker {
                     Right::Handle(_) => (Draft::default(), "handle"),
                     Right::Token(caller) => (self.caller_draft(caller), "token"),
                 };
-                let entry = self.seal(ending_draft(base, &row, event, by))?;
-                self.store.transit(vec![Transition { id: row.id, event, entry }], None).await?;
-                Ok(if row.revocable { GivenBack::Queued } else { released(&row) })
+                let draft = ending_draft(base, &row, event, by);
+                if row.revocable {
+                    let is_confirmed = self.revoke_for(&row, draft).await?;
+                    return Ok(if is_confirmed { GivenBack::Ended } else { GivenBack::Queued });
+                }
+                let step = Transition::new(row.id, event, self.seal(draft)?);
+                self.store.transit(Transit::each(vec![step], now)).await?;
+                Ok(released(&row))
             }
         }
     }
@@ -148,12 +153,13 @@ impl Broker {
             for row in self.held(&holder).await? {
                 if let Some(event) = ending(&row).filter(|_| !has_ended(&row, now)) {
                     let draft = ending_draft(self.caller_draft(caller), &row, event, "token");
-                    transitions.push(Transition { id: row.id, event, entry: self.seal(draft)? });
+                    transitions.push(Transition::new(row.id, event, self.seal(draft)?));
                 }
             }
             // A keyed retry may have come between the look and this: it is met in the next round, and after that round
             // there are no more of them.
-            if self.store.transit(transitions, Some(holder.clone())).await?.has_left {
+            let transit = Transit { holder: Some(holder.clone()), ..Transit::each(transitions, now) };
+            if self.store.transit(transit).await?.has_left {
                 continue;
             }
             let mut revocation = Revocation::default();

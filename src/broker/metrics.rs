@@ -152,6 +152,8 @@ pub struct Metrics {
     steps: [Durations; Step::ALL.len()],
     running: Gauge,
     undelivered: Counter,
+    /// Revokes that were asked for: confirmed, and not.
+    revoked: [Counter; 2],
     alerts: [Counter; EntryCode::ALL.len()],
     policy_accepted: Counter,
     policy_refused: Counter,
@@ -172,6 +174,7 @@ impl Default for Metrics {
             steps: std::array::from_fn(|_| Durations::empty()),
             running: Gauge::default(),
             undelivered: Counter::default(),
+            revoked: [Counter::default(), Counter::default()],
             alerts: std::array::from_fn(|_| Counter::default()),
             policy_accepted: Counter::default(),
             policy_refused: Counter::default(),
@@ -224,6 +227,12 @@ impl Metrics {
         }
     }
 
+    /// A backend was asked for a revoke.
+    pub(super) fn revoked(&self, is_confirmed: bool) {
+        let [confirmed, unconfirmed] = &self.revoked;
+        if is_confirmed { confirmed } else { unconfirmed }.count();
+    }
+
     /// An answer could not be written to its job.
     pub(super) fn undelivered(&self, issuances: usize) {
         self.undelivered.add(issuances as u64);
@@ -256,6 +265,10 @@ impl Metrics {
         for (kind, (issued, failed)) in Kind::ALL.into_iter().zip(self.issued.iter().zip(&self.failed)) {
             to.value(&[("kind", kind.as_str()), ("outcome", "issued")], issued.value());
             to.value(&[("kind", kind.as_str()), ("outcome", "failed")], failed.value());
+        }
+        to.family(&families::REVOKES);
+        for (outcome, counter) in ["confirmed", "unconfirmed"].into_iter().zip(&self.revoked) {
+            to.value(&[("outcome", outcome)], counter.value());
         }
         to.family(&families::UNDELIVERED);
         to.value(&[], self.undelivered.value());

@@ -15,6 +15,7 @@ pub mod ports;
 pub mod query;
 mod record;
 pub mod replicas;
+pub mod revoking;
 #[cfg(test)]
 mod tests;
 

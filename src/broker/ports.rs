@@ -1,17 +1,23 @@
 //! The ports: what the broker asks of the outside. Adapters implement them; the broker owns their words.
 
 mod emergency;
+mod minting;
 mod query;
+mod transit;
 
 pub use self::{
-    emergency::{Beat, Holder, Selection, Skew, Transited, Transition},
+    emergency::{Beat, Holder, Selection, Skew},
+    minting::{
+        Field, Held, MintFault, Minted, Minter, Minters, Opened, Order, RevokeFault, SealedRecords,
+        SealedSecret, Subject,
+    },
     query::{EntryQuery, Qualifier, StoredEntry, Term},
+    transit::{Change, Ends, Transit, Transited, Transition},
 };
 
-use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc};
+use std::{future::Future, pin::Pin, sync::Arc};
 
 use jiff::Timestamp;
-use serde_json::Value;
 
 use crate::kernel::{
     digest::Digest,
@@ -21,10 +27,8 @@ use crate::kernel::{
     issuance::State,
     ledger::entry::Entry,
     lifetime::Lifetime,
-    name::{CredentialName, GrantName, IssuerName, SecretName},
-    policy::target::{Kind, Target},
-    sealing::SealedRecord,
-    secret::Secret,
+    name::{CredentialName, GrantName, IssuerName},
+    policy::target::{Kind, Making},
 };
 
 /// What a port answers: a boxed future, so that ports can be trait objects.
@@ -92,94 +96,6 @@ pub enum KeyFault {
     Unknown,
 }
 
-// ---------------------------------------------------------------------------------------------------- minters
-
-/// The minters by kind.
-pub type Minters = HashMap<Kind, Arc<dyn Minter>>;
-
-/// Makes credentials of one kind.
-pub trait Minter: Send + Sync {
-    /// Fetches or makes the credential. For `sealed` and `oidc` nothing leaves the process and nothing changes
-    /// elsewhere, so it may run before the durable step.
-    fn fetch<'a>(&'a self, order: &'a Order) -> Answer<'a, Result<Minted, MintFault>>;
-
-    /// Whether a fetch goes to somewhere else: then claims and limits are looked at before it (design: section 2,
-    /// "Cost").
-    fn leaves_process(&self) -> bool {
-        false
-    }
-}
-
-/// What a minter is asked for.
-pub struct Order {
-    /// The issuance that it will be.
-    pub issuance: IssuanceId,
-    /// The grant.
-    pub grant: GrantName,
-    /// The credential within it.
-    pub credential: CredentialName,
-    /// What it reaches.
-    pub target: Target,
-    /// Its time to live, where it has one.
-    pub ttl: Option<std::time::Duration>,
-    /// The time of the exchange.
-    pub now: Timestamp,
-}
-
-/// A credential in our hands, not yet delivered.
-pub struct Minted {
-    /// Its fields in order.
-    pub fields: Vec<Field>,
-    /// When it ends by itself; `None` for a static one.
-    pub expires_at: Option<Timestamp>,
-    /// The generation of the sealed store that it was read from, if it was; the durable step checks that it still
-    /// stands.
-    pub sealed_generation: Option<u64>,
-    /// What the ISSUED entry says of it beside the common members (a secret's version, an assertion's `kid`).
-    pub told: Value,
-}
-
-/// One field of a credential.
-pub struct Field {
-    /// Its name.
-    pub name: String,
-    /// Its value.
-    pub value: Secret,
-    /// Whether it is secret: masked, listed in `secret_fields`.
-    pub is_secret: bool,
-}
-
-/// Why nothing was made.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum MintFault {
-    /// The backend answered that it will not: 502 `backend_failed`. `reason` goes to the ledger, never to the caller.
-    #[error("the backend refused: {reason}")]
-    Failed {
-        /// A stable word, such as `secret-missing`.
-        reason: &'static str,
-        /// The generation of the sealed store that was looked at, if it was.
-        sealed_generation: Option<u64>,
-    },
-    /// The backend did not answer in time: 504 `backend_timeout`.
-    #[error("the backend did not answer in time")]
-    Timeout,
-}
-
-/// The sealed store as its minter sees it: ciphertext by name, from memory.
-pub trait SealedRecords: Send + Sync {
-    /// The generation of the sealed store as this process knows it, and the record of that name in it, if any. The
-    /// durable step tells whether the generation still stands.
-    fn sealed(&self, name: &SecretName) -> (u64, Option<Arc<SealedSecret>>);
-}
-
-/// One secret as the store keeps it.
-pub struct SealedSecret {
-    /// Its version.
-    pub version: u64,
-    /// Its ciphertext.
-    pub record: SealedRecord,
-}
-
 // ---------------------------------------------------------------------------------------------------- store
 
 /// The durable store: issuance rows, once-claims, keys and the ledger, changed together or not at all.
@@ -203,12 +119,16 @@ pub trait Store: Send + Sync {
     fn issue(&self, issue: Issue) -> Answer<'_, Result<IssueVerdict, StoreFault>>;
 
     /// Moves rows on, each by compare-and-swap with its entry, all in one transaction. A row to which the event cannot
-    /// happen any more is left alone, and its entry is dropped. `holder` asks whether that holder has others left.
-    fn transit(
-        &self,
-        transitions: Vec<Transition>,
-        holder: Option<Holder>,
-    ) -> Answer<'_, Result<Transited, StoreFault>>;
+    /// happen any more is left alone, and its entry is dropped. Where a decision has failed wholly by it, what that
+    /// claimed is given back in the same transaction (P3).
+    fn transit(&self, transit: Transit) -> Answer<'_, Result<Transited, StoreFault>>;
+
+    /// Open rows whose owner should have closed them by now; at most so many.
+    fn abandoned(&self, now: Timestamp, limit: u32) -> Answer<'_, Result<Vec<IssuanceRow>, StoreFault>>;
+
+    /// Rows whose revoke is due, and from now on theirs who asked: nobody else is given them before the back-off is
+    /// over; at most so many.
+    fn due(&self, now: Timestamp, limit: u32) -> Answer<'_, Result<Vec<IssuanceRow>, StoreFault>>;
 
     /// The issuances of a selection, by id, past the one named; at most so many.
     fn issuances(
@@ -373,12 +293,23 @@ pub struct Issue {
     pub rows: Vec<NewIssuance>,
     /// INTENT and ISSUED (or FAILED) of every credential.
     pub entries: Vec<Entry>,
-    /// Whether the fetch failed: the verdict on claims still wins, but nothing is claimed or counted.
-    pub failed: bool,
+    /// What this step is.
+    pub stage: Stage,
     /// The generation of the sealed store that fetches looked at, if any did.
     pub sealed_generation: Option<u64>,
     /// The time.
     pub now: Timestamp,
+}
+
+/// What a durable step records.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// INTENT and FAILED: the verdict on claims still wins, but nothing is claimed or counted.
+    Failed,
+    /// INTENT alone, before anything is made.
+    Intent,
+    /// INTENT and ISSUED both.
+    Whole,
 }
 
 /// What an exchange takes of what there is only so much of: all of it, or nothing.
@@ -471,6 +402,7 @@ pub struct KeyClaim {
 }
 
 /// A row to be.
+#[derive(Clone)]
 pub struct NewIssuance {
     /// Its id.
     pub id: IssuanceId,
@@ -504,6 +436,8 @@ pub struct NewIssuance {
     pub owner: ReplicaId,
     /// Exchange deadline + 30 s.
     pub recover_after: Timestamp,
+    /// What making it changes elsewhere.
+    pub making: Making,
 }
 
 /// What the durable step found.
@@ -523,8 +457,12 @@ pub enum ClaimRefused {
     Exceeded(Exceeded),
     /// A freeze holds: 403.
     Frozen(FreezeScope),
+    /// The first call under the same key is still running somewhere: 409.
+    InProgress,
     /// Another body under the same key: 422.
     Mismatch,
+    /// A retry under its key, and these of what the call got before can be revoked: that comes first.
+    ReplaceFirst(Vec<IssuanceId>),
     /// No free use: 409.
     Replayed,
 }
@@ -590,4 +528,14 @@ pub struct IssuanceRow {
     pub usable_until: Option<Timestamp>,
     /// Whether it can be revoked.
     pub revocable: bool,
+    /// What making it changes elsewhere; `None` where it was whole at once.
+    pub making: Option<Making>,
+    /// What revokes it, sealed by whoever made it.
+    pub held: Option<Vec<u8>>,
+    /// Until when it counts as live.
+    pub live_until: Option<Timestamp>,
+    /// How often its revoke was tried.
+    pub tries: u32,
+    /// Whether it was told that its revoke is not confirmed in time.
+    pub is_told: bool,
 }

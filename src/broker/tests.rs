@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::{
     error::{Code, Refused},
-    exchange::{Ask, Exchanged, Outcome, RetryKey, Room},
+    exchange::{Ask, Exchanged, Given, Outcome, RetryKey, Room},
     identify::{Caller, Origin},
     issuances::{GivenBack, Right},
     policy::PolicyRefused,
@@ -108,7 +108,11 @@ impl KeySource for Keys {
 struct Silent;
 
 impl Minter for Silent {
-    fn fetch<'a>(&'a self, _order: &'a Order) -> Answer<'a, Result<Minted, MintFault>> {
+    fn fetch<'a>(
+        &'a self,
+        _order: &'a Order,
+        _token: Option<&'a Secret>,
+    ) -> Answer<'a, Result<Minted, MintFault>> {
         Box::pin(std::future::pending())
     }
 }
@@ -637,7 +641,12 @@ async fn a_ttl_below_the_kind_is_out_of_range_only_after_a_permit() {
     let other = token("j2", &[("ref", json!("refs/heads/dev"))]);
     assert_eq!(world.refused(&other, denied).await, Code::AccessDenied);
     let mut with_input = ask("payments-prod");
-    with_input.inputs.push(("payments-prod".to_owned(), "npm".to_owned()));
+    with_input.inputs.push(Given {
+        grant: "payments-prod".to_owned(),
+        credential: "npm".to_owned(),
+        name: "csr".to_owned(),
+        value: "text".to_owned(),
+    });
     assert_eq!(world.refused(&token("j1", &[]), with_input).await, Code::InputInvalid);
     world.exchange(&token("j1", &[]), ask("payments-prod")).await.unwrap().delivery.confirm();
 }

@@ -45,6 +45,7 @@ use crate::{
         metrics::{Exposition, families},
         ports::{Minter, Minters},
         replicas::BEAT,
+        revoking::{LOOK, RECOVER},
     },
     http::{self, Listening, UnixSocket},
     kernel::{digest::Digest, ledger::entry::EntryCode, policy::target::Kind},
@@ -210,19 +211,15 @@ impl Replica {
         chores.spawn(follower.follow());
         chores.spawn(sweep(Arc::clone(&broker)));
         chores.spawn(beat(Arc::clone(&broker)));
+        chores.spawn(recover(Arc::clone(&broker)));
+        chores.spawn(revoke(Arc::clone(&broker)));
         chores.spawn(Arc::clone(&keys).keep_fresh());
         chores.spawn(look_at_certificates(certificates.clone()));
-        let assertion_keys = Arc::new(Notify::new());
-        chores.spawn(
-            AssertionKeys {
-                assertions,
-                store: Arc::clone(&store),
-                publish: config.assertions.publish.clone(),
-                asked: Arc::clone(&assertion_keys),
-            }
-            .follow(),
-        );
-        let sealing = Arc::new(Notify::new());
+        let assertion_keys = Arc::default();
+        let publish = config.assertions.publish.clone();
+        let following = AssertionKeys::new(assertions, (&store, publish), &assertion_keys);
+        chores.spawn(following.follow());
+        let sealing = Arc::default();
         chores.spawn(follow_sealing_keys(Arc::clone(&sealing), config.file.clone(), Arc::clone(&store)));
         if let Some(seen) = &seen {
             chores.spawn(keep_head(Arc::clone(seen), Arc::clone(&store)));
@@ -479,6 +476,26 @@ async fn beat(broker: Arc<Broker>) {
             tracing::warn!(reason = refused.detail, "this broker could not be compared with others");
         }
         tokio::time::sleep(BEAT).await;
+    }
+}
+
+/// Closes what brokers that died left open.
+async fn recover(broker: Arc<Broker>) {
+    loop {
+        if let Err(refused) = broker.recover().await {
+            tracing::warn!(reason = refused.detail, "open rows could not be looked at");
+        }
+        tokio::time::sleep(RECOVER).await;
+    }
+}
+
+/// Asks backends for the revokes that are due.
+async fn revoke(broker: Arc<Broker>) {
+    loop {
+        if let Err(refused) = broker.revoke_due().await {
+            tracing::warn!(reason = refused.detail, "revokes that are due could not be looked at");
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 

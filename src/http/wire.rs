@@ -13,7 +13,7 @@ use super::problem::Problem;
 use crate::{
     broker::{
         error::Code,
-        exchange::{Ask, RetryKey, Room},
+        exchange::{Ask, Given, RetryKey, Room},
     },
     kernel::{
         digest::Digest,
@@ -147,8 +147,8 @@ fn due_reason(members: &mut Map<String, Value>) -> Result<String, Problem> {
     read_reason(Value::String(reason))
 }
 
-/// The grants, and the (grant, credential) pairs that carry an input.
-type Grants = (Vec<GrantRequest>, Vec<(String, String)>);
+/// The grants, and what is given to their credentials.
+type Grants = (Vec<GrantRequest>, Vec<Given>);
 
 fn read_grants(value: Value) -> Result<Grants, Problem> {
     let Value::Array(items) = value else { return Err(malformed("`grants` must be a list")) };
@@ -171,7 +171,7 @@ fn read_grants(value: Value) -> Result<Grants, Problem> {
     Ok((grants, inputs))
 }
 
-fn read_grant(value: Value, path: &str, inputs: &mut Vec<(String, String)>) -> Result<GrantRequest, Problem> {
+fn read_grant(value: Value, path: &str, inputs: &mut Vec<Given>) -> Result<GrantRequest, Problem> {
     let named = |name: String| {
         if is_name(&name) { Ok(name) } else { Err(malformed(format!("`{path}` is not a grant's name"))) }
     };
@@ -225,12 +225,7 @@ fn read_ttl(value: &Value, path: &str) -> Result<Duration, Problem> {
 }
 
 /// Reads the shape of inputs; whether a credential takes any is decided after the permit (`input_invalid`).
-fn read_inputs(
-    value: Value,
-    path: &str,
-    grant: &str,
-    inputs: &mut Vec<(String, String)>,
-) -> Result<(), Problem> {
+fn read_inputs(value: Value, path: &str, grant: &str, inputs: &mut Vec<Given>) -> Result<(), Problem> {
     let fault = || malformed(format!("`{path}.inputs` must be an object of objects of texts, by credential"));
     if value.to_string().len() > MAX_INPUT_BYTES {
         return Err(malformed(format!("`{path}.inputs` has more than 16 KiB")));
@@ -238,10 +233,10 @@ fn read_inputs(
     let Value::Object(members) = value else { return Err(fault()) };
     for (credential, input) in members {
         let Value::Object(input) = input else { return Err(fault()) };
-        if !input.values().all(Value::is_string) {
-            return Err(fault());
+        for (name, value) in input {
+            let Value::String(value) = value else { return Err(fault()) };
+            inputs.push(Given { grant: grant.to_owned(), credential: credential.clone(), name, value });
         }
-        inputs.push((grant.to_owned(), credential));
     }
     Ok(())
 }
@@ -350,7 +345,9 @@ mod tests {
             ]
         );
         assert_eq!(ask.reason.as_deref(), Some("migration 42"));
-        assert_eq!(ask.inputs, [("payments-prod".to_owned(), "cert".to_owned())]);
+        let given =
+            ask.inputs.iter().map(|given| [&*given.grant, &given.credential, &given.name, &given.value]);
+        assert_eq!(given.collect::<Vec<_>>(), [["payments-prod", "cert", "csr", "text"]]);
         assert!(!ask.dry_run && ask.retry.is_none());
         let least = read(&json!({ "grants": ["a"] })).unwrap();
         assert!(least.reason.is_none() && !least.dry_run && least.inputs.is_empty());

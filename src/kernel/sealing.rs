@@ -255,10 +255,15 @@ impl Sealed<'_> {
 pub fn write_fields(fields: &[(String, Secret)]) -> Option<Secret> {
     let pairs: Option<Vec<(&str, &str)>> =
         fields.iter().map(|(name, value)| Some((name.as_str(), value.expose_text()?))).collect();
+    write_pairs(&pairs?)
+}
+
+/// The same of texts that somebody else keeps.
+pub fn write_pairs(pairs: &[(&str, &str)]) -> Option<Secret> {
     // Twice the length takes what JSON escapes in ordinary texts, so that the buffer does not grow.
-    let room = fields.iter().map(|(name, value)| 2 * (name.len() + value.len()) + 16).sum();
+    let room = pairs.iter().map(|(name, value)| 2 * (name.len() + value.len()) + 16).sum();
     let mut bytes = Vec::with_capacity(room);
-    serde_json::to_writer(&mut bytes, &pairs?).ok()?;
+    serde_json::to_writer(&mut bytes, &pairs).ok()?;
     Some(Secret::new(bytes))
 }
 

@@ -6,12 +6,13 @@
 //! |---|---|---|
 //! | `ALERT_POLICY_REJECTED` | a policy set was refused; the one before stays | as `POLICY_REJECTED` |
 //! | `ALERT_POLICY_SKEW` | living brokers have decided by different policy sets for more than a minute; once until they agree | `result {since, sets}`, a list of `{digest, replicas}` |
+//! | `ALERT_REVOCATION` | a revoke is not confirmed although the credential's time is over; once an issuance, and it is tried on | `decision`, `issuance`, `policy {grant}`, `request {credential}`, `result {kind, reason, tries, usable_until}` |
 //! | `ALERT_ROLLBACK` | the database is behind, or beside, a head that was seen | `result {seen, found}` |
 //! | `CONFIG_LOADED` | a broker read its configuration | `result {digest, url, issuers, admin_tokens}` |
 //! | `DENIED` | a request was refused, once a decision or an authentic token | `decision`, `subject`, `policy {digest, commit}`, `request {id, grants}`, `result {code, reason, tried, breaches}`, `token`, `commitments`; where a freeze holds the reason is `frozen`, and `result` has `freeze {scope, issuer, grant, kid, project}`; over a limit `policy` has `grant, rule, file` too, and `result` has `limit {grant, name, per, allowed, used, asked, room_at}` |
 //! | `DRY_RUN` | a dry run was decided | as `DENIED`, `result {would_issue}` |
 //! | `EXPORTED` | somebody exported the ledger, or made a backup | `result {reader, size}`, with `what` where it is a backup |
-//! | `FAILED` | a credential could not be made, or was discarded | `decision`, `issuance`, `subject`, `policy {digest, commit, grant}`, `request {id, credential}`, `result {code, reason, minted}`, `token` |
+//! | `FAILED` | a credential could not be made, or was discarded | `decision`, `issuance`, `subject`, `policy {digest, commit, grant}`, `request {id, credential}`, `result {code, reason, minted, usable_until}`, the last where it was made and nobody can take it back, `token`; without `subject` and `token`, `request {credential, by}`, where recovery closed it |
 //! | `FROZEN` | somebody froze, and it holds from this entry on; a second one of a `kid` adds the thumbprints that were not known at first | `result {by, scope, issuer, grant, kid, project, thumbprints}`, `commitments {reason}` |
 //! | `INTENT` | a credential is about to be issued | `decision`, `issuance`, `subject`, `policy {digest, commit, grant, rule, file, class}`, `request {id, grants, credential, kind, target, ttl_seconds}`, `result {would_deny}`, `token`, `commitments` |
 //! | `ISSUED` | its record, durable before a byte of it leaves | `decision`, `issuance`, `subject`, `policy {digest, commit, grant}`, `request {id, credential}`, `result {kind, lifetime, issued_at, expires_at, revocable, told}`, `token`, `commitments` |
@@ -22,7 +23,8 @@
 //! | `READ` | somebody read the ledger: once a query, once a reader and hour for single entries | `result {reader, what}`, `commitments {query}` |
 //! | `RELEASED` | a job gave back, or an operator revoked, what nobody can revoke | `decision`, `issuance`, `policy {grant}`, `request {credential, by}` (handle, token or operator), `result {usable_until}`; of an operator `result {by}` too, and `commitments {reason}` |
 //! | `RESTORED` | an operator goes on from an older state of the database | `result {by, lost {size, root, checkpoint}, resumed {size, root}}`, `lost` null where no later head is known; `commitments {reason}` |
-//! | `REVOKING` | the same of what its backend can revoke, which is asked from now on | as `RELEASED` |
+//! | `REVOKED` | its backend confirmed that nothing usable is left | `decision`, `issuance`, `policy {grant}`, `request {credential}`, `result {kind, tries}` |
+//! | `REVOKING` | the same of what its backend can revoke, which is asked from now on | as `RELEASED`; `by` is also `retry` (a call repeated under its key), `undelivered`, `exchange` or `recovery` |
 //! | `SECRET_REMOVED` | a sealed secret was removed | `result {by, secret, version}` |
 //! | `SECRET_SET` | a sealed secret was set | `result {by, secret, version, fields}`, the fields' names |
 //! | `STARTED` | a broker serves from now on | `result {version, rollback}`, guarded or unguarded |
@@ -30,6 +32,7 @@
 //! | `SUMMARY` | refusals of a minute that are no entries of their own | `result {of, issuer, project, count, first, last, sample}` |
 //! | `THAWED` | somebody ended a freeze | as `FROZEN` without thumbprints |
 //! | `UNDELIVERED` | the answer could not be written to the job | as `ISSUED`, `result {usable_until}` |
+//! | `UNRESOLVED` | nobody knows whether it was made, or that it is gone | as `FAILED`, `result {reason, usable_until}` |
 //!
 //! `subject` is `{issuer, profile, tenant, project, project_name, ref, trigger, definition, environment, runner, run,
 //! unusable, claims}`; `claims` holds every claim that the profile marks usable and that has the profile's type.

@@ -12,6 +12,7 @@ use crate::{
     kernel::{
         assertion::{Claims, MAX_LIFE},
         policy::target::Target,
+        secret::Secret,
     },
 };
 
@@ -39,20 +40,27 @@ impl Oidc {
             fields: vec![Field { name: "token".to_owned(), value: assertion.token, is_secret: true }],
             expires_at: Some(assertion.expires_at),
             sealed_generation: None,
+            held: None,
             told: json!({ "audience": audience, "kid": assertion.kid }),
         })
     }
 }
 
 impl Minter for Oidc {
-    fn fetch<'a>(&'a self, order: &'a Order) -> Answer<'a, Result<Minted, MintFault>> {
+    fn fetch<'a>(
+        &'a self,
+        order: &'a Order,
+        _token: Option<&'a Secret>,
+    ) -> Answer<'a, Result<Minted, MintFault>> {
         Box::pin(async move {
             let failed = |reason| MintFault::Failed { reason, sealed_generation: None };
             match &order.target {
                 Target::Oidc { audience } => {
                     self.assert(order, audience).map_err(|fault| failed(fault.reason()))
                 }
-                Target::Sealed { .. } => Err(failed("target-of-another-kind")),
+                Target::Aws(_) | Target::Sealed { .. } | Target::Vault(_) => {
+                    Err(failed("target-of-another-kind"))
+                }
             }
         })
     }
@@ -65,9 +73,10 @@ mod tests {
     use super::*;
     use crate::{
         adapters::mint::assertions::generate,
+        broker::ports::Subject,
         kernel::{
             assertion::Algorithm,
-            id::IssuanceId,
+            id::{DecisionId, IssuanceId},
             name::{CredentialName, GrantName, SecretName},
         },
     };
@@ -77,6 +86,9 @@ mod tests {
     fn order(target: Target) -> Order {
         Order {
             issuance: IssuanceId::from_bytes([1; 16]),
+            decision: DecisionId::from_bytes([2; 16]),
+            input: None,
+            subject: Subject::default(),
             grant: GrantName::parse("payments-prod").unwrap(),
             credential: CredentialName::parse("fulcio").unwrap(),
             target,
@@ -94,7 +106,7 @@ mod tests {
         let minter = minter();
         let order = order(Target::Oidc { audience: "sigstore".to_owned() });
 
-        let minted = minter.fetch(&order).await.ok().unwrap();
+        let minted = minter.fetch(&order, None).await.ok().unwrap();
 
         assert_eq!(minted.expires_at, Some("2027-01-13T10:02:00Z".parse().unwrap()));
         assert_eq!(minted.fields.len(), 1);
@@ -109,7 +121,7 @@ mod tests {
         let ourselves = Target::Oidc { audience: format!("{}/", ISSUER.to_uppercase()) };
         let other = Target::Sealed { secret: SecretName::parse("npm-token").unwrap() };
         for target in [ourselves, other] {
-            assert!(minter.fetch(&order(target)).await.is_err());
+            assert!(minter.fetch(&order(target), None).await.is_err());
         }
     }
 }

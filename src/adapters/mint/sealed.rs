@@ -11,6 +11,7 @@ use crate::{
         name::SecretName,
         policy::target::Target,
         sealing::{self, Keyring, PURPOSE_SECRET},
+        secret::Secret,
     },
 };
 
@@ -38,6 +39,7 @@ impl Sealed {
             fields: fields.collect(),
             expires_at: None,
             sealed_generation: Some(generation),
+            held: None,
             // Not the secret's name: it stands in INTENT, and this in a receipt (design: section 6).
             told: json!({ "version": found.version }),
         })
@@ -45,11 +47,15 @@ impl Sealed {
 }
 
 impl Minter for Sealed {
-    fn fetch<'a>(&'a self, order: &'a Order) -> Answer<'a, Result<Minted, MintFault>> {
+    fn fetch<'a>(
+        &'a self,
+        order: &'a Order,
+        _token: Option<&'a Secret>,
+    ) -> Answer<'a, Result<Minted, MintFault>> {
         Box::pin(async move {
             match &order.target {
                 Target::Sealed { secret } => self.open(secret),
-                Target::Oidc { .. } => {
+                Target::Aws(_) | Target::Oidc { .. } | Target::Vault(_) => {
                     Err(MintFault::Failed { reason: "target-of-another-kind", sealed_generation: None })
                 }
             }
@@ -61,9 +67,9 @@ impl Minter for Sealed {
 mod tests {
     use super::*;
     use crate::{
-        broker::ports::SealedSecret,
+        broker::ports::{SealedSecret, Subject},
         kernel::{
-            id::IssuanceId,
+            id::{DecisionId, IssuanceId},
             name::{CredentialName, GrantName},
             sealing::{RANDOM_BYTES, SealingKey},
             secret::Secret,
@@ -98,13 +104,16 @@ mod tests {
     async fn fetch(minter: &Sealed, name: &str) -> Result<Minted, MintFault> {
         let order = Order {
             issuance: IssuanceId::from_bytes([1; 16]),
+            decision: DecisionId::from_bytes([2; 16]),
+            input: None,
+            subject: Subject::default(),
             grant: GrantName::parse("demo").unwrap(),
             credential: CredentialName::parse("npm").unwrap(),
             target: Target::Sealed { secret: SecretName::parse(name).unwrap() },
             ttl: None,
             now: "2027-01-13T10:00:00Z".parse().unwrap(),
         };
-        minter.fetch(&order).await
+        minter.fetch(&order, None).await
     }
 
     #[tokio::test]

@@ -20,9 +20,9 @@ use crate::{
         audit::{Kept, KeptRow, Stray},
         metrics::Exposition,
         ports::{
-            Answer, Beat, ClaimRefused, Claims, EntryQuery, Holder, IssuanceRow, Issue, IssueVerdict,
-            PolicyLoad, PolicyVerdict, Receipt, Refusal, SealedRecords, SealedSecret, Selection, Skew, Store,
-            StoreFault, StoredEntry, Summary, Transited, Transition,
+            Answer, Beat, ClaimRefused, Claims, EntryQuery, IssuanceRow, Issue, IssueVerdict, PolicyLoad,
+            PolicyVerdict, Receipt, Refusal, SealedRecords, SealedSecret, Selection, Skew, Store, StoreFault,
+            StoredEntry, Summary, Transit, Transited,
         },
     },
     kernel::{
@@ -288,12 +288,16 @@ impl Store for Database {
         either!(self, store => store.issue(issue))
     }
 
-    fn transit(
-        &self,
-        transitions: Vec<Transition>,
-        holder: Option<Holder>,
-    ) -> Answer<'_, Result<Transited, StoreFault>> {
-        either!(self, store => store.transit(transitions, holder))
+    fn transit(&self, transit: Transit) -> Answer<'_, Result<Transited, StoreFault>> {
+        either!(self, store => store.transit(transit))
+    }
+
+    fn abandoned(&self, now: Timestamp, limit: u32) -> Answer<'_, Result<Vec<IssuanceRow>, StoreFault>> {
+        either!(self, store => store.abandoned(now, limit))
+    }
+
+    fn due(&self, now: Timestamp, limit: u32) -> Answer<'_, Result<Vec<IssuanceRow>, StoreFault>> {
+        either!(self, store => store.due(now, limit))
     }
 
     fn issuances(

@@ -4,7 +4,11 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Ask, RetryKey, delivery::mismatch, freezable};
+use super::{
+    Ask, RetryKey,
+    delivery::{in_progress, mismatch},
+    freezable,
+};
 use crate::{
     broker::{
         Broker,
@@ -45,8 +49,9 @@ impl Broker {
     /// Whether fetching some credential changes or costs something outside this process.
     pub(super) fn leaves_process(&self, permit: &Permit) -> bool {
         let mut credentials = permit.grants().iter().flat_map(|grant| &grant.credentials);
-        credentials
-            .any(|each| self.minters.get(&each.target.kind()).is_some_and(|minter| minter.leaves_process()))
+        credentials.any(|each| {
+            self.minters.get(&each.target.kind()).is_some_and(|minter| minter.leaves_process(&each.target))
+        })
     }
 
     /// Records and answers claims that cannot be had.
@@ -61,6 +66,10 @@ impl Broker {
                 self.refuse_quota((decision, caller, ask), permit, &exceeded).await
             }
             ClaimRefused::Frozen(scope) => self.refuse_freeze((decision, caller, ask), &scope).await,
+            // Revoking comes first where it can; who gets here has nothing of that kind in its own permit.
+            ClaimRefused::InProgress | ClaimRefused::ReplaceFirst(_) => {
+                self.refuse(decision, caller, ask, in_progress(), "idempotency-in-progress").await
+            }
             ClaimRefused::Mismatch => {
                 self.refuse(decision, caller, ask, mismatch(), "idempotency-other-body").await
             }
@@ -150,7 +159,7 @@ fn quota(caller: &Caller, grant: &PermittedGrant) -> Option<Quota> {
         }
     };
     let count = |credentials: usize| u32::try_from(credentials).unwrap_or(u32::MAX);
-    let is_live = |each: &&PermittedCredential| each.target.kind().lifetime() != Lifetime::Static;
+    let is_live = |each: &&PermittedCredential| each.target.lifetime() != Lifetime::Static;
     Some(Quota {
         grant: grant.name.clone(),
         over,

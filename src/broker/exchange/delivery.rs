@@ -15,6 +15,7 @@ use crate::{
     },
     kernel::{
         digest::Digest,
+        id::IssuanceId,
         ledger::entry::{Draft, Entry},
     },
 };
@@ -28,6 +29,8 @@ struct Pending {
     broker: Arc<Broker>,
     runtime: tokio::runtime::Handle,
     drafts: Vec<Draft>,
+    /// What of it can be revoked.
+    revocable: Vec<IssuanceId>,
     /// A stop waits for what is still being written, since that may yet have to be recorded as undelivered.
     _tracked: TaskTrackerToken,
 }
@@ -38,10 +41,18 @@ pub(in crate::broker) struct Running(Mutex<HashMap<Digest, Digest>>);
 
 impl Delivery {
     /// Answers for these issuances: `drafts` are their UNDELIVERED entries.
-    pub(super) fn new(broker: &Arc<Broker>, drafts: Vec<Draft>) -> Self {
+    pub(super) fn new(broker: &Arc<Broker>, drafts: Vec<Draft>, revocable: Vec<IssuanceId>) -> Self {
         let runtime = tokio::runtime::Handle::current();
         let tracked = broker.tasks.token();
-        Self { pending: Some(Pending { broker: Arc::clone(broker), runtime, drafts, _tracked: tracked }) }
+        Self {
+            pending: Some(Pending {
+                broker: Arc::clone(broker),
+                runtime,
+                drafts,
+                revocable,
+                _tracked: tracked,
+            }),
+        }
     }
 
     /// The last byte left: nothing more is recorded.
@@ -52,7 +63,9 @@ impl Delivery {
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        let Some(Pending { broker, runtime, drafts, _tracked }) = self.pending.take() else { return };
+        let Some(Pending { broker, runtime, drafts, revocable, _tracked }) = self.pending.take() else {
+            return;
+        };
         let tasks = broker.tasks.clone();
         tasks.spawn_on(
             async move {
@@ -62,6 +75,9 @@ impl Drop for Delivery {
                 let Ok(entries) = sealed else { return };
                 if let Err(fault) = broker.store.append(entries).await {
                     tracing::error!(%fault, "an undelivered answer could not be recorded");
+                }
+                if let Err(refused) = broker.revoke_undelivered(&revocable).await {
+                    tracing::error!(reason = refused.detail, "what was not delivered could not be revoked");
                 }
             },
             &runtime,
@@ -86,11 +102,7 @@ impl Running {
         let mut calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match calls.get(&key) {
             Some(other) if *other != body => Err((mismatch(), "idempotency-other-body")),
-            Some(_) => {
-                let detail =
-                    "the first call with this Idempotency-Key is still running; ask again in a moment";
-                Err((Refused::new(Code::RequestInProgress, detail), "idempotency-in-progress"))
-            }
+            Some(_) => Err((in_progress(), "idempotency-in-progress")),
             None => {
                 calls.insert(key, body);
                 Ok(RunningCall { running: self, key: Some(key) })
@@ -105,6 +117,11 @@ impl Drop for RunningCall<'_> {
             self.running.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
         }
     }
+}
+
+pub(super) fn in_progress() -> Refused {
+    let detail = "the first call with this Idempotency-Key is still running; ask again in a moment";
+    Refused::new(Code::RequestInProgress, detail)
 }
 
 pub(super) fn mismatch() -> Refused {

@@ -1,5 +1,6 @@
-//! The durable step: fetch, then INTENT and ISSUED (or FAILED) of every credential in one transaction. Not one byte
-//! of a secret leaves here before that transaction is durable (P1), and a fetch that failed claims nothing (P3).
+//! The durable step where making changes nothing elsewhere: fetch, then INTENT and ISSUED (or FAILED) of every credential
+//! in one transaction. Not one byte of a secret leaves here before that transaction is durable (P1), and a fetch that
+//! failed claims nothing (P3). Whatever else is made goes the way of `staged`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +15,10 @@ use crate::{
         error::{Code, Refused},
         identify::Caller,
         metrics::Step,
-        ports::{Claims, Issue, IssueVerdict, MintFault, Minted, NewIssuance, Order, Receipt},
+        ports::{
+            ClaimRefused, Claims, Field, Issue, IssueVerdict, MintFault, Minted, NewIssuance, Order, Receipt,
+            Stage, Subject,
+        },
         record::{breaches_of, of_decision, policy_member, reason_personal, request_member},
     },
     kernel::{
@@ -22,7 +26,10 @@ use crate::{
         id::{DecisionId, IssuanceId, crockford},
         ledger::entry::{Draft, Entry, EntryCode},
         lifetime::{Lifetime, after},
-        policy::decide::{Permit, PermittedCredential, PermittedGrant},
+        policy::{
+            decide::{Permit, PermittedCredential, PermittedGrant},
+            target::Making,
+        },
         secret::Secret,
     },
 };
@@ -31,10 +38,10 @@ use crate::{
 const FETCHES: usize = 3;
 
 /// One credential, decided and named, not yet fetched.
-struct Planned<'a> {
-    id: IssuanceId,
-    grant: &'a PermittedGrant,
-    credential: &'a PermittedCredential,
+pub(super) struct Planned<'a> {
+    pub(super) id: IssuanceId,
+    pub(super) grant: &'a PermittedGrant,
+    pub(super) credential: &'a PermittedCredential,
 }
 
 impl Broker {
@@ -59,38 +66,55 @@ impl Broker {
         let answer_by = deadline;
         // An eighth of the time is the durable step's, so that a silent backend is answered as what it is.
         let deadline = deadline.checked_sub(self.settings.exchange_deadline / 8).unwrap_or(deadline);
-        if self.leaves_process(permit) {
-            self.store.health()?;
-            if let Err(refused) = self.store.foresee(claims.clone(), self.ambient.clock.now()).await? {
-                return Err(self.refuse_claims((decision, caller, ask), permit, refused).await);
-            }
-        }
         for turn in 0..=FETCHES {
             let now = self.ambient.clock.now();
             let planned = self.plan(permit, now)?;
-            let fetched = if turn < FETCHES {
-                let began = Instant::now();
-                let fetched = self.fetch(&planned, now, deadline).await;
-                self.metrics.step(Step::Fetch, began.elapsed());
-                fetched
-            } else {
-                // No generation is named, so that this verdict stands whatever the store does meanwhile.
-                Err(MintFault::Failed { reason: "sealed-store-moved", sealed_generation: None })
-            };
-            if let (Room::OneToken(_), Ok(minted)) = (ask.room, &fetched)
-                && !is_one_token(minted)
-            {
-                let answer = Refused::new(Code::AccessDenied, DENIED);
-                return Err(self.refuse(decision, caller, ask, answer, "not-one-secret-field").await);
-            }
-            // Nobody waits any more: what was fetched is dropped, and the token keeps its use.
-            let fetched = fetched.and_then(|minted| in_time(deadline).map(|()| minted));
             let attempt = Attempt { decision, caller, ask, permit, claims: &claims, planned, now, answer_by };
-            if let Some(answer) = self.commit(attempt, fetched).await? {
-                return answer;
+            let issued = if is_staged(permit) {
+                self.issue_staged(&attempt, deadline).await?
+            } else {
+                self.issue_whole(&attempt, turn < FETCHES, deadline).await?
+            };
+            if let Some(issued) = issued {
+                return Ok(issued);
             }
         }
         Err(Refused::new(Code::Internal, "the exchange broke off; nothing was delivered"))
+    }
+
+    /// Issues in one step. `None` means that it must be tried again: the sealed store moved, or what an earlier call got
+    /// was revoked. Where it `may_fetch` no more, it fails for good.
+    async fn issue_whole(
+        self: &Arc<Self>,
+        attempt: &Attempt<'_>,
+        may_fetch: bool,
+        deadline: Instant,
+    ) -> Result<Option<Exchanged>, Refused> {
+        let Attempt { decision, caller, ask, permit, claims, .. } = *attempt;
+        if self.leaves_process(permit) {
+            self.store.health()?;
+            if let Err(refused) = self.store.foresee(claims.clone(), self.ambient.clock.now()).await? {
+                return self.make_room((decision, caller, ask), permit, refused).await.map(|()| None);
+            }
+        }
+        let fetched = if may_fetch {
+            let began = Instant::now();
+            let fetched = self.fetch(attempt, deadline).await;
+            self.metrics.step(Step::Fetch, began.elapsed());
+            fetched
+        } else {
+            // No generation is named, so that this verdict stands whatever the store does meanwhile.
+            Err(MintFault::failed("sealed-store-moved"))
+        };
+        if let (Room::OneToken(_), Ok(minted)) = (ask.room, &fetched)
+            && !is_one_token(&minted.iter().collect::<Vec<_>>())
+        {
+            let answer = Refused::new(Code::AccessDenied, DENIED);
+            return Err(self.refuse(decision, caller, ask, answer, "not-one-secret-field").await);
+        }
+        // Nobody waits any more: what was fetched is dropped, and the token keeps its use.
+        let fetched = fetched.and_then(|minted| in_time(deadline).map(|()| minted));
+        self.commit(attempt, fetched).await
     }
 
     fn plan<'a>(&self, permit: &'a Permit, now: Timestamp) -> Result<Vec<Planned<'a>>, Refused> {
@@ -104,79 +128,107 @@ impl Broker {
         Ok(planned)
     }
 
-    async fn fetch(
-        &self,
-        planned: &[Planned<'_>],
-        now: Timestamp,
-        deadline: Instant,
-    ) -> Result<Vec<Minted>, MintFault> {
-        let mut fetched = Vec::with_capacity(planned.len());
-        for each in planned {
+    async fn fetch(&self, attempt: &Attempt<'_>, deadline: Instant) -> Result<Vec<Minted>, MintFault> {
+        let mut fetched = Vec::with_capacity(attempt.planned.len());
+        for each in &attempt.planned {
             in_time(deadline)?;
-            let order = Order {
-                issuance: each.id,
-                grant: each.grant.name.clone(),
-                credential: each.credential.name.clone(),
-                target: each.credential.target.clone(),
-                ttl: each.credential.ttl,
-                now,
-            };
-            let Some(minter) = self.minters.get(&order.target.kind()) else {
-                return Err(MintFault::Failed { reason: "kind-not-wired", sealed_generation: None });
-            };
+            let order = self.order(attempt, each);
+            let minter = self.minters.get(&order.target.kind()).ok_or(MintFault::failed("kind-not-wired"))?;
             let ends = deadline.min(Instant::now() + self.settings.mint_deadline);
-            let minted = tokio::time::timeout_at(ends, minter.fetch(&order));
+            let minted = tokio::time::timeout_at(ends, minter.fetch(&order, None));
             fetched.push(minted.await.map_err(|_| MintFault::Timeout)??);
         }
         Ok(fetched)
     }
 
+    /// What a minter is asked for.
+    pub(super) fn order(&self, attempt: &Attempt<'_>, planned: &Planned<'_>) -> Order {
+        let identity = &attempt.caller.identity;
+        let (grant, credential) = (planned.grant, planned.credential);
+        Order {
+            issuance: planned.id,
+            decision: attempt.decision,
+            grant: grant.name.clone(),
+            credential: credential.name.clone(),
+            target: credential.target.clone(),
+            ttl: credential.ttl,
+            input: attempt.ask.input_of(grant, credential).map(|given| given.value.clone()),
+            subject: Subject {
+                issuer: identity.issuer().as_str().to_owned(),
+                project: identity.project().map(|(id, _)| id.to_owned()),
+                run: identity.run().map(str::to_owned),
+            },
+            now: attempt.now,
+        }
+    }
+
+    /// What claims that cannot be had come to: a refusal, but for a retry under its key, which first ends what the call
+    /// got before.
+    pub(super) async fn make_room(
+        &self,
+        (decision, caller, ask): (DecisionId, &Caller, &Ask),
+        permit: &Permit,
+        refused: ClaimRefused,
+    ) -> Result<(), Refused> {
+        let ClaimRefused::ReplaceFirst(ids) = &refused else {
+            return Err(self.refuse_claims((decision, caller, ask), permit, refused).await);
+        };
+        if self.replace(ids).await? {
+            return Ok(());
+        }
+        let detail =
+            "what the first call got could not be revoked, so nothing new was made; ask again in a moment";
+        let answer = Refused::new(Code::BackendFailed, detail);
+        Err(self.refuse(decision, caller, ask, answer, "replaced-not-revoked").await)
+    }
+
     /// The one durable step. `None` means that the sealed store moved, and the fetch must be done again.
     async fn commit(
         self: &Arc<Self>,
-        attempt: Attempt<'_>,
+        attempt: &Attempt<'_>,
         fetched: Result<Vec<Minted>, MintFault>,
-    ) -> Result<Option<Result<Exchanged, Refused>>, Refused> {
-        let Attempt { decision, caller, ask, permit, answer_by, .. } = attempt;
+    ) -> Result<Option<Exchanged>, Refused> {
+        let Attempt { decision, caller, ask, permit, .. } = *attempt;
         let prepared = match fetched {
-            Ok(minted) => self.prepare_issued(&attempt, minted)?,
-            Err(fault) => self.prepare_failed(&attempt, &fault)?,
+            Ok(minted) => self.prepare_issued(attempt, minted)?,
+            Err(fault) => self.prepare_failed(attempt, &fault)?,
         };
         let Prepared { issue, delivered, undelivered, failure } = prepared;
         let began = Instant::now();
         let verdict = self.store.issue(issue).await;
         self.metrics.step(Step::Durable, began.elapsed());
-        match verdict? {
-            IssueVerdict::Moved => Ok(None),
+        let receipts = match verdict? {
+            IssueVerdict::Moved => return Ok(None),
             IssueVerdict::Refused(refused) => {
-                Ok(Some(Err(self.refuse_claims((decision, caller, ask), permit, refused).await)))
+                return self.make_room((decision, caller, ask), permit, refused).await.map(|()| None);
             }
-            IssueVerdict::Recorded(receipts) => {
-                for planned in &attempt.planned {
-                    self.metrics.made(planned.credential.target.kind(), failure.is_none());
-                }
-                Ok(Some(match failure {
-                    Some(code) => {
-                        let detail = "a credential could not be made, so none was issued; the ledger says why under this decision";
-                        Err(Refused::new(code, detail).of(decision))
-                    }
-                    None => Ok(self.delivery((decision, answer_by), delivered, receipts, undelivered)),
-                }))
-            }
+            IssueVerdict::Recorded(receipts) => receipts,
+        };
+        for planned in &attempt.planned {
+            self.metrics.made(planned.credential.target.kind(), failure.is_none());
         }
+        if let Some(code) = failure {
+            let detail =
+                "a credential could not be made, so none was issued; the ledger says why under this decision";
+            return Err(Refused::new(code, detail).of(decision));
+        }
+        // Entries went INTENT and ISSUED in turn, so every second receipt is that of an ISSUED.
+        let receipts = receipts.into_iter().skip(1).step_by(2).collect();
+        Ok(Some(self.delivery(attempt, delivered, receipts, undelivered)))
     }
 
-    fn delivery(
+    /// What is answered; one receipt an issuance, in order.
+    pub(super) fn delivery(
         self: &Arc<Self>,
-        (decision, deadline): (DecisionId, Instant),
+        attempt: &Attempt<'_>,
         issuances: Vec<Delivered>,
         receipts: Vec<Receipt>,
         drafts: Vec<Draft>,
     ) -> Exchanged {
-        // Entries went INTENT and ISSUED in turn, so every second receipt is that of an ISSUED.
-        let receipts =
-            issuances.iter().map(|each| each.id).zip(receipts.into_iter().skip(1).step_by(2)).collect();
-        Exchanged { decision, issuances, receipts, deadline, delivery: Delivery::new(self, drafts) }
+        let receipts = issuances.iter().map(|each| each.id).zip(receipts).collect();
+        let revocable = issuances.iter().filter(|each| each.revocable).map(|each| each.id).collect();
+        let delivery = Delivery::new(self, drafts, revocable);
+        Exchanged { decision: attempt.decision, issuances, receipts, deadline: attempt.answer_by, delivery }
     }
 
     fn prepare_issued(&self, attempt: &Attempt<'_>, minted: Vec<Minted>) -> Result<Prepared, Refused> {
@@ -185,7 +237,7 @@ impl Broker {
         for (planned, minted) in attempt.planned.iter().zip(minted) {
             let handle_bytes = zeroize::Zeroizing::new(self.ambient.entropy.bytes::<32>()?);
             let handle = Secret::from_text(format!("hdl_{}", crockford(&*handle_bytes)));
-            let row = self.row(attempt, planned, &minted, Digest::of(handle.expose()));
+            let row = self.row(attempt, planned, Some(&minted), Digest::of(handle.expose()));
             prepared.issue.entries.push(self.intent(attempt, planned)?);
             let issued =
                 self.outcome_draft(EntryCode::Issued, attempt, planned, issued_result(&row, &minted.told));
@@ -195,20 +247,8 @@ impl Broker {
                 ..issued.clone()
             });
             prepared.issue.entries.push(self.seal(issued)?);
-            prepared.delivered.push(Delivered {
-                id: planned.id,
-                handle,
-                grant: planned.grant.name.clone(),
-                credential: planned.credential.name.clone(),
-                kind: planned.credential.target.kind(),
-                fields: minted.fields,
-                lifetime: row.lifetime,
-                issued_at: row.issued_at,
-                expires_at: row.expires_at,
-                ttl_seconds: row.expires_at.map(|at| seconds_between(row.issued_at, at)),
-                revocable: row.revocable,
-            });
-            prepared.issue.rows.push(row);
+            prepared.issue.rows.push(row.clone());
+            prepared.delivered.push(Delivered::new(planned, row, handle, minted.fields));
         }
         Ok(prepared)
     }
@@ -218,11 +258,12 @@ impl Broker {
             MintFault::Failed { reason, sealed_generation } => {
                 (Code::BackendFailed, *reason, *sealed_generation)
             }
+            MintFault::Lost { reason } => (Code::BackendFailed, *reason, None),
             MintFault::Timeout => (Code::BackendTimeout, "timeout", None),
         };
         let mut prepared = Prepared::new(self.bare_issue(attempt, sealed_generation));
         prepared.failure = Some(code);
-        prepared.issue.failed = true;
+        prepared.issue.stage = Stage::Failed;
         for planned in &attempt.planned {
             prepared.issue.entries.push(self.intent(attempt, planned)?);
             let result = json!({ "code": code.as_str(), "reason": reason, "minted": false });
@@ -232,7 +273,7 @@ impl Broker {
         Ok(prepared)
     }
 
-    fn bare_issue(&self, attempt: &Attempt<'_>, sealed_generation: Option<u64>) -> Issue {
+    pub(super) fn bare_issue(&self, attempt: &Attempt<'_>, sealed_generation: Option<u64>) -> Issue {
         let exp = attempt.caller.identity.token().exp;
         let leeway = self.settings.clock_leeway;
         Issue {
@@ -241,27 +282,29 @@ impl Broker {
             once_until: after(exp, leeway.saturating_mul(2).saturating_add(ONCE_BEYOND)),
             rows: Vec::new(),
             entries: Vec::new(),
-            failed: false,
+            stage: Stage::Whole,
             sealed_generation,
             now: self.ambient.clock.now(),
         }
     }
 
-    fn row(
+    /// The row of one credential, as far as it is known.
+    pub(super) fn row(
         &self,
         attempt: &Attempt<'_>,
         planned: &Planned<'_>,
-        minted: &Minted,
+        minted: Option<&Minted>,
         handle: Digest,
     ) -> NewIssuance {
         let identity = &attempt.caller.identity;
         let kind = planned.credential.target.kind();
         let now = attempt.now;
-        let lifetime = kind.lifetime();
+        let lifetime = planned.credential.target.lifetime();
         let recover_after = after(now, self.settings.exchange_deadline.saturating_add(RECOVERY));
         // Where nobody knows its end, it is at most its TTL after whoever owns the row must have ended.
         let latest = after(recover_after, planned.credential.ttl.unwrap_or_default());
-        let live_until = (lifetime != Lifetime::Static).then(|| minted.expires_at.unwrap_or(latest));
+        let expires_at = minted.and_then(|minted| minted.expires_at);
+        let live_until = (lifetime != Lifetime::Static).then(|| expires_at.unwrap_or(latest));
         NewIssuance {
             id: planned.id,
             grant: planned.grant.name.clone(),
@@ -274,15 +317,17 @@ impl Broker {
             job: identity.job_key().map(|key| Digest::of(key.as_bytes())),
             lifetime,
             issued_at: now,
-            expires_at: minted.expires_at,
+            expires_at,
             live_until,
-            revocable: kind.is_revocable(),
+            revocable: planned.credential.target.is_revocable(),
             owner: self.settings.replica,
             recover_after,
+            making: planned.credential.target.making(),
         }
     }
 
-    fn intent(&self, attempt: &Attempt<'_>, planned: &Planned<'_>) -> Result<Entry, Refused> {
+    /// INTENT of one credential.
+    pub(super) fn intent(&self, attempt: &Attempt<'_>, planned: &Planned<'_>) -> Result<Entry, Refused> {
         let Attempt { decision, caller, ask, .. } = attempt;
         let mut draft =
             of_decision(self.draft(EntryCode::Intent, &caller.identity, &caller.origin), *decision);
@@ -303,6 +348,10 @@ impl Broker {
             members.insert("target".to_owned(), target.as_str().into());
             let ttl = planned.credential.ttl.map(|ttl| ttl.as_secs());
             members.insert("ttl_seconds".to_owned(), ttl.into());
+            if let Some(given) = ask.input_of(planned.grant, planned.credential) {
+                let digest = Digest::of(given.value.as_bytes()).to_string();
+                members.insert("input".to_owned(), json!({ "name": given.name, "sha256": digest }));
+            }
         }
         draft.request = Some(request);
         draft.personal.extend(reason_personal(ask));
@@ -310,7 +359,7 @@ impl Broker {
     }
 
     /// An outcome names grant and credential; rule, file and target stand in INTENT, which no receipt shows.
-    fn outcome_draft(
+    pub(super) fn outcome_draft(
         &self,
         code: EntryCode,
         attempt: &Attempt<'_>,
@@ -333,16 +382,16 @@ impl Broker {
 }
 
 /// One try at the durable step.
-struct Attempt<'a> {
-    decision: DecisionId,
-    caller: &'a Caller,
-    ask: &'a Ask,
-    permit: &'a Permit,
-    claims: &'a Claims,
-    planned: Vec<Planned<'a>>,
+pub(super) struct Attempt<'a> {
+    pub(super) decision: DecisionId,
+    pub(super) caller: &'a Caller,
+    pub(super) ask: &'a Ask,
+    pub(super) permit: &'a Permit,
+    pub(super) claims: &'a Claims,
+    pub(super) planned: Vec<Planned<'a>>,
     /// The one time of all its credentials.
-    now: Timestamp,
-    answer_by: Instant,
+    pub(super) now: Timestamp,
+    pub(super) answer_by: Instant,
 }
 
 /// The durable step made ready, and what follows it.
@@ -359,14 +408,38 @@ impl Prepared {
     }
 }
 
-/// Whether it is one secret, as RFC 8693 has room for. What was fetched and does not fit is dropped: of these kinds
-/// nothing was made anywhere, so nothing is claimed.
-fn is_one_token(minted: &[Minted]) -> bool {
+impl Delivered {
+    /// What the job is told of a row.
+    pub(super) fn new(planned: &Planned<'_>, row: NewIssuance, handle: Secret, fields: Vec<Field>) -> Self {
+        Self {
+            id: row.id,
+            handle,
+            ttl_seconds: row.expires_at.map(|at| seconds_between(row.issued_at, at)),
+            grant: row.grant,
+            credential: row.credential,
+            kind: planned.credential.target.kind(),
+            fields,
+            lifetime: row.lifetime,
+            issued_at: row.issued_at,
+            expires_at: row.expires_at,
+            revocable: row.revocable,
+        }
+    }
+}
+
+/// Whether making something of it changes something elsewhere.
+fn is_staged(permit: &Permit) -> bool {
+    let mut credentials = permit.grants().iter().flat_map(|grant| &grant.credentials);
+    credentials.any(|each| each.target.making() != Making::Harmless)
+}
+
+/// Whether it is one secret, as RFC 8693 has room for. What was fetched and does not fit is dropped.
+pub(super) fn is_one_token(minted: &[&Minted]) -> bool {
     matches!(minted, [only] if only.fields.iter().filter(|field| field.is_secret).count() == 1)
 }
 
 /// Whether somebody still waits for the answer.
-fn in_time(deadline: Instant) -> Result<(), MintFault> {
+pub(super) fn in_time(deadline: Instant) -> Result<(), MintFault> {
     if Instant::now() < deadline { Ok(()) } else { Err(MintFault::Timeout) }
 }
 
@@ -380,7 +453,8 @@ const RECOVERY: Duration = Duration::from_secs(30);
 /// How long past `exp` and twice the leeway a once-row lives (design: section 2).
 const ONCE_BEYOND: Duration = Duration::from_secs(60);
 
-fn issued_result(row: &NewIssuance, told: &Value) -> Value {
+/// `result` of ISSUED.
+pub(super) fn issued_result(row: &NewIssuance, told: &Value) -> Value {
     let mut members = Map::new();
     members.insert("kind".to_owned(), row.kind.as_str().into());
     members.insert("lifetime".to_owned(), row.lifetime.as_str().into());

@@ -64,6 +64,7 @@ pub static FAMILIES: &[&Family] = &[
     &PROCESS_RESIDENT,
     &PROCESS_START,
     &READY,
+    &REVOKES,
     &STORE_BATCH,
     &STORE_COMMIT,
     &STORE_FAILURES,
@@ -295,6 +296,14 @@ pub static READY: Family = Family {
     help: "1 where the part is ready, else 0; as /readyz says.",
     shape: Shape::Gauge,
     labels: &[("part", "policy, ledger")],
+};
+
+/// `hallpass_revokes_total`.
+pub static REVOKES: Family = Family {
+    name: "hallpass_revokes_total",
+    help: "Revokes that a backend was asked for, confirmed or not.",
+    shape: Shape::Counter,
+    labels: &[("outcome", "confirmed, unconfirmed")],
 };
 
 /// `hallpass_store_batch_commands`.

@@ -1,34 +1,12 @@
-//! What the store is asked in an emergency, and for giving back: whose issuances, each on its way by a step of the
-//! kernel's; and which brokers live.
+//! What the store is asked in an emergency, and for giving back: whose issuances; and which brokers live.
 
 use jiff::Timestamp;
 
 use crate::kernel::{
     digest::Digest,
-    id::{IssuanceId, ReplicaId},
-    issuance::Event,
-    ledger::entry::Entry,
+    id::ReplicaId,
     name::{GrantName, IssuerName},
 };
-
-/// One step of one issuance.
-pub struct Transition {
-    /// The issuance.
-    pub id: IssuanceId,
-    /// What happens to it.
-    pub event: Event,
-    /// Its entry.
-    pub entry: Entry,
-}
-
-/// What became of transitions.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Transited {
-    /// The issuances that moved.
-    pub moved: Vec<IssuanceId>,
-    /// Whether the holder that was asked for has an issuance that is issued and has not ended.
-    pub has_left: bool,
-}
 
 /// Whose issuances: a job's, or one token's where the profile gives no job key.
 #[derive(Clone, Debug)]

@@ -3,22 +3,27 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::broker::ports::Field;
+use crate::{broker::ports::Field, kernel::policy::target::Target};
 
 /// A fake backend at the other end of a network: what counts is how often it was asked.
 #[derive(Default)]
 struct Remote(AtomicUsize);
 
 impl Minter for Remote {
-    fn fetch<'a>(&'a self, _order: &'a Order) -> Answer<'a, Result<Minted, MintFault>> {
+    fn fetch<'a>(
+        &'a self,
+        _order: &'a Order,
+        _token: Option<&'a Secret>,
+    ) -> Answer<'a, Result<Minted, MintFault>> {
         self.0.fetch_add(1, Ordering::SeqCst);
         let value = Secret::from_text("from-afar".to_owned());
         let fields = vec![Field { name: "value".to_owned(), value, is_secret: true }];
-        let minted = Minted { fields, expires_at: None, sealed_generation: None, told: json!({}) };
+        let minted =
+            Minted { fields, expires_at: None, sealed_generation: None, held: None, told: json!({}) };
         Box::pin(async move { Ok(minted) })
     }
 
-    fn leaves_process(&self) -> bool {
+    fn leaves_process(&self, _target: &Target) -> bool {
         true
     }
 }

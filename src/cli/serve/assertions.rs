@@ -23,17 +23,23 @@ const FORGET_AFTER: Duration = Duration::from_secs(60);
 
 /// What follows them.
 pub(crate) struct AssertionKeys {
-    /// The signer.
-    pub(crate) assertions: Arc<Assertions>,
-    /// Where they are.
-    pub(crate) store: Arc<Database>,
-    /// The folder that is served at the issuer's URL.
-    pub(crate) publish: Option<PathBuf>,
-    /// Asks for a look now.
-    pub(crate) asked: Arc<Notify>,
+    assertions: Arc<Assertions>,
+    store: Arc<Database>,
+    publish: Option<PathBuf>,
+    asked: Arc<Notify>,
 }
 
 impl AssertionKeys {
+    /// Tells that signer of what is in the store, keeps the documents in that folder current, and looks at once whenever
+    /// it is asked to.
+    pub(crate) fn new(
+        assertions: Arc<Assertions>,
+        (store, publish): (&Arc<Database>, Option<PathBuf>),
+        asked: &Arc<Notify>,
+    ) -> Self {
+        Self { assertions, store: Arc::clone(store), publish, asked: Arc::clone(asked) }
+    }
+
     /// Follows them for ever.
     pub(crate) async fn follow(self) {
         loop {

@@ -28,6 +28,7 @@ pub const ENTRY_VERSION: u64 = 1;
 pub enum EntryCode {
     AlertPolicyRejected,
     AlertPolicySkew,
+    AlertRevocation,
     AlertRollback,
     ConfigLoaded,
     Denied,
@@ -44,6 +45,7 @@ pub enum EntryCode {
     Read,
     Released,
     Restored,
+    Revoked,
     Revoking,
     SecretRemoved,
     SecretSet,
@@ -52,6 +54,7 @@ pub enum EntryCode {
     Summary,
     Thawed,
     Undelivered,
+    Unresolved,
 }
 
 /// An entry to be: what happened, before it is given salt and blinding.
@@ -129,9 +132,10 @@ pub type Random<'a> = &'a dyn Fn(&mut [u8]) -> bool;
 
 impl EntryCode {
     /// Every code, in the order of their words.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 29] = [
         Self::AlertPolicyRejected,
         Self::AlertPolicySkew,
+        Self::AlertRevocation,
         Self::AlertRollback,
         Self::ConfigLoaded,
         Self::Denied,
@@ -148,6 +152,7 @@ impl EntryCode {
         Self::Read,
         Self::Released,
         Self::Restored,
+        Self::Revoked,
         Self::Revoking,
         Self::SecretRemoved,
         Self::SecretSet,
@@ -156,6 +161,7 @@ impl EntryCode {
         Self::Summary,
         Self::Thawed,
         Self::Undelivered,
+        Self::Unresolved,
     ];
 
     /// The code's text, as in the contract: `DENIED`, `ALERT_ROLLBACK`, …
@@ -163,6 +169,7 @@ impl EntryCode {
         match self {
             Self::AlertPolicyRejected => "ALERT_POLICY_REJECTED",
             Self::AlertPolicySkew => "ALERT_POLICY_SKEW",
+            Self::AlertRevocation => "ALERT_REVOCATION",
             Self::AlertRollback => "ALERT_ROLLBACK",
             Self::ConfigLoaded => "CONFIG_LOADED",
             Self::Denied => "DENIED",
@@ -179,6 +186,7 @@ impl EntryCode {
             Self::Read => "READ",
             Self::Released => "RELEASED",
             Self::Restored => "RESTORED",
+            Self::Revoked => "REVOKED",
             Self::Revoking => "REVOKING",
             Self::SecretRemoved => "SECRET_REMOVED",
             Self::SecretSet => "SECRET_SET",
@@ -187,6 +195,7 @@ impl EntryCode {
             Self::Summary => "SUMMARY",
             Self::Thawed => "THAWED",
             Self::Undelivered => "UNDELIVERED",
+            Self::Unresolved => "UNRESOLVED",
         }
     }
 

@@ -85,7 +85,7 @@ impl Offer<'_> {
                 at(rule.place, format!("the rule takes tokens of `{}`", rule.issuer), "remove the rule")
             }),
             Demand::Lifetimes(lifetimes) => {
-                let lifetime = target.kind().lifetime();
+                let lifetime = target.lifetime();
                 (!lifetimes.contains(&lifetime)).then(|| {
                     let what = format!("a `{}` credential is {lifetime}", target.kind().as_str());
                     at(credential.place, what, "use a kind whose credentials live so")

@@ -148,7 +148,7 @@ impl Permit {
     pub fn ttl_out_of_range(&self) -> Option<(&GrantName, &CredentialName)> {
         self.grants.iter().find_map(|grant| {
             let below = |each: &&PermittedCredential| {
-                let least = each.target.kind().ttl_bounds().map(|(least, _)| least);
+                let least = each.target.ttl_bounds().map(|(least, _)| least);
                 each.ttl.zip(least).is_some_and(|(ttl, least)| ttl < least)
             };
             grant.credentials.iter().find(below).map(|each| (&grant.name, &each.name))

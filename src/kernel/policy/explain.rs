@@ -316,7 +316,7 @@ fn requirement(weighed: &Weighed<'_>, check: &Check<'_>, identity: &JobIdentity)
         Demand::ForbidTriggers(_) => text(identity.trigger_word()),
         Demand::GrantNames(_) => text(Some(grant.name.as_str())),
         Demand::Issuers(_) => text(Some(identity.issuer().as_str())),
-        Demand::Lifetimes(_) => text(Some(target.kind().lifetime().as_str())),
+        Demand::Lifetimes(_) => text(Some(target.lifetime().as_str())),
         Demand::MaxTtl(_) => text(credential.ttl.map(|ttl| format!("{}s", ttl.as_secs())).as_deref()),
         Demand::PinnedProject => text(Some(&format!("pinned by [{}]", pinning.join(", ")))),
         Demand::ProtectedRef => text(identity.ref_protected().map(|is| if is { "true" } else { "false" })),

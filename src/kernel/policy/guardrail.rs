@@ -219,7 +219,7 @@ impl Demand {
             Self::ForbidTriggers(words) => !may_be_set_off_by(identity, words),
             Self::GrantNames(names) => fits_name(grant, names),
             Self::Issuers(issuers) => issuers.contains(identity.issuer()),
-            Self::Lifetimes(lifetimes) => lifetimes.contains(&target.kind().lifetime()),
+            Self::Lifetimes(lifetimes) => lifetimes.contains(&target.lifetime()),
             Self::MaxTtl(most) => can_honour(credential, *most),
             Self::PinnedProject => return None,
             Self::ProtectedRef => identity.ref_protected() == Some(true),
@@ -241,7 +241,7 @@ pub(super) fn fits_name(grant: &Grant, names: &[Glob]) -> bool {
 
 /// Whether the kind can honour what is left of a TTL.
 pub(super) fn can_honour(credential: &Credential, most: Duration) -> bool {
-    let least = credential.target.0.kind().ttl_bounds().map(|(least, _)| least);
+    let least = credential.target.0.ttl_bounds().map(|(least, _)| least);
     credential.ttl.zip(least).is_none_or(|(ttl, least)| ttl.min(most) >= least)
 }
 

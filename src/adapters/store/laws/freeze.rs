@@ -114,7 +114,7 @@ async fn a_freeze_comes_before_idempotency_and_replay_and_claims_nothing(on: Eng
     for step in [keyed(b"other", 1), keyed(b"body", 1), issue()] {
         assert_eq!(verdict(&bench.store, step).await, "frozen");
     }
-    let failed = Issue { failed: true, rows: Vec::new(), ..issue() };
+    let failed = Issue { stage: Stage::Failed, rows: Vec::new(), ..issue() };
     assert_eq!(verdict(&bench.store, failed).await, "frozen", "a failed fetch is not told before it");
     let foreseen = bench.store.foresee(issue().claims, now()).await.unwrap();
     assert_eq!(refused_word(&foreseen.unwrap_err()), "frozen");

@@ -122,7 +122,7 @@ async fn a_call_after_the_job_gave_back_is_a_replay(on: Engine) {
 async fn a_failed_fetch_is_recorded_and_claims_nothing(on: Engine) {
     let bench = Bench::on(on);
     let failed = Issue {
-        failed: true,
+        stage: Stage::Failed,
         rows: Vec::new(),
         entries: vec![entry(EntryCode::Intent), entry(EntryCode::Failed)],
         ..keyed(b"body", 0)
@@ -136,7 +136,7 @@ async fn a_failed_fetch_is_recorded_and_claims_nothing(on: Engine) {
 async fn the_verdict_on_claims_wins_over_a_failed_fetch_and_over_a_moved_store(on: Engine) {
     let bench = Bench::on(on);
     assert_eq!(verdict(&bench.store, issue()).await, "recorded");
-    let failed = Issue { failed: true, rows: Vec::new(), sealed_generation: Some(99), ..issue() };
+    let failed = Issue { stage: Stage::Failed, rows: Vec::new(), sealed_generation: Some(99), ..issue() };
     assert_eq!(verdict(&bench.store, failed).await, "replayed");
     assert_eq!(bench.count("entry"), 2);
 }

@@ -22,6 +22,7 @@ macro_rules! laws {
     };
 }
 
+mod assertions;
 #[expect(dead_code, reason = "the tests of what is served use all of it")]
 #[path = "../../../../tests/served/support/cluster.rs"]
 mod cluster;
@@ -33,6 +34,7 @@ mod quota;
 mod refuse;
 mod replicas;
 pub(super) mod secrets;
+mod staged;
 mod transit;
 
 use std::{
@@ -58,7 +60,8 @@ use crate::{
         Entropy,
         ports::{
             Beat, ClaimRefused, Claims, EntryQuery, Holder, Issue, IssueVerdict, KeyClaim, NewIssuance,
-            Receipt, Refusal, Selection, Skew, Store as _, StoreFault, StoredEntry, Summary, Transition,
+            Receipt, Refusal, Selection, Skew, Stage, Store as _, StoreFault, StoredEntry, Summary, Transit,
+            Transition,
         },
     },
     kernel::{
@@ -73,6 +76,7 @@ use crate::{
         lifetime::{Lifetime, after},
         name::{CredentialName, GrantName, IssuerName},
         policy::target::Kind,
+        policy::target::Making,
         sealing::SealingKey,
         secret::Secret,
     },
@@ -291,7 +295,7 @@ pub(super) fn issue() -> Issue {
         once_until: later(960),
         entries: vec![outcome(EntryCode::Intent), outcome(EntryCode::Issued)],
         rows: vec![row],
-        failed: false,
+        stage: Stage::Whole,
         sealed_generation: None,
         now: now(),
     }
@@ -326,6 +330,7 @@ pub(super) fn row() -> NewIssuance {
         revocable: false,
         owner: ReplicaId::from_bytes([7; 16]),
         recover_after: later(45),
+        making: Making::Harmless,
     }
 }
 
@@ -358,6 +363,8 @@ fn refused_word(refused: &ClaimRefused) -> &'static str {
     match refused {
         ClaimRefused::Exceeded(_) => "exceeded",
         ClaimRefused::Frozen(_) => "frozen",
+        ClaimRefused::InProgress => "in-progress",
+        ClaimRefused::ReplaceFirst(_) => "replace-first",
         ClaimRefused::Mismatch => "mismatch",
         ClaimRefused::Replayed => "replayed",
     }

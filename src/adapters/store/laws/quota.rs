@@ -267,7 +267,7 @@ async fn a_retry_under_its_key_is_no_new_intent_and_a_replay_is_told_before_a_li
 async fn a_failed_fetch_counts_nothing_and_a_reached_limit_wins_over_it(on: Engine) {
     let bench = Bench::on(on);
     let failed = |quotas: &[Quota]| Issue {
-        failed: true,
+        stage: Stage::Failed,
         rows: Vec::new(),
         entries: vec![entry(EntryCode::Intent), entry(EntryCode::Failed)],
         ..call(quotas, 0)

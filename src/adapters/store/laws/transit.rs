@@ -5,12 +5,12 @@ use crate::kernel::issuance::{Event, State};
 
 /// Releases, and answers what moved.
 pub(super) async fn released(store: &Database, ids: &[IssuanceId]) -> Vec<IssuanceId> {
-    store.transit(steps(ids, Event::GivenBack), None).await.unwrap().moved
+    store.transit(Transit::each(steps(ids, Event::GivenBack), now())).await.unwrap().moved
 }
 
 fn steps(ids: &[IssuanceId], event: Event) -> Vec<Transition> {
     let code = if event == Event::GivenBack { EntryCode::Released } else { EntryCode::Revoking };
-    ids.iter().map(|id| Transition { id: *id, event, entry: entry(code) }).collect()
+    ids.iter().map(|id| Transition::new(*id, event, entry(code))).collect()
 }
 
 async fn state(bench: &Bench, id: IssuanceId) -> State {
@@ -67,7 +67,7 @@ async fn what_a_backend_can_revoke_is_queued_and_then_revoked(on: Engine) {
         (Event::RevokeConfirmed, true, State::Revoked),
         (Event::GivenBack, false, State::Revoked),
     ] {
-        let found = bench.store.transit(steps(&[id], event), None).await.unwrap();
+        let found = bench.store.transit(Transit::each(steps(&[id], event), now())).await.unwrap();
         assert_eq!(!found.moved.is_empty(), moves, "{event:?}");
         assert_eq!(state(&bench, id).await, then, "{event:?}");
     }
@@ -91,7 +91,13 @@ async fn a_holder_has_left_what_is_issued_and_has_not_ended(on: Engine) {
     issued(&bench, "b", |row| NewIssuance { expires_at: Some(later(60)), ..row }).await;
     issued(&bench, "c", |row| NewIssuance { job: Some(Digest::of(b"job 2")), ..row }).await;
     let left = async |ids: &[IssuanceId], seconds| {
-        let found = bench.store.transit(steps(ids, Event::GivenBack), Some(holder(mine, seconds))).await;
+        let found = bench
+            .store
+            .transit(Transit {
+                holder: Some(holder(mine, seconds)),
+                ..Transit::each(steps(ids, Event::GivenBack), now())
+            })
+            .await;
         found.unwrap().has_left
     };
     assert!(left(&[], 10).await);

@@ -23,7 +23,7 @@ pub(super) struct Changes {
     /// Idempotency keys whose rows are other ones now.
     pub(super) keys: HashSet<Digest>,
     /// New rows, with their decision.
-    pub(super) issuances: Vec<Arc<IssuedRow>>,
+    pub(super) issuances: Vec<NewRow>,
     /// Minutes whose counts are other ones now.
     pub(super) hours: HashSet<(Scope, i64)>,
     /// Tokens whose denials are other ones now.
@@ -38,6 +38,28 @@ pub(super) struct IssuedRow {
     pub(super) decision: DecisionId,
     /// The row.
     pub(super) row: NewIssuance,
+}
+
+/// The same with where it stands.
+pub(super) struct NewRow {
+    /// The row with its decision.
+    pub(super) issued: Arc<IssuedRow>,
+    /// Its state.
+    pub(super) state: State,
+    /// What only an open one has.
+    pub(super) open: Option<OpenPart>,
+}
+
+/// What an open row gives back if its whole decision fails.
+pub(super) struct OpenPart {
+    /// The first decision of its chain.
+    pub(super) chain: [u8; 16],
+    /// Its use of the token.
+    pub(super) once: Digest,
+    /// Its key.
+    pub(super) key: Option<Digest>,
+    /// Under which scope its intent is counted.
+    pub(super) counted: Option<&'static str>,
 }
 
 impl Changes {
@@ -89,31 +111,37 @@ async fn write_keys(conn: &mut PgConnection, keys: &HashSet<Digest>, known: &Kno
     Ok(())
 }
 
-async fn write_issuances(conn: &mut PgConnection, issued: &[Arc<IssuedRow>]) -> sqlx::Result<()> {
+async fn write_issuances(conn: &mut PgConnection, issued: &[NewRow]) -> sqlx::Result<()> {
     if issued.is_empty() {
         return Ok(());
     }
-    let rows: Vec<&NewIssuance> = issued.iter().map(|issued| &issued.row).collect();
+    let rows: Vec<&NewIssuance> = issued.iter().map(|new| &new.issued.row).collect();
     let ids: Vec<[u8; 16]> = rows.iter().map(|row| row.id.bytes()).collect();
-    let decisions: Vec<[u8; 16]> = issued.iter().map(|issued| issued.decision.bytes()).collect();
+    let decisions: Vec<[u8; 16]> = issued.iter().map(|new| new.issued.decision.bytes()).collect();
+    let keys = issued.iter().map(|new| new.open.as_ref().and_then(|open| open.key.as_ref()));
+    let keys: Vec<Option<&[u8]>> = keys.map(|key| key.map(|key| key.0.as_slice())).collect();
     let owners: Vec<[u8; 16]> = rows.iter().map(|row| row.owner.bytes()).collect();
     sqlx::query(
         "INSERT INTO issuance (id, decision, grant_name, credential, kind, state, handle, issuer, token, job,
-             lifetime, issued_at, expires_at, revocable, owner, recover_after, project, live_until)
-         SELECT id, decision, grant_name, credential, kind, $6, handle, issuer, token, job,
-             lifetime, issued_at, expires_at, revocable, owner, recover_after, project, live_until
-         FROM unnest($1::bytea[], $2::bytea[], $3::text[], $4::text[], $5::text[], $7::bytea[], $8::text[],
+             lifetime, issued_at, expires_at, revocable, owner, recover_after, project, live_until, making, chain, once,
+             idempotency, counted)
+         SELECT id, decision, grant_name, credential, kind, state, handle, issuer, token, job,
+             lifetime, issued_at, expires_at, revocable, owner, recover_after, project, live_until, making, chain, once,
+             idempotency, counted
+         FROM unnest($1::bytea[], $2::bytea[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::text[],
              $9::bytea[], $10::bytea[], $11::text[], $12::bigint[], $13::bigint[], $14::bool[], $15::bytea[],
-             $16::bigint[], $17::text[], $18::bigint[])
-         AS fresh (id, decision, grant_name, credential, kind, handle, issuer, token, job, lifetime, issued_at,
-             expires_at, revocable, owner, recover_after, project, live_until)",
+             $16::bigint[], $17::text[], $18::bigint[], $19::text[], $20::bytea[], $21::bytea[], $22::bytea[],
+             $23::text[])
+         AS fresh (id, decision, grant_name, credential, kind, state, handle, issuer, token, job, lifetime, issued_at,
+             expires_at, revocable, owner, recover_after, project, live_until, making, chain, once, idempotency,
+             counted)",
     )
     .bind(ids.iter().map(<[u8; 16]>::as_slice).collect::<Vec<_>>())
     .bind(decisions.iter().map(<[u8; 16]>::as_slice).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.grant.as_str()).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.credential.as_str()).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.kind.as_str()).collect::<Vec<_>>())
-    .bind(State::Issued.as_str())
+    .bind(issued.iter().map(|new| new.state.as_str()).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.handle.0.as_slice()).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.issuer.as_str()).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.token.0.as_slice()).collect::<Vec<_>>())
@@ -126,6 +154,11 @@ async fn write_issuances(conn: &mut PgConnection, issued: &[Arc<IssuedRow>]) -> 
     .bind(rows.iter().map(|row| stored(row.recover_after)).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.project.as_deref()).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.live_until.map(stored)).collect::<Vec<_>>())
+    .bind(issued.iter().map(|new| new.open.as_ref().map(|_| new.issued.row.making.as_str())).collect::<Vec<_>>())
+    .bind(issued.iter().map(|new| new.open.as_ref().map(|open| open.chain.as_slice())).collect::<Vec<_>>())
+    .bind(issued.iter().map(|new| new.open.as_ref().map(|open| open.once.0.as_slice())).collect::<Vec<_>>())
+    .bind(keys)
+    .bind(issued.iter().map(|new| new.open.as_ref().and_then(|open| open.counted)).collect::<Vec<_>>())
     .execute(conn)
     .await?;
     Ok(())

@@ -2,20 +2,22 @@
 
 use std::{ops::Range, sync::Arc};
 
+use jiff::Timestamp;
+
 use super::{
     batch::{Batch, Planned},
-    changes::IssuedRow,
+    changes::{IssuedRow, NewRow, OpenPart},
     known::{KeyRow, Known, Needs, scope_of},
 };
 use crate::{
     adapters::store::shared::{
-        claims::{self, Chain, KEY_HOLDS, Plan},
+        claims::{self, Chain, Plan, Stood},
         columns::Prepared,
         quota::minute,
         stored::stored,
     },
-    broker::ports::{ClaimRefused, Claims, Issue, KeyClaim, NewIssuance, Quota},
-    kernel::{issuance::State, lifetime::after},
+    broker::ports::{ClaimRefused, Claims, Issue, KeyClaim, NewIssuance, Quota, Stage},
+    kernel::issuance::State,
 };
 
 /// The durable step.
@@ -24,6 +26,8 @@ pub(super) struct IssueStep {
     issue: Issue,
     rows: Vec<Arc<IssuedRow>>,
     entries: Vec<Arc<Prepared>>,
+    /// Until when its key holds.
+    key_holds: Timestamp,
 }
 
 /// What the step found.
@@ -40,9 +44,10 @@ impl IssueStep {
     /// Takes an issue apart; its entries are prepared already.
     pub(super) fn new(mut issue: Issue, entries: Vec<Arc<Prepared>>) -> Self {
         let decision = issue.decision;
+        let key_holds = claims::key_holds(&issue);
         let rows = std::mem::take(&mut issue.rows);
         let rows = rows.into_iter().map(|row| Arc::new(IssuedRow { decision, row })).collect();
-        Self { issue, rows, entries }
+        Self { issue, rows, entries, key_holds }
     }
 
     fn take(&self, batch: &mut Batch<'_>, plan: &Plan) {
@@ -61,10 +66,17 @@ impl IssueStep {
         if !plan.is_retry() {
             self.count(batch);
         }
-        for each in &self.rows {
-            batch.known.states.insert(each.row.id.bytes(), State::Issued);
-            live(&mut batch.known, &each.row);
-            batch.changes.issuances.push(Arc::clone(each));
+        let is_open = self.issue.stage == Stage::Intent;
+        let state = if is_open { State::Intent } else { State::Issued };
+        for (each, once) in self.rows.iter().zip(&plan.uses) {
+            let row = &each.row;
+            let stood = Stood { state, is_revocable: row.revocable, is_replaced: false };
+            batch.known.stood.insert(row.id.bytes(), stood);
+            live(&mut batch.known, row);
+            let counted = claims::counted(&self.issue.claims, &row.grant).filter(|_| !plan.is_retry());
+            let key = self.issue.claims.key.map(|claim| claim.key);
+            let open = is_open.then_some(OpenPart { chain: first, once: *once, key, counted });
+            batch.changes.issuances.push(NewRow { issued: Arc::clone(each), state, open });
         }
     }
 
@@ -73,7 +85,7 @@ impl IssueStep {
         let ids = self.rows.iter().flat_map(|each| each.row.id.bytes());
         match &plan.chain {
             Chain::Begins => {
-                let valid_until = stored(after(self.issue.now, KEY_HOLDS));
+                let valid_until = stored(self.key_holds);
                 let kept = KeyRow { body, chain: first, retries: 0, issuances: ids.collect(), valid_until };
                 batch.known.keys.insert(key, kept);
             }
@@ -112,7 +124,7 @@ fn live(known: &mut Known, row: &NewIssuance) {
 }
 
 /// Whether claims can be had, as far as is known.
-pub(super) fn plan(known: &Known, claims: &Claims, now: jiff::Timestamp) -> Result<Plan, ClaimRefused> {
+pub(super) fn plan(known: &Known, claims: &Claims, now: Timestamp) -> Result<Plan, ClaimRefused> {
     let Ok(plan) = claims::plan(known, claims, now);
     plan
 }
@@ -133,7 +145,7 @@ impl Planned for IssueStep {
         if self.issue.sealed_generation.is_some_and(|seen| seen != batch.generation) {
             return IssueFound::Moved;
         }
-        if !self.issue.failed {
+        if self.issue.stage != Stage::Failed {
             self.take(batch, &plan);
         }
         IssueFound::Recorded(batch.append(&self.entries))

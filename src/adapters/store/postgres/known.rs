@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     adapters::store::shared::{
-        claims::{Facts, Kept, Standing},
+        claims::{Facts, Kept, Standing, Stood},
         quota::{scope, window},
         refusals::PROJECT,
         stored::stored,
@@ -83,8 +83,8 @@ pub(super) struct Known {
     pub(super) once: HashMap<Digest, [u8; 16]>,
     /// Idempotency keys.
     pub(super) keys: HashMap<Digest, KeyRow>,
-    /// States of issuances.
-    pub(super) states: HashMap<[u8; 16], State>,
+    /// How issuances stand.
+    pub(super) stood: HashMap<[u8; 16], Stood>,
     /// Intents by the minute.
     pub(super) hours: HashMap<Scope, BTreeMap<i64, u32>>,
     /// When each live credential ends.
@@ -178,12 +178,14 @@ impl Known {
             return Ok(());
         }
         let ids: Vec<&[u8]> = ids.iter().map(<[u8; 16]>::as_slice).collect();
-        let rows = sqlx::query("SELECT id, state FROM issuance WHERE id = ANY($1)")
+        let rows = sqlx::query("SELECT id, state, revocable, replaced FROM issuance WHERE id = ANY($1)")
             .bind(ids)
             .fetch_all(conn)
             .await?;
         for row in &rows {
-            self.states.insert(bytes(row, 0)?, word(row, 1, State::parse)?);
+            let state = word(row, 1, State::parse)?;
+            let stood = Stood { state, is_revocable: row.try_get(2)?, is_replaced: row.try_get(3)? };
+            self.stood.insert(bytes(row, 0)?, stood);
         }
         Ok(())
     }
@@ -305,8 +307,8 @@ impl Facts for Known {
         Ok(self.once.get(once).copied())
     }
 
-    fn state(&self, issuance: &[u8]) -> Result<Option<State>, Infallible> {
-        Ok(<[u8; 16]>::try_from(issuance).ok().and_then(|id| self.states.get(&id).copied()))
+    fn stood(&self, issuance: &[u8]) -> Result<Option<Stood>, Infallible> {
+        Ok(<[u8; 16]>::try_from(issuance).ok().and_then(|id| self.stood.get(&id).copied()))
     }
 
     fn intents(&self, quota: &Quota, after_minute: i64) -> Result<u32, Infallible> {

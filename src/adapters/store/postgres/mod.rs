@@ -53,15 +53,18 @@ use self::{
     reader::Patience,
     refuse::{Refuse, SetApart, Sweep},
     replicas::{Leave, Post, Tell},
-    transit::Transit,
+    transit::TakeDue,
     writer::Shared,
 };
 use crate::{
-    adapters::store::shared::columns::Prepared,
+    adapters::store::shared::{
+        columns::Prepared,
+        transit::{Steps, TransitFound},
+    },
     broker::ports::{
-        Answer, Beat, ClaimRefused, Claims, EntryQuery, Holder, IssuanceRow, Issue, IssueVerdict, PolicyLoad,
-        PolicyVerdict, Receipt, Refusal, Selection, Skew, Store, StoreFault, StoredEntry, Summary, Transited,
-        Transition,
+        Answer, Beat, ClaimRefused, Claims, EntryQuery, IssuanceRow, Issue, IssueVerdict, PolicyLoad,
+        PolicyVerdict, Receipt, Refusal, Selection, Skew, Store, StoreFault, StoredEntry, Summary, Transit,
+        Transited,
     },
     kernel::{
         digest::Digest,
@@ -286,15 +289,29 @@ impl Store for Postgres {
         })
     }
 
-    fn transit(
-        &self,
-        transitions: Vec<Transition>,
-        holder: Option<Holder>,
-    ) -> Answer<'_, Result<Transited, StoreFault>> {
+    fn transit(&self, transit: Transit) -> Answer<'_, Result<Transited, StoreFault>> {
         Box::pin(async move {
-            let steps = transitions.into_iter().map(|step| Ok((step.id, step.event, prepare(step.entry)?)));
-            let steps = steps.collect::<Result<_, StoreFault>>()?;
-            Ok(self.submit_direct(Transit { steps, holder }).await?.0)
+            let (found, committed) = self.submit_direct(Steps::new(transit, prepare)?).await?;
+            let TransitFound { moved, places, has_left, is_stale } = found;
+            Ok(Transited { moved, receipts: committed.receipts(places), has_left, is_stale })
+        })
+    }
+
+    fn abandoned(&self, now: Timestamp, limit: u32) -> Answer<'_, Result<Vec<IssuanceRow>, StoreFault>> {
+        Box::pin(self.read(Patience::Short, move |conn| {
+            Box::pin(async move { transit::abandoned(conn, now, limit).await })
+        }))
+    }
+
+    fn due(&self, now: Timestamp, limit: u32) -> Answer<'_, Result<Vec<IssuanceRow>, StoreFault>> {
+        Box::pin(async move {
+            // Mostly there is nothing, and then nobody waits for the head's lock.
+            let one = self
+                .read(Patience::Short, move |conn| Box::pin(async move { transit::due(conn, now, 1).await }));
+            if one.await?.is_empty() {
+                return Ok(Vec::new());
+            }
+            Ok(self.submit_direct(TakeDue { now, limit }).await?.0)
         })
     }
 

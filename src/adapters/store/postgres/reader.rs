@@ -21,6 +21,7 @@ use crate::{
         issuance::State,
         ledger::{checkpoint::Checkpoint, proof::TlogProof},
         lifetime::Lifetime,
+        policy::target::Making,
     },
 };
 
@@ -180,7 +181,8 @@ pub(super) async fn personal_of(conn: &mut PgConnection, indices: Vec<u64>) -> s
 
 /// What [`issuance_row`] reads, in its order.
 pub(super) const ISSUANCE_COLUMNS: &str = "id, decision, grant_name, credential, kind, state, handle, issuer, \
-     token, job, lifetime, issued_at, expires_at, usable_until, revocable";
+     token, job, lifetime, issued_at, expires_at, usable_until, revocable, making, \
+     held, live_until, tries, told";
 
 /// An issuance of [`ISSUANCE_COLUMNS`].
 pub(super) fn issuance_row(row: &PgRow) -> sqlx::Result<IssuanceRow> {
@@ -200,5 +202,15 @@ pub(super) fn issuance_row(row: &PgRow) -> sqlx::Result<IssuanceRow> {
         expires_at: moment_if_any(row, 12)?,
         usable_until: moment_if_any(row, 13)?,
         revocable: row.try_get(14)?,
+        making: making(row, 15)?,
+        held: row.try_get(16)?,
+        live_until: moment_if_any(row, 17)?,
+        tries: u32::try_from(unsigned(row, 18)?).unwrap_or(u32::MAX),
+        is_told: row.try_get(19)?,
     })
+}
+
+fn making(row: &PgRow, at: usize) -> sqlx::Result<Option<Making>> {
+    let found: Option<&str> = row.try_get(at)?;
+    found.map(|_| word(row, at, Making::parse)).transpose()
 }

@@ -8,17 +8,28 @@ use jiff::Timestamp;
 
 use super::quota;
 use crate::{
-    broker::ports::{ClaimRefused, Claims, KeyClaim, Quota},
+    broker::ports::{ClaimRefused, Claims, Issue, KeyClaim, Quota, QuotaScope, Stage},
     kernel::{
         digest::Digest,
         freeze::{Freezable, FreezeScope},
+        id::IssuanceId,
         issuance::State,
+        lifetime::after,
+        name::GrantName,
     },
 };
 
-/// How long an idempotency key holds, from the first claim (design: P3). The one durable step claims and closes in
-/// the same moment, so the later of the two is that moment.
+/// How long an idempotency key holds, from the first claim or from the closing of its rows, whichever is later (design:
+/// P3). A whole step claims and closes in the same moment.
 pub(in crate::adapters::store) const KEY_HOLDS: Duration = Duration::from_secs(60);
+
+/// Until when past `recover_after` some living replica has closed a row (P2).
+const CLOSED_WITHIN: Duration = Duration::from_secs(60);
+
+/// The words of a count's scope.
+pub(in crate::adapters::store) const COUNTED_BY_GRANT: &str = "grant";
+/// See [`COUNTED_BY_GRANT`].
+pub(in crate::adapters::store) const COUNTED_BY_PROJECT: &str = "project";
 
 /// How often a call may be retried under its key (design: P3).
 const RETRIES: i64 = 2;
@@ -37,8 +48,8 @@ pub(in crate::adapters::store) trait Facts {
     /// The chain that has this use.
     fn claimed_by(&self, once: &Digest) -> Result<Option<[u8; 16]>, Self::Fault>;
 
-    /// The state of an issuance.
-    fn state(&self, issuance: &[u8]) -> Result<Option<State>, Self::Fault>;
+    /// How an issuance stands.
+    fn stood(&self, issuance: &[u8]) -> Result<Option<Stood>, Self::Fault>;
 
     /// Intents after that minute under a limit by the hour.
     fn intents(&self, quota: &Quota, after_minute: i64) -> Result<u32, Self::Fault>;
@@ -68,12 +79,39 @@ pub(in crate::adapters::store) struct Kept {
     pub(in crate::adapters::store) standing: Standing,
 }
 
+/// How an issuance of a chain stands.
+#[derive(Clone, Copy)]
+pub(in crate::adapters::store) struct Stood {
+    /// Where.
+    pub(in crate::adapters::store) state: State,
+    /// Whether it can be revoked.
+    pub(in crate::adapters::store) is_revocable: bool,
+    /// Whether a retry of the call that made it asked for its revoke.
+    pub(in crate::adapters::store) is_replaced: bool,
+}
+
 /// A key that holds.
 pub(in crate::adapters::store) struct Standing {
     /// The first decision of the chain.
     pub(in crate::adapters::store) first: [u8; 16],
     /// The ids of all that it issued, 16 bytes each.
     pub(in crate::adapters::store) issuances: Vec<u8>,
+}
+
+/// Until when a key holds that a step claims: where its rows are open, until somebody has closed them for certain.
+pub(in crate::adapters::store) fn key_holds(issue: &Issue) -> Timestamp {
+    let open = issue.rows.iter().filter(|_| issue.stage == Stage::Intent);
+    let closed = open.map(|row| after(row.recover_after, CLOSED_WITHIN)).max();
+    after(closed.unwrap_or(issue.now).max(issue.now), KEY_HOLDS)
+}
+
+/// The scope under which a row's intent is counted by the hour, if it is.
+pub(in crate::adapters::store) fn counted(claims: &Claims, grant: &GrantName) -> Option<&'static str> {
+    let limited = |quota: &&Quota| quota.grant == *grant && quota.issuances_per_hour.is_some();
+    claims.quotas.iter().find(limited).map(|quota| match quota.over {
+        QuotaScope::Grant => COUNTED_BY_GRANT,
+        QuotaScope::Project { .. } => COUNTED_BY_PROJECT,
+    })
 }
 
 /// Claims that can be had.
@@ -141,10 +179,12 @@ fn chain<F: Facts>(
     if kept.body != body {
         return Ok(Err(ClaimRefused::Mismatch));
     }
-    if kept.retries >= RETRIES || !all_stand(facts, &kept.standing.issuances)? {
-        return Ok(Err(ClaimRefused::Replayed));
-    }
-    Ok(Ok(Chain::Goes(kept.standing)))
+    Ok(match standing(facts, &kept.standing.issuances)? {
+        Some(ClaimRefused::InProgress) => Err(ClaimRefused::InProgress),
+        _ if kept.retries >= RETRIES => Err(ClaimRefused::Replayed),
+        Some(refused) => Err(refused),
+        None => Ok(Chain::Goes(kept.standing)),
+    })
 }
 
 /// The use that the call has already, else the lowest that nobody has.
@@ -162,13 +202,29 @@ fn free_use<F: Facts>(facts: &F, keys: &[Digest], chain: &Chain) -> Result<Optio
     Ok(free)
 }
 
-/// Whether none of a chain's issuances was given back or revoked: after that, a retry is a replay.
-fn all_stand<F: Facts>(facts: &F, ids: &[u8]) -> Result<bool, F::Fault> {
-    for id in ids.chunks(16) {
-        match facts.state(id)? {
-            Some(State::Failed | State::Intent | State::Issued | State::Unresolved) => {}
-            Some(State::Released | State::Revoked | State::Revoking) | None => return Ok(false),
+/// What stands against a retry in a chain, if anything: an issuance that is still being made, one that job or operator
+/// ended, else those that must be revoked before it.
+fn standing<F: Facts>(facts: &F, ids: &[u8]) -> Result<Option<ClaimRefused>, F::Fault> {
+    let mut first = Vec::new();
+    let mut is_ended = false;
+    for id in ids.as_chunks::<16>().0 {
+        let Some(Stood { state, is_revocable, is_replaced }) = facts.stood(id)? else {
+            is_ended = true;
+            continue;
+        };
+        match state {
+            State::Intent => return Ok(Some(ClaimRefused::InProgress)),
+            State::Failed => {}
+            State::Issued | State::Unresolved if is_revocable => first.push(IssuanceId::from_bytes(*id)),
+            State::Issued | State::Unresolved => {}
+            State::Revoking if is_replaced => first.push(IssuanceId::from_bytes(*id)),
+            State::Revoked if is_replaced => {}
+            State::Released | State::Revoked | State::Revoking => is_ended = true,
         }
     }
-    Ok(true)
+    Ok(match (is_ended, first.is_empty()) {
+        (true, _) => Some(ClaimRefused::Replayed),
+        (false, false) => Some(ClaimRefused::ReplaceFirst(first)),
+        (false, true) => None,
+    })
 }

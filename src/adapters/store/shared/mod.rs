@@ -12,3 +12,4 @@ pub(super) mod refusals;
 pub(super) mod rows;
 pub(super) mod secrets;
 pub(super) mod stored;
+pub(super) mod transit;

@@ -8,13 +8,12 @@ use super::{
     schema::{digest, stored, word},
 };
 use crate::{
-    adapters::store::shared::claims::{self, Chain, Facts, KEY_HOLDS, Kept, Plan, Standing},
+    adapters::store::shared::claims::{self, Chain, Facts, Kept, Plan, Standing, Stood, key_holds},
     broker::ports::{ClaimRefused, Claims, Issue, KeyClaim, Quota},
     kernel::{
         digest::Digest,
         freeze::{Freezable, FreezeScope},
         issuance::State,
-        lifetime::after,
     },
 };
 
@@ -53,9 +52,14 @@ impl Facts for Read<'_> {
         look.query_row(params![once.0], |row| row.get(0)).optional()
     }
 
-    fn state(&self, issuance: &[u8]) -> rusqlite::Result<Option<State>> {
-        let mut look = self.0.prepare_cached("SELECT state FROM issuance WHERE id = ?1")?;
-        look.query_row(params![issuance], |row| word(row, 0, State::parse)).optional()
+    fn stood(&self, issuance: &[u8]) -> rusqlite::Result<Option<Stood>> {
+        let mut look =
+            self.0.prepare_cached("SELECT state, revocable, replaced FROM issuance WHERE id = ?1")?;
+        look.query_row(params![issuance], |row| {
+            let state = word(row, 0, State::parse)?;
+            Ok(Stood { state, is_revocable: row.get(1)?, is_replaced: row.get(2)? })
+        })
+        .optional()
     }
 
     fn intents(&self, quota: &Quota, after_minute: i64) -> rusqlite::Result<u32> {
@@ -82,7 +86,7 @@ impl Facts for Read<'_> {
 
 /// Takes what was planned within the same transaction.
 pub(super) fn claim(conn: &Connection, issue: &Issue, plan: &Plan) -> rusqlite::Result<()> {
-    let Issue { decision, claims, once_until, rows, now, .. } = issue;
+    let Issue { decision, claims, once_until, rows, .. } = issue;
     let first = match &plan.chain {
         Chain::Begins => decision.bytes(),
         Chain::Goes(standing) => standing.first,
@@ -102,7 +106,7 @@ pub(super) fn claim(conn: &Connection, issue: &Issue, plan: &Plan) -> rusqlite::
                  VALUES (?1, ?2, ?3, 0, ?4, ?5)",
             )?;
             let ids: Vec<u8> = ids.collect();
-            begin.execute(params![key.0, body.0, first, ids, stored(after(*now, KEY_HOLDS))])?;
+            begin.execute(params![key.0, body.0, first, ids, stored(key_holds(issue))])?;
         }
         Chain::Goes(standing) => {
             let mut go = conn.prepare_cached(

@@ -10,9 +10,12 @@ use super::{
     schema::stored,
 };
 use crate::{
-    adapters::store::shared::{claims::Plan, columns::Prepared},
-    broker::ports::{ClaimRefused, Issue, NewIssuance},
-    kernel::issuance::State,
+    adapters::store::shared::{
+        claims::{self as claims_of, Chain, Plan},
+        columns::Prepared,
+    },
+    broker::ports::{ClaimRefused, Issue, NewIssuance, Stage},
+    kernel::{digest::Digest, issuance::State},
 };
 
 /// The durable step.
@@ -45,7 +48,7 @@ impl Command for IssueStep {
         if self.issue.sealed_generation.is_some_and(|seen| seen != batch.generation) {
             return Ok(IssueFound::Moved);
         }
-        if !self.issue.failed {
+        if self.issue.stage != Stage::Failed {
             self.write(batch.conn, &plan)?;
         }
         Ok(IssueFound::Recorded(batch.append(&self.entries)))
@@ -59,10 +62,48 @@ impl IssueStep {
         if !plan.is_retry() {
             quota::count(conn, &self.issue.claims.quotas, self.issue.now)?;
         }
-        self.issue.rows.iter().try_for_each(|row| self.write_row(conn, row))
+        match self.issue.stage {
+            Stage::Failed => Ok(()),
+            Stage::Intent => {
+                let rows = self.issue.rows.iter().zip(&plan.uses);
+                rows.into_iter().try_for_each(|(row, once)| {
+                    self.write_row(conn, row, State::Intent)?;
+                    self.write_open(conn, row, (plan, once))
+                })
+            }
+            Stage::Whole => {
+                self.issue.rows.iter().try_for_each(|row| self.write_row(conn, row, State::Issued))
+            }
+        }
     }
 
-    fn write_row(&self, conn: &Connection, row: &NewIssuance) -> rusqlite::Result<()> {
+    /// What only a row has that is open: what making it changes, and what is given back if it all fails.
+    fn write_open(
+        &self,
+        conn: &Connection,
+        row: &NewIssuance,
+        (plan, once): (&Plan, &Digest),
+    ) -> rusqlite::Result<()> {
+        let first = match &plan.chain {
+            Chain::Begins => self.issue.decision.bytes(),
+            Chain::Goes(standing) => standing.first,
+        };
+        let counted = claims_of::counted(&self.issue.claims, &row.grant).filter(|_| !plan.is_retry());
+        let mut write = conn.prepare_cached(
+            "UPDATE issuance SET making = ?2, chain = ?3, once = ?4, idempotency = ?5, counted = ?6 WHERE id = ?1",
+        )?;
+        write.execute(params![
+            row.id.bytes(),
+            row.making.as_str(),
+            first,
+            once.0,
+            self.issue.claims.key.map(|claim| claim.key.0),
+            counted,
+        ])?;
+        Ok(())
+    }
+
+    fn write_row(&self, conn: &Connection, row: &NewIssuance, state: State) -> rusqlite::Result<()> {
         let mut insert = conn.prepare_cached(
             "INSERT INTO issuance (id, decision, grant_name, credential, kind, state, handle, issuer, token, job,
                  lifetime, issued_at, expires_at, revocable, owner, recover_after, project, live_until)
@@ -74,7 +115,7 @@ impl IssueStep {
             row.grant.as_str(),
             row.credential.as_str(),
             row.kind.as_str(),
-            State::Issued.as_str(),
+            state.as_str(),
             row.handle.0,
             row.issuer.as_str(),
             row.token.0,

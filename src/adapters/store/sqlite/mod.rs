@@ -56,16 +56,19 @@ use self::{
     reader::Readers,
     refuse::{Refuse, SetApart, Sweep},
     replicas::{Leave, Post, Tell},
-    transit::Transit,
+    transit::TakeDue,
     writer::Shared,
 };
 use crate::{
-    adapters::store::shared::columns::Prepared,
+    adapters::store::shared::{
+        columns::Prepared,
+        transit::{Steps, TransitFound},
+    },
     broker::metrics::Exposition,
     broker::ports::{
-        Answer, Beat, ClaimRefused, Claims, EntryQuery, Holder, IssuanceRow, Issue, IssueVerdict, PolicyLoad,
-        PolicyVerdict, Receipt, Refusal, Selection, Skew, Store, StoreFault, StoredEntry, Summary, Transited,
-        Transition,
+        Answer, Beat, ClaimRefused, Claims, EntryQuery, IssuanceRow, Issue, IssueVerdict, PolicyLoad,
+        PolicyVerdict, Receipt, Refusal, Selection, Skew, Store, StoreFault, StoredEntry, Summary, Transit,
+        Transited,
     },
     kernel::{
         digest::Digest,
@@ -240,16 +243,28 @@ impl Store for Sqlite {
         })
     }
 
-    fn transit(
-        &self,
-        transitions: Vec<Transition>,
-        holder: Option<Holder>,
-    ) -> Answer<'_, Result<Transited, StoreFault>> {
+    fn transit(&self, transit: Transit) -> Answer<'_, Result<Transited, StoreFault>> {
         Box::pin(async move {
-            let steps =
-                transitions.into_iter().map(|step| Ok((step.id, step.event, Prepared::new(step.entry)?)));
-            let steps = steps.collect::<Result<_, StoreFault>>()?;
-            Ok(self.submit(Transit { steps, holder }).await?.0)
+            let steps = Steps::new(transit, Prepared::new)?;
+            // Steps that stand or fall together are an exchange's own: it must know what became of them.
+            let (found, committed) =
+                if steps.together { self.submit_and_wait(steps).await? } else { self.submit(steps).await? };
+            let TransitFound { moved, places, has_left, is_stale } = found;
+            Ok(Transited { moved, receipts: committed.receipts(places), has_left, is_stale })
+        })
+    }
+
+    fn abandoned(&self, now: Timestamp, limit: u32) -> Answer<'_, Result<Vec<IssuanceRow>, StoreFault>> {
+        Box::pin(self.read(move |conn| transit::abandoned(conn, now, limit)))
+    }
+
+    fn due(&self, now: Timestamp, limit: u32) -> Answer<'_, Result<Vec<IssuanceRow>, StoreFault>> {
+        Box::pin(async move {
+            // Mostly there is nothing, and then nothing is written.
+            if self.read(move |conn| transit::due(conn, now, 1)).await?.is_empty() {
+                return Ok(Vec::new());
+            }
+            Ok(self.submit(TakeDue { now, limit }).await?.0)
         })
     }
 

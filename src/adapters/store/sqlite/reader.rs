@@ -25,6 +25,7 @@ use crate::{
             tree::{FromRows, Rows, RowsFault, inclusion_proof},
         },
         lifetime::Lifetime,
+        policy::target::Making,
     },
 };
 
@@ -188,7 +189,8 @@ pub(super) fn issuance(conn: &Connection, id: IssuanceId) -> rusqlite::Result<Op
 
 /// What [`issuance_row`] reads, in its order.
 pub(super) const ISSUANCE_COLUMNS: &str = "id, decision, grant_name, credential, kind, state, handle, issuer, \
-     token, job, lifetime, issued_at, expires_at, usable_until, revocable";
+     token, job, lifetime, issued_at, expires_at, usable_until, revocable, making, \
+     held, live_until, tries, told";
 
 /// The tree's rows in the database.
 pub(super) struct Stored<'a>(pub(super) &'a Connection);
@@ -239,5 +241,15 @@ pub(super) fn issuance_row(row: &Row<'_>) -> rusqlite::Result<IssuanceRow> {
         expires_at: moment_if_any(row, 12)?,
         usable_until: moment_if_any(row, 13)?,
         revocable: row.get(14)?,
+        making: making(row, 15)?,
+        held: row.get(16)?,
+        live_until: moment_if_any(row, 17)?,
+        tries: row.get(18)?,
+        is_told: row.get(19)?,
     })
+}
+
+fn making(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<Making>> {
+    let is_whole = row.get_ref(at)? == rusqlite::types::ValueRef::Null;
+    if is_whole { Ok(None) } else { word(row, at, Making::parse).map(Some) }
 }

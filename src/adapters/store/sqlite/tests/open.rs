@@ -85,8 +85,10 @@ fn an_absent_or_foreign_file_is_refused_and_not_made() {
 #[test]
 fn a_file_of_a_newer_version_is_refused() {
     let (_folder, path) = folder_with_store();
-    Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 4").unwrap();
-    assert!(matches!(fault(&path, 1, Options::default()), OpenFault::Newer { found: 4, known: 3 }));
+    let newer = schema::SCHEMA + 1;
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", newer).unwrap();
+    let fault = fault(&path, 1, Options::default());
+    assert!(matches!(fault, OpenFault::Newer { found, known: schema::SCHEMA } if found == newer));
 }
 
 #[tokio::test]
@@ -182,7 +184,13 @@ async fn a_file_of_the_first_version_is_brought_up_and_keeps_what_it_holds() {
     fs::write(&path, template()).unwrap();
     let conn = Connection::open(&path).unwrap();
     conn.execute_batch(
-        "DROP TABLE freeze; DROP TABLE frozen_key; DROP TABLE replica; DROP TABLE policy_skew;
+        "DROP INDEX issuance_open; DROP INDEX issuance_revoking; DROP INDEX issuance_by_decision;
+         ALTER TABLE issuance DROP COLUMN making; ALTER TABLE issuance DROP COLUMN held;
+         ALTER TABLE issuance DROP COLUMN chain; ALTER TABLE issuance DROP COLUMN once;
+         ALTER TABLE issuance DROP COLUMN idempotency; ALTER TABLE issuance DROP COLUMN counted;
+         ALTER TABLE issuance DROP COLUMN tries; ALTER TABLE issuance DROP COLUMN retry_at;
+         ALTER TABLE issuance DROP COLUMN told; ALTER TABLE issuance DROP COLUMN replaced;
+         DROP TABLE freeze; DROP TABLE frozen_key; DROP TABLE replica; DROP TABLE policy_skew;
          DROP INDEX issuance_by_holder; DROP TABLE intent_count; DROP TABLE policy_let_in; DROP INDEX issuance_by_end;
          ALTER TABLE issuance DROP COLUMN live_until; ALTER TABLE issuance DROP COLUMN project;
          PRAGMA user_version = 1;

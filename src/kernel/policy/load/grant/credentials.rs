@@ -8,7 +8,7 @@ use crate::kernel::{
     policy::{
         class::Class,
         set::Credential,
-        target::{Kind, LATER_KINDS, Target},
+        target::{LATER_KINDS, Target},
         template::TargetTemplate,
         yaml::{Findings, Key, Node},
     },
@@ -47,7 +47,7 @@ fn read(findings: &mut Findings<'_>, key: &Key, node: &Node, known: &Known<'_>) 
     let oidc = fields.take("oidc");
     let ttl_node = fields.take("ttl");
     let before = findings.list.len();
-    for later in LATER_KINDS {
+    for later in LATER_KINDS.into_iter().chain(["aws", "vault"]) {
         fields.not_yet(findings, later);
     }
     let is_later = findings.list.len() > before;
@@ -67,7 +67,7 @@ fn read(findings: &mut Findings<'_>, key: &Key, node: &Node, known: &Known<'_>) 
             return None;
         }
     };
-    let ttl = ttl(findings, target.kind(), ttl_node)?;
+    let ttl = ttl(findings, &target, ttl_node)?;
     Some(Credential {
         place: key.place(),
         target: TargetTemplate(target),
@@ -157,10 +157,10 @@ fn untemplated<'n>(findings: &mut Findings<'_>, node: &'n Node, what: &str) -> O
 
 /// `Some(None)`: the kind has no TTL.
 #[expect(clippy::option_option, reason = "the outer level is a finding, the inner one a kind without TTL")]
-fn ttl(findings: &mut Findings<'_>, kind: Kind, node: Option<&Node>) -> Option<Option<Duration>> {
-    let Some((least, greatest)) = kind.ttl_bounds() else {
+fn ttl(findings: &mut Findings<'_>, target: &Target, node: Option<&Node>) -> Option<Option<Duration>> {
+    let Some((least, greatest)) = target.ttl_bounds() else {
         if let Some(node) = node {
-            let message = format!("a `{}` credential is static: nobody can end it", kind.as_str());
+            let message = format!("a `{}` credential is static: nobody can end it", target.kind().as_str());
             findings.at(node, "ttl-on-static", message, "remove the ttl");
             return None;
         }
@@ -169,7 +169,7 @@ fn ttl(findings: &mut Findings<'_>, kind: Kind, node: Option<&Node>) -> Option<O
     let Some(node) = node else { return Some(Some(greatest)) };
     let ttl = findings.duration(node)?;
     if ttl < least || ttl > greatest {
-        let message = format!("a credential of kind `{}` cannot live for that long", kind.as_str());
+        let message = format!("a credential of kind `{}` cannot live for that long", target.kind().as_str());
         findings.at(node, "ttl", message, format!("write {}s to {}s", least.as_secs(), greatest.as_secs()));
         return None;
     }

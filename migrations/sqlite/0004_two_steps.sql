@@ -1,0 +1,26 @@
+-- The fourth schema: exchanges in two steps, with leases. It only adds: a process of the version before goes on writing
+-- beside it; its rows are whole at once, and have nothing of this. It runs within the transaction that raises the
+-- version.
+
+-- What making it changes elsewhere; NULL in rows that were whole at once.
+ALTER TABLE issuance ADD COLUMN making TEXT;
+-- What revokes it at its backend, sealed; NULL before there is something to revoke.
+ALTER TABLE issuance ADD COLUMN held BLOB;
+-- What is given back where its whole decision failed: its use of the token, its place under an idempotency key, its
+-- count under a limit by the hour (the scope: grant or project). `chain` is the first decision of the calls that share
+-- the use.
+ALTER TABLE issuance ADD COLUMN chain BLOB;
+ALTER TABLE issuance ADD COLUMN once BLOB;
+ALTER TABLE issuance ADD COLUMN idempotency BLOB;
+ALTER TABLE issuance ADD COLUMN counted TEXT;
+-- Revokes: tries until now, when the next is due, whether it was told that time is over, and whether a keyed retry
+-- asked for it: then the chain goes on.
+ALTER TABLE issuance ADD COLUMN tries INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE issuance ADD COLUMN retry_at INTEGER;
+ALTER TABLE issuance ADD COLUMN told INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE issuance ADD COLUMN replaced INTEGER NOT NULL DEFAULT 0;
+
+-- Rows that somebody has to look after: none of those that are whole at once.
+CREATE INDEX issuance_open ON issuance (recover_after) WHERE state = 'intent';
+CREATE INDEX issuance_revoking ON issuance (retry_at) WHERE state = 'revoking';
+CREATE INDEX issuance_by_decision ON issuance (decision) WHERE making IS NOT NULL;
