@@ -54,6 +54,8 @@ mod openapi;
 #[cfg(test)]
 mod order;
 #[cfg(test)]
+mod own_issuer;
+#[cfg(test)]
 mod packaged;
 #[cfg(test)]
 mod platforms;
