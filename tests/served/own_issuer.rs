@@ -392,6 +392,25 @@ fn assertions_for_clouds_with_a_kind_of_their_own_and_for_ourselves_are_refused_
     run(&mut installation.command(&["policy", "check"]), "");
 }
 
+#[test]
+fn assertion_to_our_own_issuer_is_never_signed_under_whatever_name() {
+    let installation = Installation::new();
+    configure(&installation, AUDIENCE, "issuer: \"https://oidc.hallpass.test/ci\"");
+    let to_ourselves = OTHERS.replace("https://elsewhere.test", "https://OIDC.hallpass.test/ci/");
+    installation.write("policies/grants/others.yaml", &to_ourselves);
+    let checked = finish(&mut installation.command(&["config", "check"]), "");
+    let told = String::from_utf8(checked.stderr).unwrap();
+    assert!(told.contains("is an assertion for this broker itself"), "{told}");
+    assert!(told.contains("its documents must be served there"), "{told}");
+
+    let server = installation.serve();
+    let ask = json!({ "grants": [{ "name": "others", "credentials": ["elsewhere"] }] });
+    server.public.exchange(&installation.issuer.token(), &ask).problem(502, "backend_failed");
+
+    let failed = server.entries("FAILED");
+    assert_eq!(failed[0]["result"]["reason"], "audience-is-ourselves", "{failed:?}");
+}
+
 /// A grant of the sample job with assertions for two services.
 const OTHERS: &str = r#"grant: others
 description: What others need
