@@ -23,8 +23,11 @@ use super::{
     actor::new_replica,
     config::{Config, Listen, Listener},
     exit::{Exit, Failure},
-    installation, process,
+    installation,
+    keys::assertions::settings as settings_of_assertions,
+    process,
     serve::{
+        assertions::{AssertionKeys, MAX_AGE},
         policy::Follower,
         publish::{self, Publisher},
         seen::{self, Rollback, Seen},
@@ -96,6 +99,7 @@ pub(crate) struct Replica {
     publisher: Option<publish::Shared>,
     forked: publish::Forked,
     sealing: Arc<Notify>,
+    assertion_keys: Arc<Notify>,
     /// Where the public listener is.
     pub(crate) public: Listen,
     /// Where the admin listener is.
@@ -176,7 +180,7 @@ impl Replica {
         let options = Options { single_writer_lock: true, ..Options::default() };
         let store = installation::open_store(config, options)?;
         let vaults = installation::vaults(config)?;
-        let (broker, assertions) = wire(config, &store, &keys)?;
+        let (broker, assertions) = wire(config, &store, &keys).await?;
         let seen = guard(config, &store, &broker).await?;
         if let Some(known) = store.keyring() {
             store.announce(known).await?;
@@ -193,8 +197,7 @@ impl Replica {
         let floor = Arc::new(http::Floor {
             broker: Arc::clone(&broker),
             limits,
-            openid_configuration: assertions.openid_configuration(),
-            jwks: assertions.jwks(),
+            own_issuer: own_issuer(&assertions),
             admin_tokens,
             traffic: Arc::default(),
             process: figures(&public_tls, &admin_tls, vaults.clone()),
@@ -222,7 +225,11 @@ impl Replica {
         chores.spawn(Arc::clone(&keys).keep_fresh());
         chores.spawn(look_at_certificates(certificates.clone()));
         vaults.iter().for_each(|vault| drop(chores.spawn(keep_vault(Arc::clone(vault)))));
-        let sealing = Arc::new(Notify::new());
+        let assertion_keys = Arc::default();
+        let publish = config.assertions.publish.clone();
+        let following = AssertionKeys::new(assertions, (&store, publish), &assertion_keys);
+        chores.spawn(following.follow());
+        let sealing = Arc::default();
         chores.spawn(follow_sealing_keys(Arc::clone(&sealing), config.file.clone(), Arc::clone(&store)));
         if let Some(seen) = &seen {
             chores.spawn(keep_head(Arc::clone(seen), Arc::clone(&store)));
@@ -245,6 +252,7 @@ impl Replica {
             publisher,
             forked,
             sealing,
+            assertion_keys,
             public: public.at,
             admin: admin.at,
         })
@@ -287,10 +295,11 @@ impl Replica {
         Failure::new(Exit::Internal, format!("{} ended: {why}", what.0))
     }
 
-    /// Looks at policy, issuers' keys, certificates and sealing keys now.
+    /// Looks at policy, issuers' keys, certificates, sealing keys and keys of assertions now.
     pub(crate) fn reload(&self) {
         self.reload.ask();
         self.sealing.notify_one();
+        self.assertion_keys.notify_one();
         self.keys.refresh_at_once();
         self.certificates.iter().for_each(|certificate| certificate.refresh(true));
     }
@@ -360,6 +369,17 @@ fn figures(
     })
 }
 
+/// What verifiers of our assertions are told.
+fn own_issuer(assertions: &Arc<Assertions>) -> http::OwnIssuer {
+    let configuration = assertions.is_issuer_at_public_url().then(|| assertions.openid_configuration());
+    let assertions = Arc::clone(assertions);
+    http::OwnIssuer {
+        configuration,
+        jwks: Box::new(move || assertions.jwks(Clock::System.now())),
+        max_age: MAX_AGE,
+    }
+}
+
 fn sealed_keys_missing() -> Failure {
     Failure::new(Exit::Internal, "the store was opened without its keys")
 }
@@ -374,13 +394,13 @@ fn issuer_keys(config: &Config) -> Result<IssuerKeys, Failure> {
 }
 
 /// The broker with its minters, and the signer that others check us by.
-fn wire(
+async fn wire(
     config: &Config,
     store: &Arc<Database>,
     keys: &Arc<IssuerKeys>,
 ) -> Result<(Arc<Broker>, Arc<Assertions>), Failure> {
-    let key = store.assertion_key().ok_or_else(sealed_keys_missing)?;
-    let assertions = Assertions::new(&config.assertions_issuer, key)
+    let (read_at, keys_of_assertions) = (Clock::System.now(), store.assertion_keys().await?);
+    let assertions = Assertions::of_store(settings_of_assertions(config), &keys_of_assertions, read_at)
         .map_err(|fault| Failure::new(Exit::Integrity, fault.to_string()))?;
     let assertions = Arc::new(assertions);
     // The store's own ring, so that both learn of another sealing key at once.

@@ -56,6 +56,8 @@ mod openapi;
 #[cfg(test)]
 mod order;
 #[cfg(test)]
+mod own_issuer;
+#[cfg(test)]
 mod packaged;
 #[cfg(test)]
 mod platforms;
