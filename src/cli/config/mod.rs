@@ -17,6 +17,7 @@
 //! `HALLPASS_CONFIG` names the file, `HALLPASS_LOG` the level of the log. Relative paths are relative to the file,
 //! those of the environment too.
 
+mod backends;
 mod environment;
 mod issuers;
 mod listen;
@@ -35,7 +36,7 @@ use std::{
 use jiff::Timestamp;
 
 use self::environment::Environment;
-pub(super) use self::listen::is_secure;
+pub(super) use self::{backends::Backend, listen::is_secure};
 use super::exit::{Exit, Failure};
 use crate::{
     adapters::store::StorePlace,
@@ -72,6 +73,8 @@ pub(crate) struct Config {
     pub(crate) previous_sealing_key: Option<SealingKeyFrom>,
     /// Whom to trust.
     pub(crate) issuers: BTreeMap<IssuerName, Issuer>,
+    /// What mints credentials elsewhere, by name.
+    pub(crate) backends: BTreeMap<String, Backend>,
     /// The ledger.
     pub(crate) ledger: Ledger,
     /// The `iss` of our own assertions.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Config, Deadlines, Ledger, Limits, Listen, NamedFile, SealingKeyFrom,
+    Config, Deadlines, Ledger, Limits, Listen, NamedFile, SealingKeyFrom, backends,
     environment::{Environment, POLICIES, STORE_URL},
     issuers, listen,
 };
@@ -16,7 +16,7 @@ use crate::{
         digest::Digest,
         policy::{
             Finding,
-            yaml::{self, Fields, Findings, Node},
+            yaml::{self, Fields, Findings, Key, Node},
         },
     },
 };
@@ -97,7 +97,7 @@ fn top(
     let ledger = fields.require(findings, "ledger").and_then(|node| ledger(findings, node, folder));
     let limits = fields.take("limits").map(|node| limits(findings, node));
     let deadlines = fields.take("deadlines").map(|node| deadlines(findings, node));
-    later(&mut fields, findings, &["backends"]);
+    let backends = fields.take("backends").map(|node| backends::read_all(findings, node, folder));
     fields.finish(findings);
 
     let ((public, public_url), (admin, admin_tokens)) = (public?, admin?);
@@ -119,6 +119,7 @@ fn top(
         sealing_key,
         previous_sealing_key,
         issuers: issuers.unwrap_or_else(|| Some(std::collections::BTreeMap::new()))?,
+        backends: backends.unwrap_or_else(|| Some(std::collections::BTreeMap::new()))?,
         ledger: ledger?,
         assertions_issuer: assertions?,
         limits: limits.unwrap_or(Some(DEFAULT_LIMITS))?,
@@ -135,6 +136,12 @@ impl Folder {
     /// The same, with the place where it is named.
     pub(super) fn file(&self, findings: &mut Findings<'_>, node: &Node) -> Option<NamedFile> {
         Some(self.named(self.path(findings, node)?, node))
+    }
+
+    /// A thing that is called so where its key stands.
+    pub(super) fn named_at(&self, path: PathBuf, key: &Key) -> NamedFile {
+        let (line, column) = (key.line, key.column);
+        NamedFile { path, named_in: self.file.clone(), line, column, width: key.width }
     }
 
     fn named(&self, path: PathBuf, node: &Node) -> NamedFile {
