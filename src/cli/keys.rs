@@ -19,7 +19,7 @@ use crate::{
         mint::Assertions,
         store::{Handover, HeldKey, Options, Random, RotationFault, SealingHandover, Sqlite},
     },
-    kernel::{digest::Digest, ledger::entry::EntryCode},
+    kernel::{assertion::Algorithm, digest::Digest, ledger::entry::EntryCode},
 };
 
 /// `keys …`
@@ -143,7 +143,7 @@ fn item(key: &HeldKey, store: &Sqlite, config: &Config) -> Result<Value, Failure
         (None, "assertion", Some(assertion)) => {
             let assertions = Assertions::new(&config.assertions_issuer, assertion);
             let assertions = assertions.map_err(|fault| Failure::new(Exit::Integrity, fault.to_string()))?;
-            Some(assertions.kid().to_owned())
+            assertions.kid(Algorithm::Rs256, key.made_at)
         }
         (None, _, _) => None,
     };

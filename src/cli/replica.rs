@@ -190,8 +190,7 @@ impl Replica {
         let floor = Arc::new(http::Floor {
             broker: Arc::clone(&broker),
             limits,
-            openid_configuration: assertions.openid_configuration(),
-            jwks: assertions.jwks(),
+            own_issuer: own_issuer(&assertions),
             admin_tokens,
             traffic: Arc::default(),
             process: figures(&public_tls, &admin_tls, vaults.clone()),
@@ -341,6 +340,17 @@ fn figures(
             }
         }
     })
+}
+
+/// What verifiers of our assertions are told.
+fn own_issuer(assertions: &Arc<Assertions>) -> http::OwnIssuer {
+    let configuration = assertions.is_issuer_at_public_url().then(|| assertions.openid_configuration());
+    let assertions = Arc::clone(assertions);
+    http::OwnIssuer {
+        configuration,
+        jwks: Box::new(move || assertions.jwks(Clock::System.now())),
+        max_age: Duration::from_secs(300),
+    }
 }
 
 fn sealed_keys_missing() -> Failure {

@@ -20,14 +20,11 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
-use super::{AdminToken, Floor, Limits, Role, admin_router, public_router, serve};
+use super::{AdminToken, Floor, Limits, OwnIssuer, Role, admin_router, public_router, serve};
 use crate::{
     adapters::{
         issuer_keys::{IssuerKeys, IssuerKeysConfig, KeysFrom},
-        mint::{
-            oidc::{Assertions, Oidc},
-            sealed::Sealed,
-        },
+        mint::{Assertions, Oidc, Sealed},
         store::sqlite::{Change, Genesis, Options, Sqlite},
     },
     broker::{Ambient, Broker, Clock, Entropy, Parts, Settings},
@@ -86,8 +83,11 @@ impl World {
         let floor = Arc::new(Floor {
             broker,
             limits,
-            openid_configuration: assertions.openid_configuration(),
-            jwks: assertions.jwks(),
+            own_issuer: OwnIssuer {
+                configuration: Some(assertions.openid_configuration()),
+                jwks: Box::new(move || assertions.jwks(now())),
+                max_age: Duration::from_secs(300),
+            },
             admin_tokens: vec![
                 token("first-auditor", Role::Auditor, AUDITOR),
                 token("first-operator", Role::Operator, OPERATOR),
