@@ -17,6 +17,7 @@
 //! `HALLPASS_CONFIG` names the file, `HALLPASS_LOG` the level of the log. Relative paths are relative to the file,
 //! those of the environment too.
 
+mod aws;
 mod backends;
 mod environment;
 mod issuers;
