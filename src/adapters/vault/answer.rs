@@ -58,13 +58,12 @@ impl Data {
 
     /// Takes a text out.
     pub fn take_text(&mut self, name: &str) -> Option<Secret> {
-        match self.0.get_mut(name)?.take() {
-            Value::String(text) => Some(Secret::from_text(text)),
-            mut other => {
-                wipe(&mut other);
-                None
-            }
+        let mut value = self.0.get_mut(name)?.take();
+        if let Value::String(text) = &mut value {
+            return Some(Secret::from_text(std::mem::take(text)));
         }
+        wipe(&mut value);
+        None
     }
 }
 

@@ -30,10 +30,10 @@ pub(super) struct Leave<'a> {
 
 impl Breaker {
     /// Leave to ask, where there is any.
-    pub(super) fn enter(&self) -> Option<Leave<'_>> {
+    pub(super) fn enter(&self, now: Instant) -> Option<Leave<'_>> {
         let mut state = self.state();
         if let Some(until) = state.until {
-            if Instant::now() < until || state.trying {
+            if now < until || state.trying {
                 return None;
             }
             state.trying = true;
@@ -42,22 +42,22 @@ impl Breaker {
     }
 
     /// Whether requests are refused now.
-    pub(super) fn is_open(&self) -> bool {
-        self.state().until.is_some_and(|until| Instant::now() < until)
+    pub(super) fn is_open(&self, now: Instant) -> bool {
+        self.state().until.is_some_and(|until| now < until)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fail(&self) {
+    fn fail(&self, now: Instant) {
         let mut state = self.state();
         state.failures = state.failures.saturating_add(1);
         state.trying = false;
         if state.failures >= FAILURES {
             let doublings = (state.failures - FAILURES).min(8);
             let pause = PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE);
-            state.until = Some(Instant::now() + pause);
+            state.until = Some(now + pause);
         }
     }
 }
@@ -73,7 +73,7 @@ impl Leave<'_> {
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
         if !self.is_told {
-            self.breaker.fail();
+            self.breaker.fail(Instant::now());
         }
     }
 }
@@ -89,36 +89,43 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 mod tests {
     use super::*;
 
-    fn fail(breaker: &Breaker, times: u32) {
-        (0..times).for_each(|_| drop(breaker.enter().unwrap()));
-    }
+    #[test]
+    fn opens_after_failures_in_a_row_and_lets_one_request_try() {
+        let (breaker, now) = (Breaker::default(), Instant::now());
+        let fail = |times: u32| (0..times).for_each(|_| breaker.fail(now));
+        fail(FAILURES - 1);
+        breaker.enter(now).unwrap().succeeded();
+        fail(FAILURES - 1);
+        assert!(!breaker.is_open(now));
+        fail(1);
+        assert!(breaker.is_open(now) && breaker.enter(now).is_none());
 
-    #[tokio::test(start_paused = true)]
-    async fn opens_after_failures_in_a_row_and_lets_one_request_try() {
-        let breaker = Breaker::default();
-        fail(&breaker, FAILURES - 1);
-        breaker.enter().unwrap().succeeded();
-        fail(&breaker, FAILURES - 1);
-        assert!(!breaker.is_open());
-        fail(&breaker, 1);
-        assert!(breaker.is_open() && breaker.enter().is_none());
-
-        tokio::time::advance(PAUSE).await;
-        let trying = breaker.enter().unwrap();
-        assert!(breaker.enter().is_none(), "two tried at once");
+        let later = now + PAUSE;
+        let trying = breaker.enter(later).unwrap();
+        assert!(breaker.enter(later).is_none(), "two tried at once");
         trying.succeeded();
-        assert!(breaker.enter().is_some());
+        assert!(breaker.enter(later).is_some());
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn pauses_grow_to_their_longest() {
-        let breaker = Breaker::default();
-        fail(&breaker, FAILURES);
+    #[test]
+    fn whoever_gives_up_waiting_has_failed() {
+        let (breaker, now) = (Breaker::default(), Instant::now());
+        for _ in 0..FAILURES {
+            drop(breaker.enter(now).unwrap());
+        }
+        assert!(breaker.enter(now).is_none());
+    }
+
+    #[test]
+    fn pauses_grow_to_their_longest() {
+        let (breaker, mut now) = (Breaker::default(), Instant::now());
+        (0..FAILURES).for_each(|_| breaker.fail(now));
         for pause in [1, 2, 4, 8, 15, 15] {
-            tokio::time::advance(Duration::from_secs(pause) - Duration::from_millis(1)).await;
-            assert!(breaker.enter().is_none(), "{pause}");
-            tokio::time::advance(Duration::from_millis(1)).await;
-            drop(breaker.enter().unwrap());
+            let end = now + Duration::from_secs(pause);
+            assert!(breaker.enter(end - Duration::from_millis(1)).is_none(), "{pause}");
+            assert!(!breaker.is_open(end));
+            breaker.fail(end);
+            now = end;
         }
     }
 }

@@ -75,7 +75,7 @@ impl VaultClient {
 
     /// Whether it failed so often that it is not asked now.
     pub fn is_breaker_open(&self) -> bool {
-        self.wire.breaker.is_open()
+        self.wire.breaker.is_open(Instant::now())
     }
 
     /// Keeps the broker logged in, and its TLS files fresh, until it is dropped; a backend that does not answer is

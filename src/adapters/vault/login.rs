@@ -152,10 +152,8 @@ async fn unwrap(
 }
 
 fn wrapping_fault(fault: VaultFault) -> LoginFault {
-    match LoginFault::of(fault) {
-        LoginFault::Refused => LoginFault::Wrapping,
-        fault => fault,
-    }
+    let fault = LoginFault::of(fault);
+    if fault == LoginFault::Refused { LoginFault::Wrapping } else { fault }
 }
 
 /// Reads a credential: one line of visible ASCII, so that it can be a header (fault 7); a newline at its end is none

@@ -33,6 +33,8 @@ mod path;
 mod rights;
 mod session;
 mod settings;
+#[cfg(test)]
+mod tests;
 mod transport;
 mod wire;
 

@@ -70,7 +70,7 @@ impl Wire {
         end: Instant,
     ) -> Result<VaultAnswer, VaultFault> {
         let started = Instant::now();
-        let answer = match self.breaker.enter() {
+        let answer = match self.breaker.enter(started) {
             None => Err(VaultFault::BreakerOpen),
             Some(leave) => {
                 let answer = self.tries(request, retry, end).await;

@@ -302,3 +302,165 @@ const PROJECTED: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 const LEAST_TIMEOUT: Duration = Duration::from_secs(1);
 const MOST_TIMEOUT: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{
+        cli::config::{Config, environment::Environment},
+        kernel::policy::Finding,
+    };
+
+    const INIT: &str = include_str!("../init/hallpass.yaml");
+    const VALID: &str = "
+backends:
+  main:
+    vault:
+      address: \"https://vault.example.com:8200/behind\"
+      namespace: team/payments
+      ca_file: ca.pem
+      client_certificate: { certificate: vault.crt, key: vault.key }
+      token_role: hallpass
+      timeout: 5s
+      auth: { approle: { role_id_file: role-id, secret_id_file: secret-id } }
+";
+
+    fn read(backends: &str) -> Result<Config, Vec<Finding>> {
+        let text = format!("{INIT}{backends}");
+        Config::read(Path::new("/etc/hallpass/hallpass.yaml"), text.as_bytes(), &Environment::default())
+    }
+
+    fn settings(backends: &str) -> Settings {
+        let config = read(backends).unwrap_or_else(|findings| panic!("{findings:?}"));
+        let Backend::Vault { settings, .. } = config.backends["main"].clone();
+        *settings
+    }
+
+    fn login(auth: &str) -> Login {
+        settings(&VALID.replace("approle: { role_id_file: role-id, secret_id_file: secret-id }", auth)).login
+    }
+
+    fn file(name: &str) -> PathBuf {
+        Path::new("/etc/hallpass").join(name)
+    }
+
+    #[test]
+    fn a_backend_is_read_whole() {
+        let settings = settings(VALID);
+        assert_eq!(settings.addresses[0].as_str(), "https://vault.example.com:8200/behind");
+        assert_eq!(settings.namespace.as_deref(), Some("team/payments"));
+        assert_eq!(settings.tls.ca, Some(file("ca.pem")));
+        assert_eq!(settings.tls.identity, Some((file("vault.crt"), file("vault.key"))));
+        assert_eq!(settings.token_role.as_deref(), Some("hallpass"));
+        assert_eq!(settings.timeout, Duration::from_secs(5));
+        let (mount, role_id, secret_id) = ("approle".to_owned(), file("role-id"), file("secret-id"));
+        assert_eq!(settings.login, Login::AppRole { mount, role_id, secret_id, wrapped: false });
+    }
+
+    #[test]
+    fn every_method_has_its_own_keys() {
+        let (role, token) = ("ci".to_owned(), file("jwt"));
+        assert_eq!(
+            login("jwt: { role: ci, token_file: jwt, mount: gh/east }"),
+            Login::Jwt { mount: "gh/east".to_owned(), role: role.clone(), token }
+        );
+        let token = PathBuf::from(PROJECTED);
+        let mount = "kubernetes".to_owned();
+        assert_eq!(login("kubernetes: { role: ci }"), Login::Kubernetes { mount, role: role.clone(), token });
+        assert_eq!(login("cert: {}"), Login::Cert { mount: "cert".to_owned(), role: None });
+        assert_eq!(login("cert: { role: ci }"), Login::Cert { mount: "cert".to_owned(), role: Some(role) });
+        assert_eq!(login("token: { file: sink }"), Login::Token { file: file("sink") });
+    }
+
+    #[test]
+    fn what_init_writes_beside_it_is_read_too() {
+        let start = INIT.find("# backends:").unwrap();
+        let end = INIT.find("ledger:\n").unwrap();
+        let shown: Vec<String> = INIT[start..end]
+            .lines()
+            .filter_map(|line| line.strip_prefix("# ").or_else(|| line.strip_prefix('#')))
+            .map(str::to_owned)
+            .collect();
+
+        let settings = settings(&shown.join("\n"));
+
+        assert_eq!(settings.token_role.as_deref(), Some("hallpass"));
+        // And each line that is commented out within it is one that is known.
+        for line in shown.iter().filter_map(|line| line.trim_start().strip_prefix("# ")) {
+            let key = line.split(':').next().unwrap();
+            let known = ["namespace", "client_certificate", "timeout", "jwt", "kubernetes", "cert", "token"];
+            assert!(known.contains(&key), "{line}");
+        }
+    }
+
+    #[test]
+    fn several_addresses_are_nodes_of_one_cluster() {
+        let nodes = "[\"https://a.test:8200\", \"https://b.test:8200\"]";
+        let settings = settings(&VALID.replace("\"https://vault.example.com:8200/behind\"", nodes));
+        assert_eq!(settings.addresses.len(), 2);
+    }
+
+    #[test]
+    fn each_mistake_is_found_where_it_stands() {
+        let spoiled: &[(&str, &str, &str, &str)] = &[
+            ("  main:", "  Main:", "name", "Main"),
+            ("    vault:", "    vualt:", "unknown-key", "vualt"),
+            ("token_role: hallpass", "token_rule: hallpass", "unknown-key", "token_rule"),
+            ("token_role: hallpass", "token_role: a/b", "vault-path", "a/b"),
+            ("token_role: hallpass", "token_role: \"..\"", "vault-path", "\"..\""),
+            ("team/payments", "team/../root", "namespace", "team/../root"),
+            ("team/payments", "team/sys", "namespace", "team/sys"),
+            ("team/payments", "\"a team\"", "namespace", "\"a team\""),
+            ("https://vault.example.com:8200/behind", "http://vault.example.com", "url", "\"http"),
+            ("https://vault.example.com:8200/behind", "https://vault.test/v1", "url", "\"https"),
+            ("https://vault.example.com:8200/behind", "https://vault.test/a/../b", "url", "\"https"),
+            ("https://vault.example.com:8200/behind", "https://vault.test?a=b", "url", "\"https"),
+            ("https://vault.example.com:8200/behind", "https://user@vault.test", "url", "\"https"),
+            ("\"https://vault.example.com:8200/behind\"", "[]", "empty", "[]"),
+            (
+                "\"https://vault.example.com:8200/behind\"",
+                "[\"https://a.test\", \"https://a.test\"]",
+                "duplicate-url",
+                "\"https",
+            ),
+            ("timeout: 5s", "timeout: 5m", "out-of-range", "5m"),
+            ("timeout: 5s", "timeout: 5", "duration", "5"),
+            (", key: vault.key", "", "missing-key", "{ cert"),
+            ("auth: { approle", "auth: { aprole", "unknown-key", "aprole"),
+            ("role_id_file: role-id, ", "", "missing-key", "{ secret"),
+            ("secret_id_file: secret-id", "secret_id_file: secret-id, wraped: true", "unknown-key", "wraped"),
+            ("secret_id_file: secret-id", "secret_id_file: secret-id, mount: /a", "vault-path", "/a"),
+            ("secret-id } }", "secret-id }, token: { file: t } }", "vault-auth", "{ approle"),
+        ];
+        for (from, to, code, at) in spoiled {
+            assert_eq!(VALID.matches(from).count(), 1, "{from}");
+            let backends = VALID.replace(from, to);
+            let text = format!("{INIT}{backends}");
+            let findings = read(&backends).err().unwrap_or_else(|| panic!("{to:?} was accepted"));
+            let found: Vec<(&str, String)> = findings
+                .iter()
+                .map(|finding| {
+                    let line = text.lines().nth(finding.line - 1).unwrap();
+                    (finding.code, line.chars().skip(finding.column - 1).collect())
+                })
+                .collect();
+            assert!(
+                found.iter().any(|(each, place)| each == code && place.starts_with(at)),
+                "{to:?}: {found:?}"
+            );
+            assert!(findings.iter().all(|finding| !finding.remedy.is_empty()), "{findings:?}");
+        }
+    }
+
+    #[test]
+    fn a_login_by_certificate_needs_one() {
+        let without =
+            VALID.replace("      client_certificate: { certificate: vault.crt, key: vault.key }\n", "");
+        let without =
+            without.replace("approle: { role_id_file: role-id, secret_id_file: secret-id }", "cert: {}");
+        let findings = read(&without).err().unwrap();
+        assert_eq!(findings[0].code, "vault-auth");
+    }
+}
