@@ -406,7 +406,9 @@ async fn wire(
     // The store's own ring, so that both learn of another sealing key at once.
     let sealing = store.keyring().ok_or_else(sealed_keys_missing)?.clone();
     let sealed = Sealed::new(Arc::clone(store) as Arc<_>, sealing);
+    let aws = installation::aws(config, Arc::clone(&assertions))?;
     let minters: Minters = HashMap::from([
+        (Kind::Aws, Arc::new(aws) as Arc<dyn Minter>),
         (Kind::Oidc, Arc::new(Oidc::new(Arc::clone(&assertions))) as Arc<dyn Minter>),
         (Kind::Sealed, Arc::new(sealed) as Arc<dyn Minter>),
     ]);

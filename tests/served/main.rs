@@ -34,6 +34,8 @@ mod independent_ledger;
 #[cfg(test)]
 mod independent_signers;
 #[cfg(test)]
+mod independent_sts;
+#[cfg(test)]
 mod independent_vault;
 #[cfg(test)]
 mod independent_verifier;

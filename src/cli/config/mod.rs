@@ -18,6 +18,7 @@
 //! those of the environment too.
 
 mod assertions;
+mod aws;
 mod backends;
 mod environment;
 mod issuers;
