@@ -96,7 +96,7 @@ mod tests {
     fn paths(spec: &EngineSpec) -> String {
         let shown = spec.operations.iter().map(|operation| {
             let input = operation.input.map_or(String::new(), |input| format!(" with `{}`", input.as_str()));
-            format!("`MOUNT/{}/NAME`{input}", operation.word)
+            format!("`{}`{input}", operation.shown())
         });
         let shown: Vec<String> = shown.collect();
         if shown.is_empty() { "any".to_owned() } else { shown.join(", ") }

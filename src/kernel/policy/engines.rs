@@ -31,6 +31,17 @@ pub struct Operation {
     pub after: (usize, usize),
 }
 
+impl Operation {
+    /// Its path, as people write it.
+    pub fn shown(&self) -> String {
+        match self.after {
+            (_, 0) => format!("MOUNT/…/{}", self.word),
+            (_, 1) => format!("MOUNT/{}/NAME", self.word),
+            (_, _) => format!("MOUNT/{}/NAME…", self.word),
+        }
+    }
+}
+
 impl EngineSpec {
     /// The engine of that word.
     pub fn by_name(name: &str) -> Option<&'static Self> {
@@ -91,7 +102,8 @@ pub const ENGINES: &[EngineSpec] = &[
             ttl_seconds: (3_600, 86_400),
             ..fixed("gcp-token", false, &["expires_at_seconds", "token_ttl"])
         },
-        operations: &[operation("token")],
+        // MOUNT/roleset/NAME/token and its like.
+        operations: &[Operation { word: "token", input: None, after: (0, 0) }],
         parameters: &[],
         required: &[],
         about: "an access token of Google Cloud, which lives for an hour",

@@ -533,6 +533,7 @@ mod backends {
             "vault: { engine: database-static, path: database/static-creds/app }",
             "vault: { engine: pki, path: pki/sign/ci, parameters: { common_name: ci.test, alt_names: [a.test] } }, ttl: 1h",
             "vault: { engine: ssh, path: ssh/sign/ci, parameters: { valid_principals: deploy, extensions: { permit-pty: \"\" } } }, ttl: 5m",
+            "vault: { engine: gcp-token, path: gcp/roleset/ci/token }, ttl: 1h",
             "vault: { engine: transit, path: transit/sign/release/sha2-256 }",
             "vault: { engine: generic, path: custom/token/ci, lifetime: leased, secret_fields: [token], method: post }, ttl: 5m",
             "vault: { engine: kubernetes, path: kubernetes/creds/ci, parameters: { kubernetes_namespace: ci } }, ttl: 10m",
@@ -589,7 +590,8 @@ mod backends {
                 "parameter",
             ),
             ("vault: { engine: aws-sts, path: aws/sts/ci }, ttl: 10m", "ttl"),
-            ("vault: { engine: gcp-token, path: gcp/roleset/ci/token }, ttl: 1h", "path"),
+            ("vault: { engine: gcp-token, path: gcp/roleset/ci/key }, ttl: 1h", "path"),
+            ("vault: { engine: gcp-token, path: gcp/roleset/ci/token }, ttl: 30m", "ttl"),
             ("aws: { role_arn: deploy }, ttl: 15m", "arn"),
             (
                 "aws: { role_arn: \"arn:aws:iam::123456789012:role/${claims.repository_id}\" }, ttl: 15m",

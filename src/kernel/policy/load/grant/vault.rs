@@ -8,7 +8,7 @@ use super::{Known, backend};
 use crate::kernel::{
     lifetime::Lifetime,
     policy::{
-        engines::{ENGINES, EngineSpec},
+        engines::{ENGINES, EngineSpec, Operation},
         target::{Engine, Kind, Leasing, Target, VaultTarget},
         template::{is_path, is_template, opaque},
         yaml::{Content, Fields, Findings, Node, nearest, plain_integer, reads_as_something_else},
@@ -167,9 +167,8 @@ fn path(findings: &mut Findings<'_>, node: &Node, spec: &EngineSpec, engine: &mu
     if spec.operations.is_empty() {
         return Some(text.to_owned());
     }
-    let Some(operation) = spec.operation(text) else {
-        let words: Vec<String> =
-            spec.operations.iter().map(|each| format!("MOUNT/{}/NAME", each.word)).collect();
+    let Some(operation) = spec.operation(&shape) else {
+        let words: Vec<String> = spec.operations.iter().map(Operation::shown).collect();
         let message = format!("the engine `{}` has no such path", engine.name);
         findings.at(node, "path", message, format!("write {}", words.join(" or ")));
         return None;
