@@ -88,4 +88,6 @@ mod support;
 #[cfg(test)]
 mod token;
 #[cfg(test)]
+mod vault_engines;
+#[cfg(test)]
 mod wiped;

@@ -34,11 +34,11 @@ fn findings(issuer: &str, grant: &str) -> Vec<Finding> {
     found
 }
 
-fn trusted(name: &str, url: &str, profile: &str) -> BTreeMap<IssuerName, TrustedIssuer> {
+fn trusted(name: &str, url: &str, profile: &str) -> Trusted {
     let name = IssuerName::parse(name).unwrap();
     let issuer =
         TrustedIssuer { name: name.clone(), url: url.into(), profile: Profile::by_name(profile).unwrap() };
-    BTreeMap::from([(name, issuer)])
+    BTreeMap::from([(name, issuer)]).into()
 }
 
 #[test]
@@ -510,10 +510,7 @@ mod backends {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::kernel::policy::{
-        set::{Trusted, TrustedIssuer},
-        target::{Backend, Kind, Target},
-    };
+    use crate::kernel::policy::target::{Backend, Kind, Target};
 
     const DB: &str = "vault: { engine: database, path: database/creds/app }, ttl: 15m";
 
