@@ -6,3 +6,4 @@ pub mod issuer_keys;
 pub mod mint;
 pub mod policy_source;
 pub mod store;
+pub mod vault;

@@ -4,6 +4,7 @@ mod emergency;
 mod guardrails;
 mod limits;
 mod policy;
+mod staged;
 
 use std::{
     net::{IpAddr, Ipv4Addr},

@@ -6,14 +6,16 @@ use std::{path::Path, sync::Arc};
 use jiff::Timestamp;
 
 use super::{
-    config::{Config, Issuer, IssuerKeysFrom, NamedFile, SealingKeyFrom},
+    config::{Backend, Config, Issuer, IssuerKeysFrom, NamedFile, SealingKeyFrom},
     exit::{Failure, chain},
 };
 use crate::{
     adapters::{
         issuer_keys::{IssuerKeys, IssuerKeysConfig, KeysFrom},
         store::{Database, Options, Postgres, Sqlite, StorePlace},
+        vault::VaultClient,
     },
+    broker::Entropy,
     http::AdminToken,
     kernel::{
         digest::Digest,
@@ -222,6 +224,24 @@ fn keys_config(config: &Config, name: &IssuerName, issuer: &Issuer) -> Result<Is
         allow_private_addresses: issuer.allow_private_addresses,
         deadline: config.deadlines.issuer,
     })
+}
+
+/// The clients of the configured Vaults, by name; nothing is sent.
+///
+/// # Errors
+///
+/// A finding where the configuration names one whose TLS files cannot be used.
+pub(crate) fn vaults(config: &Config) -> Result<Vec<Arc<VaultClient>>, Failure> {
+    let seed = u64::from_be_bytes(Entropy::Os.bytes()?);
+    let client = |backend: &Backend| match backend {
+        Backend::Vault { settings, place } => {
+            VaultClient::new((**settings).clone(), seed).map(Arc::new).map_err(|fault| {
+                let remedy = "look at `ca_file` and `client_certificate`";
+                Failure::from(place.finding("vault-tls", format!("{}: {fault}", settings.name), remedy))
+            })
+        }
+    };
+    config.backends.values().map(client).collect()
 }
 
 /// Reads a file that the configuration names. Held as a secret whatever it is: some of them are.

@@ -27,7 +27,7 @@ use super::{
     keys::assertions::settings as settings_of_assertions,
     process,
     serve::{
-        assertions::{AssertionKeys, MAX_AGE},
+        assertions::{AssertionKeys, own_issuer},
         policy::Follower,
         seen::{self, Rollback, Seen},
         tls::Certificate,
@@ -39,6 +39,7 @@ use crate::{
         mint::{Assertions, Oidc, Sealed},
         policy_source::{PolicySource, Reload},
         store::{Database, Options},
+        vault::{self, VaultClient},
     },
     broker::{
         Ambient, Broker, Clock, Entropy, Parts, Settings,
@@ -60,6 +61,9 @@ const BACKLOG: u32 = 4_096;
 const CLOSING: Duration = Duration::from_secs(1);
 /// How often certificates are looked at.
 const LOOK_AT_FILES: Duration = Duration::from_secs(1);
+
+/// How soon rights are looked at again where the backend did not answer.
+const LOOK_AT_RIGHTS: Duration = Duration::from_secs(15);
 
 /// The head that was seen: kept every few seconds, and once more at the end, never by both at once.
 type Kept = Arc<Mutex<Seen>>;
@@ -88,6 +92,7 @@ pub(crate) struct Replica {
     chores: JoinSet<()>,
     reload: Reload,
     certificates: Vec<Arc<Certificate>>,
+    vaults: Vec<Arc<VaultClient>>,
     accepted: watch::Receiver<Option<Digest>>,
     seen: Option<Kept>,
     sealing: Arc<Notify>,
@@ -171,6 +176,7 @@ impl Replica {
         let keys = Arc::new(issuer_keys(config)?);
         let options = Options { single_writer_lock: true, ..Options::default() };
         let store = installation::open_store(config, options)?;
+        let vaults = installation::vaults(config)?;
         let (broker, assertions) = wire(config, &store, &keys).await?;
         let seen = guard(config, &store, &broker).await?;
         if let Some(known) = store.keyring() {
@@ -191,7 +197,7 @@ impl Replica {
             own_issuer: own_issuer(&assertions),
             admin_tokens,
             traffic: Arc::default(),
-            process: figures(&public_tls, &admin_tls),
+            process: figures(&public_tls, &admin_tls, vaults.clone()),
             trusted_proxies: config.public.trusted_proxies.clone(),
         });
         let stop = CancellationToken::new();
@@ -215,25 +221,23 @@ impl Replica {
         chores.spawn(revoke(Arc::clone(&broker)));
         chores.spawn(Arc::clone(&keys).keep_fresh());
         chores.spawn(look_at_certificates(certificates.clone()));
-        let assertion_keys = Arc::default();
-        let publish = config.assertions.publish.clone();
-        let following = AssertionKeys::new(assertions, (&store, publish), &assertion_keys);
-        chores.spawn(following.follow());
+        vaults.iter().for_each(|vault| drop(chores.spawn(keep_vault(Arc::clone(vault)))));
+        let assertion_keys = AssertionKeys::start(&mut chores, assertions, (&store, config));
         let sealing = Arc::default();
         chores.spawn(follow_sealing_keys(Arc::clone(&sealing), config.file.clone(), Arc::clone(&store)));
         if let Some(seen) = &seen {
             chores.spawn(keep_head(Arc::clone(seen), Arc::clone(&store)));
         }
-        let listeners = serving;
         Ok(Self {
             broker,
             store,
             keys,
             stop,
-            listeners,
+            listeners: serving,
             chores,
             reload,
             certificates,
+            vaults,
             accepted,
             seen,
             sealing,
@@ -301,6 +305,9 @@ impl Replica {
         let mut is_whole = tokio::time::timeout_at(end, drained).await.is_ok();
         is_whole &= self.broker.drain(end.saturating_duration_since(Instant::now())).await;
         self.chores.shutdown().await;
+        for vault in &self.vaults {
+            vault.close().await;
+        }
         for recorded in [
             self.broker.sweep().await,
             self.broker.leave().await,
@@ -322,14 +329,16 @@ impl Replica {
     }
 }
 
-/// What stands beside the broker's own figures: the process and the certificates.
+/// What stands beside the broker's own figures: the process, the backends and the certificates.
 fn figures(
     public: &Option<Arc<Certificate>>,
     admin: &Option<Arc<Certificate>>,
+    vaults: Vec<Arc<VaultClient>>,
 ) -> Box<dyn Fn(&mut Exposition) + Send + Sync> {
     let certificates = [("public", public.clone()), ("admin", admin.clone())];
     Box::new(move |to| {
         process::expose(to);
+        vault::expose(&vaults, to);
         to.family(&families::CERTIFICATE_END);
         for (listener, certificate) in &certificates {
             if let Some(end) = certificate.as_ref().and_then(|certificate| certificate.ends()) {
@@ -337,17 +346,6 @@ fn figures(
             }
         }
     })
-}
-
-/// What verifiers of our assertions are told.
-fn own_issuer(assertions: &Arc<Assertions>) -> http::OwnIssuer {
-    let configuration = assertions.is_issuer_at_public_url().then(|| assertions.openid_configuration());
-    let assertions = Arc::clone(assertions);
-    http::OwnIssuer {
-        configuration,
-        jwks: Box::new(move || assertions.jwks(Clock::System.now())),
-        max_age: MAX_AGE,
-    }
 }
 
 fn sealed_keys_missing() -> Failure {
@@ -533,6 +531,47 @@ async fn take_sealing_keys(file: &Path, store: &Database) -> Result<(), Failure>
     known.replace(&named);
     tracing::info!(keys = named.checks().len(), "the sealing keys were read anew");
     Ok(())
+}
+
+/// Keeps the broker logged in, and says once what its token may not do, or may do too much. A Vault that is not there
+/// fails its own grants only.
+async fn keep_vault(client: Arc<VaultClient>) {
+    let told = async {
+        loop {
+            match client.rights(&client.needed()).await {
+                Ok(rights) => break tell_rights(&client, &rights),
+                Err(_) => tokio::time::sleep(LOOK_AT_RIGHTS).await,
+            }
+        }
+    };
+    tokio::join!(client.keep(), told);
+}
+
+fn tell_rights(client: &VaultClient, rights: &vault::Rights) {
+    let backend = client.name();
+    tracing::info!(
+        backend.name = backend,
+        method = client.settings().login.method(),
+        "logged in at the backend"
+    );
+    for right in &rights.missing {
+        let capability = right.any_of.join(" or ");
+        tracing::warn!(
+            backend.name = backend,
+            path = right.path,
+            capability,
+            "the broker's token lacks a right"
+        );
+    }
+    for (path, words) in &rights.surplus {
+        let capability = words.join(", ");
+        tracing::warn!(
+            backend.name = backend,
+            path,
+            capability,
+            "the broker's token has a right that no broker needs"
+        );
+    }
 }
 
 async fn look_at_certificates(certificates: Vec<Arc<Certificate>>) {

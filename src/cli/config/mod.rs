@@ -18,6 +18,7 @@
 //! those of the environment too.
 
 mod assertions;
+mod backends;
 mod environment;
 mod issuers;
 mod listen;
@@ -36,7 +37,7 @@ use std::{
 use jiff::Timestamp;
 
 use self::environment::Environment;
-pub(super) use self::listen::is_secure;
+pub(super) use self::{backends::Backend, listen::is_secure};
 use super::exit::{Exit, Failure};
 use crate::{
     adapters::store::StorePlace,
@@ -73,6 +74,8 @@ pub(crate) struct Config {
     pub(crate) previous_sealing_key: Option<SealingKeyFrom>,
     /// Whom to trust.
     pub(crate) issuers: BTreeMap<IssuerName, Issuer>,
+    /// What mints credentials elsewhere, by name.
+    pub(crate) backends: BTreeMap<String, Backend>,
     /// The ledger.
     pub(crate) ledger: Ledger,
     /// Our own assertions.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Config, Deadlines, Ledger, Limits, Listen, NamedFile, SealingKeyFrom, assertions,
+    Config, Deadlines, Ledger, Limits, Listen, NamedFile, SealingKeyFrom, assertions, backends,
     environment::{Environment, POLICIES, STORE_URL},
     issuers, listen,
 };
@@ -16,7 +16,7 @@ use crate::{
         digest::Digest,
         policy::{
             Finding,
-            yaml::{self, Fields, Findings, Node},
+            yaml::{self, Fields, Findings, Key, Node},
         },
     },
 };
@@ -99,7 +99,7 @@ fn top(
     let ledger = fields.require(findings, "ledger").and_then(|node| ledger(findings, node, folder));
     let limits = fields.take("limits").map(|node| limits(findings, node));
     let deadlines = fields.take("deadlines").map(|node| deadlines(findings, node));
-    later(&mut fields, findings, &["backends"]);
+    let backends = fields.take("backends").map(|node| backends::read_all(findings, node, folder));
     fields.finish(findings);
 
     let ((public, public_url), (admin, admin_tokens)) = (public?, admin?);
@@ -121,6 +121,7 @@ fn top(
         sealing_key,
         previous_sealing_key,
         issuers: issuers.unwrap_or_else(|| Some(std::collections::BTreeMap::new()))?,
+        backends: backends.unwrap_or_else(|| Some(std::collections::BTreeMap::new()))?,
         ledger: ledger?,
         assertions: assertions?,
         limits: limits.unwrap_or(Some(DEFAULT_LIMITS))?,
@@ -137,6 +138,12 @@ impl Folder {
     /// The same, with the place where it is named.
     pub(super) fn file(&self, findings: &mut Findings<'_>, node: &Node) -> Option<NamedFile> {
         Some(self.named(self.path(findings, node)?, node))
+    }
+
+    /// A thing that is called so where its key stands.
+    pub(super) fn named_at(&self, path: PathBuf, key: &Key) -> NamedFile {
+        let (line, column) = (key.line, key.column);
+        NamedFile { path, named_in: self.file.clone(), line, column, width: key.width }
     }
 
     fn named(&self, path: PathBuf, node: &Node) -> NamedFile {

@@ -21,6 +21,7 @@ pub(crate) mod raw;
 pub(crate) mod situations;
 pub(crate) mod trust;
 pub(crate) mod vault;
+pub(crate) mod vault_server;
 
 use std::{
     sync::OnceLock,

@@ -6,6 +6,8 @@ pub(super) mod claims;
 pub(super) mod columns;
 pub(super) mod head;
 pub(super) mod keys;
+#[cfg(test)]
+mod model;
 pub(super) mod policy;
 pub(super) mod quota;
 pub(super) mod refusals;
