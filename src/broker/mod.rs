@@ -19,15 +19,14 @@ pub mod revoking;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
 use tokio_util::task::TaskTracker;
 
 use crate::kernel::{
     id::ReplicaId,
-    name::IssuerName,
-    policy::{PolicySet, set::TrustedIssuer},
+    policy::{PolicySet, set::Trusted},
 };
 
 pub use ambient::{Ambient, Clock, Entropy};
@@ -50,6 +49,8 @@ pub struct Broker {
     started: jiff::Timestamp,
     /// What all should know while brokers decide by different sets.
     skew: ArcSwapOption<String>,
+    /// What all should know while a rollback of the database would not be noticed, or not all of it.
+    unguarded: ArcSwapOption<String>,
     tasks: TaskTracker,
 }
 
@@ -72,7 +73,7 @@ pub struct Settings {
     /// This boot of this replica: the owner of its issuance rows.
     pub replica: ReplicaId,
     /// Whom the operator trusts; policy must agree.
-    pub trusted: BTreeMap<IssuerName, TrustedIssuer>,
+    pub trusted: Trusted,
     /// Clock leeway L for `exp`, `nbf`, `iat`.
     pub clock_leeway: Duration,
     /// The exchange's total deadline.
@@ -93,6 +94,7 @@ impl Broker {
             rates: identify::ProjectRates::new(settings.per_project_per_minute),
             started: ambient.clock.now(),
             skew: ArcSwapOption::empty(),
+            unguarded: ArcSwapOption::empty(),
             ambient,
             store,
             keys,

@@ -1,18 +1,23 @@
 //! What a configuration names, opened: the sealing key, the store, tokens, issuers' keys. Every fault says where in
 //! `hallpass.yaml` the file is named; nothing that is missing is made.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 
 use super::{
     config::{Backend, Config, Issuer, IssuerKeysFrom, NamedFile, SealingKeyFrom},
-    exit::{Failure, chain},
+    exit::{Exit, Failure, chain},
 };
 use crate::{
     adapters::{
         issuer_keys::{IssuerKeys, IssuerKeysConfig, KeysFrom},
-        store::{Database, Options, Postgres, Sqlite, StorePlace},
+        mint::{Assertions, Aws},
+        published::Published,
+        store::{Database, OpenFault, Options, Postgres, Sqlite, StorePlace, postgres},
         vault::VaultClient,
     },
     broker::Entropy,
@@ -63,7 +68,15 @@ fn sealing_key(from: &SealingKeyFrom) -> Result<Arc<SealingKey>, Finding> {
 pub(crate) fn open_store(config: &Config, options: Options) -> Result<Arc<Database>, Failure> {
     let database = match &config.store {
         StorePlace::Postgres(place) => {
-            Database::Postgres(Postgres::open(place, sealing_keys(config)?, options)?)
+            let opened = Postgres::open(place, sealing_keys(config)?, options);
+            let told = |fault: postgres::OpenFault| {
+                if matches!(fault, postgres::OpenFault::Absent(_)) {
+                    absent(config, fault.into())
+                } else {
+                    fault.into()
+                }
+            };
+            Database::Postgres(opened.map_err(told)?)
         }
         StorePlace::Sqlite(path) => Database::Sqlite(open_file(config, path, options)?),
     };
@@ -96,10 +109,31 @@ pub(crate) fn database_file<'c>(config: &'c Config, what: &str) -> Result<&'c Pa
 
 fn open_file(config: &Config, path: &Path, options: Options) -> Result<Arc<Sqlite>, Failure> {
     let sealing = sealing_keys(config)?;
-    if Sqlite::inspect(path)?.origin() != config.ledger.origin {
+    let told = |fault: OpenFault| {
+        if matches!(fault, OpenFault::Absent(_)) { absent(config, fault.into()) } else { fault.into() }
+    };
+    let found = Sqlite::inspect(path).map_err(told)?;
+    if found.origin() != config.ledger.origin {
         name_ledger(config, path, &sealing)?;
     }
     Ok(Sqlite::open(path, sealing, options)?)
+}
+
+/// What is told of a database that is not there: beside a published ledger it is lost, and a new one is no remedy.
+fn absent(config: &Config, failure: Failure) -> Failure {
+    let Some(published) = published(config) else { return failure };
+    let message = format!(
+        "the database is not there, but {} is of its ledger: bring the newest backup back by `hallpass restore`; a new \
+         ledger needs another origin, and an empty directory in `ledger.publish`",
+        published.display()
+    );
+    Failure::new(super::exit::Exit::Integrity, message)
+}
+
+/// The checkpoint that is published, if one is.
+pub(crate) fn published(config: &Config) -> Option<PathBuf> {
+    let file = config.ledger.publish.as_deref().map(|path| Published::new(path).checkpoint_file());
+    file.filter(|file| file.exists())
 }
 
 /// Opens the store for reading, without the sealing key.
@@ -234,14 +268,36 @@ fn keys_config(config: &Config, name: &IssuerName, issuer: &Issuer) -> Result<Is
 pub(crate) fn vaults(config: &Config) -> Result<Vec<Arc<VaultClient>>, Failure> {
     let seed = u64::from_be_bytes(Entropy::Os.bytes()?);
     let client = |backend: &Backend| match backend {
+        Backend::Aws { .. } => None,
         Backend::Vault { settings, place } => {
-            VaultClient::new((**settings).clone(), seed).map(Arc::new).map_err(|fault| {
+            Some(VaultClient::new((**settings).clone(), seed).map(Arc::new).map_err(|fault| {
                 let remedy = "look at `ca_file` and `client_certificate`";
                 Failure::from(place.finding("vault-tls", format!("{}: {fault}", settings.name), remedy))
-            })
+            }))
         }
     };
-    config.backends.values().map(client).collect()
+    config.backends.values().filter_map(client).collect()
+}
+
+/// The minter of the configured connections to AWS; nothing is sent.
+///
+/// # Errors
+///
+/// A finding where the configuration names one whose authorities cannot be used.
+pub(crate) fn aws(config: &Config, assertions: Arc<Assertions>) -> Result<Aws, Failure> {
+    let connections = config.backends.values().filter_map(|backend| match backend {
+        Backend::Aws { settings, .. } => Some((**settings).clone()),
+        Backend::Vault { .. } => None,
+    });
+    Aws::new(assertions, connections).map_err(|(name, fault)| {
+        let message = format!("{name}: {fault}");
+        match config.backends.get(&name) {
+            Some(Backend::Aws { place, .. } | Backend::Vault { place, .. }) => {
+                Failure::from(place.finding("aws-tls", message, "look at `ca_file`"))
+            }
+            None => Failure::new(Exit::Internal, message),
+        }
+    })
 }
 
 /// Reads a file that the configuration names. Held as a secret whatever it is: some of them are.

@@ -29,6 +29,8 @@ use super::{
     serve::{
         assertions::{AssertionKeys, own_issuer},
         policy::Follower,
+        publish::{self, Publisher},
+        sealing,
         seen::{self, Rollback, Seen},
         tls::Certificate,
     },
@@ -95,6 +97,8 @@ pub(crate) struct Replica {
     vaults: Vec<Arc<VaultClient>>,
     accepted: watch::Receiver<Option<Digest>>,
     seen: Option<Kept>,
+    publisher: Option<publish::Shared>,
+    forked: publish::Forked,
     sealing: Arc<Notify>,
     assertion_keys: Arc<Notify>,
     /// Where the public listener is.
@@ -224,10 +228,12 @@ impl Replica {
         vaults.iter().for_each(|vault| drop(chores.spawn(keep_vault(Arc::clone(vault)))));
         let assertion_keys = AssertionKeys::start(&mut chores, assertions, (&store, config));
         let sealing = Arc::default();
-        chores.spawn(follow_sealing_keys(Arc::clone(&sealing), config.file.clone(), Arc::clone(&store)));
+        chores.spawn(sealing::follow(Arc::clone(&sealing), config.file.clone(), Arc::clone(&store)));
         if let Some(seen) = &seen {
             chores.spawn(keep_head(Arc::clone(seen), Arc::clone(&store)));
         }
+        let forked = publish::Forked::default();
+        let publisher = guard_while_serving(&mut chores, config, (&broker, &store), &forked);
         Ok(Self {
             broker,
             store,
@@ -240,6 +246,8 @@ impl Replica {
             vaults,
             accepted,
             seen,
+            publisher,
+            forked,
             sealing,
             assertion_keys,
             public: public.at,
@@ -276,6 +284,7 @@ impl Replica {
                            the disk, then start again";
                 return Failure::new(Exit::Internal, why);
             }
+            rollback = self.forked.wait() => return Failure::new(Exit::Integrity, rollback),
             Some(ended) = self.listeners.join_next() => ("a listener", ended),
             Some(ended) = self.chores.join_next() => ("a task of the broker", ended),
         };
@@ -316,6 +325,15 @@ impl Replica {
             if let Err(refused) = recorded {
                 tracing::error!(reason = refused.detail, "the stop was not recorded");
                 is_whole = false;
+            }
+        }
+        // A directory that does not answer must not hold up the end either; what is missing there is the next one's.
+        if let Some(publisher) = &self.publisher {
+            let publishing = async { publisher.lock().await.stop().await };
+            match tokio::time::timeout_at(end.max(Instant::now() + CLOSING), publishing).await {
+                Ok(Ok(())) => {}
+                Ok(Err(fault)) => tracing::warn!(%fault, "the ledger's last entries were not published"),
+                Err(_) => tracing::warn!("the ledger's last entries were not published in time"),
             }
         }
         if let Some(seen) = &self.seen {
@@ -374,7 +392,9 @@ async fn wire(
     // The store's own ring, so that both learn of another sealing key at once.
     let sealing = store.keyring().ok_or_else(sealed_keys_missing)?.clone();
     let sealed = Sealed::new(Arc::clone(store) as Arc<_>, sealing);
+    let aws = installation::aws(config, Arc::clone(&assertions))?;
     let minters: Minters = HashMap::from([
+        (Kind::Aws, Arc::new(aws) as Arc<dyn Minter>),
         (Kind::Oidc, Arc::new(Oidc::new(Arc::clone(&assertions))) as Arc<dyn Minter>),
         (Kind::Sealed, Arc::new(sealed) as Arc<dyn Minter>),
     ]);
@@ -404,9 +424,8 @@ fn settings(config: &Config, store: &Database) -> Result<Settings, Failure> {
 /// Looks whether the ledger is the one that was seen last. A ledger that was set back gets ALERT_ROLLBACK, if it can
 /// be written, and is not served.
 async fn guard(config: &Config, store: &Arc<Database>, broker: &Broker) -> Result<Option<Kept>, Failure> {
-    let Some(path) = &config.ledger.seen else { return Ok(None) };
-    let rollback = match Seen::check(path, store).await {
-        Ok(seen) => return Ok(Some(Arc::new(Mutex::new(seen)))),
+    let rollback = match seen::check(&config.ledger, store).await {
+        Ok(seen) => return Ok(seen.map(|seen| Arc::new(Mutex::new(seen)))),
         Err(rollback) => rollback,
     };
     let message = rollback.to_string();
@@ -422,11 +441,26 @@ async fn guard(config: &Config, store: &Arc<Database>, broker: &Broker) -> Resul
     Err(Failure::new(Exit::Integrity, message))
 }
 
+/// Goes on looking whether the ledger is set back, and publishes it where that is configured.
+fn guard_while_serving(
+    chores: &mut JoinSet<()>,
+    config: &Config,
+    (broker, store): (&Arc<Broker>, &Arc<Database>),
+    forked: &publish::Forked,
+) -> Option<publish::Shared> {
+    chores.spawn(seen::tell_set_back(Arc::clone(broker), Arc::clone(store)));
+    let directory = config.ledger.publish.as_deref()?;
+    let publisher = Publisher::new(directory, Arc::clone(store), Arc::clone(broker));
+    let publisher = Arc::new(Mutex::new(publisher));
+    chores.spawn(publish::follow(Arc::clone(&publisher), config.ledger.publish_every, forked.clone()));
+    Some(publisher)
+}
+
 async fn record_start(config: &Config, broker: &Broker) -> Result<(), Failure> {
-    let is_guarded = seen::is_guarded(config.ledger.seen.as_deref(), &config.store);
+    let is_guarded = seen::is_guarded(&config.ledger, &config.store);
     if !is_guarded {
-        let advice = "keep `ledger.seen` on another volume than the database's";
-        tracing::warn!(advice, "rollback unguarded");
+        tracing::warn!("{}", seen::UNGUARDED);
+        broker.warn_of_rollback(Some(seen::UNGUARDED.to_owned()));
     }
     let rollback = if is_guarded { "guarded" } else { "unguarded" };
     let started = json!({ "version": env!("CARGO_PKG_VERSION"), "rollback": rollback });
@@ -502,35 +536,6 @@ async fn keep_head(seen: Kept, store: Arc<Database>) {
         seen.lock().await.keep(&store).await;
         tokio::time::sleep(seen::EVERY).await;
     }
-}
-
-/// Reads the sealing keys anew whenever it is asked to, so that they change places while this broker serves. Nothing
-/// else of the configuration is taken.
-async fn follow_sealing_keys(asked: Arc<Notify>, file: PathBuf, store: Arc<Database>) {
-    loop {
-        asked.notified().await;
-        if let Err(fault) = take_sealing_keys(&file, &store).await {
-            tracing::warn!(%fault, "the sealing keys stay as they are");
-        }
-    }
-}
-
-async fn take_sealing_keys(file: &Path, store: &Database) -> Result<(), Failure> {
-    let named = installation::sealing_keys(&Config::load(Some(file))?)?;
-    let known = store.keyring().ok_or_else(sealed_keys_missing)?;
-    if known.checks() == named.checks() {
-        return Ok(());
-    }
-    if named.of(&store.sealed_with().await?.0).is_none() {
-        let message = "the database is sealed with a key that the configuration does not name any more";
-        return Err(Failure::usage(message));
-    }
-    // Said first: until then nobody may wrap a record under a key that is new to this broker. It also reads the records
-    // anew, so that none is left in memory that only a key opens which goes now.
-    store.announce(&named).await?;
-    known.replace(&named);
-    tracing::info!(keys = named.checks().len(), "the sealing keys were read anew");
-    Ok(())
 }
 
 /// Keeps the broker logged in, and says once what its token may not do, or may do too much. A Vault that is not there

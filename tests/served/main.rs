@@ -34,6 +34,8 @@ mod independent_ledger;
 #[cfg(test)]
 mod independent_signers;
 #[cfg(test)]
+mod independent_sts;
+#[cfg(test)]
 mod independent_vault;
 #[cfg(test)]
 mod independent_verifier;
@@ -69,6 +71,8 @@ mod policy_commands;
 mod postgres;
 #[cfg(test)]
 mod profiles;
+#[cfg(test)]
+mod publishing;
 #[cfg(test)]
 mod readme;
 #[cfg(test)]

@@ -643,6 +643,8 @@ fn every_path_takes_its_methods_and_no_other() {
         ("/v1/freezes", "GET, POST"),
         ("/v1/thaws", "POST"),
         ("/v1/ledger/checkpoint", "GET"),
+        ("/ledger/checkpoint", "GET"),
+        ("/ledger/tile/0/000.p/1", "GET"),
         ("/v1/ledger/entries", "GET"),
         ("/v1/ledger/entries/0", "GET"),
         ("/v1/ledger/entries/0/proof", "GET"),

@@ -2,9 +2,11 @@
 //! and a line where it is wired.
 
 pub mod assertions;
+pub mod aws;
 pub mod oidc;
 pub mod sealed;
 
 pub use assertions::{Assertion, AssertionFault, AssertionSettings, Assertions};
+pub use aws::{Aws, AwsSettings};
 pub use oidc::Oidc;
 pub use sealed::Sealed;

@@ -10,6 +10,7 @@ use super::{
     shared::{
         assertions::{AssertionHandover, AssertionRotation, AssertionRotationFault},
         policy::{AcceptedPolicy, LettingIn, PolicyStanding},
+        publication::Lease,
         rows::LedgerRow,
         secrets::{Change, SecretFault, SecretListing},
     },
@@ -33,6 +34,7 @@ use crate::{
         ledger::{
             checkpoint::{Checkpoint, NoteFault, VerifierKey},
             entry::Entry,
+            tiles::Tile,
         },
         name::SecretName,
         sealing::Keyring,
@@ -127,6 +129,15 @@ impl Database {
         }
     }
 
+    /// Waits until the database turns out not to be the one that was seen while it was served: the size that was seen, and
+    /// the one that was found. The file that SQLite has open stays the same one.
+    pub async fn set_back(&self) -> (u64, u64) {
+        match self {
+            Self::Postgres(store) => store.set_back().await,
+            Self::Sqlite(_) => std::future::pending().await,
+        }
+    }
+
     /// Whether the first entries of this ledger are those of that head, and how many entries this ledger has.
     ///
     /// # Errors
@@ -195,6 +206,29 @@ impl Database {
     /// [`StoreFault::Unavailable`].
     pub async fn ledger_rows(&self, from: u64, limit: u32) -> Result<Vec<LedgerRow>, StoreFault> {
         either!(self, store => store.ledger_rows(from, limit).await)
+    }
+
+    /// Takes the duty to publish for [`super::LEASE`], or keeps it for as long again; `None` while another replica has
+    /// it. Its number is at least that one: whoever publishes has found it where it publishes.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreFault`].
+    pub async fn take_publication(
+        &self,
+        replica: ReplicaId,
+        least: u64,
+    ) -> Result<Option<Lease>, StoreFault> {
+        either!(self, store => store.take_publication(replica, least).await)
+    }
+
+    /// Gives the duty to publish back, where this replica has it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreFault`].
+    pub async fn leave_publication(&self, replica: ReplicaId) -> Result<(), StoreFault> {
+        either!(self, store => store.leave_publication(replica).await)
     }
 
     /// The newest accepted policy set.
@@ -380,6 +414,10 @@ impl Store for Database {
 
     fn checkpoint(&self) -> Answer<'_, Result<String, StoreFault>> {
         either!(self, store => store.checkpoint())
+    }
+
+    fn tile(&self, tile: Tile) -> Answer<'_, Result<Option<Vec<u8>>, StoreFault>> {
+        either!(self, store => store.tile(tile))
     }
 
     fn health(&self) -> Result<(), StoreFault> {

@@ -2,21 +2,32 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use super::{NamedFile, read::Folder};
+use super::{NamedFile, aws, read::Folder};
 use crate::{
     adapters::{
         http_client::read_url,
+        mint::AwsSettings,
         vault::{Login, Settings, TlsFiles, VaultPath},
     },
     kernel::{
         name::is_name,
-        policy::yaml::{Content, Fields, Findings, Key, Node},
+        policy::{
+            target::Kind,
+            yaml::{Content, Fields, Findings, Key, Node},
+        },
     },
 };
 
 /// One configured connection.
 #[derive(Clone, Debug)]
 pub(crate) enum Backend {
+    /// AWS STS.
+    Aws {
+        /// What it is.
+        settings: Box<AwsSettings>,
+        /// Where the configuration names it.
+        place: NamedFile,
+    },
     /// A Vault or OpenBao.
     Vault {
         /// What it is.
@@ -24,6 +35,15 @@ pub(crate) enum Backend {
         /// Where the configuration names it.
         place: NamedFile,
     },
+}
+
+impl Backend {
+    /// The kind of credential that it makes.
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::Vault { .. } => Kind::Vault,
+        }
+    }
 }
 
 pub(super) fn read_all(
@@ -46,18 +66,32 @@ pub(super) fn read_all(
 
 fn read(findings: &mut Findings<'_>, (key, node): (&Key, &Node), folder: &Folder) -> Option<Backend> {
     let mut fields = findings.fields(node)?;
-    let vault = fields.take_entry("vault");
+    let kinds = KINDS.map(|kind| (kind, fields.take_entry(kind)));
     let is_empty = fields.is_empty();
     fields.finish(findings);
-    let Some((kind, node)) = vault else {
-        if is_empty {
-            let message = format!("`{}` does not say what it is", key.text);
-            findings.at_key(key, "missing-key", message, "add `vault: { address: …, auth: … }`");
+    let mut given = kinds.into_iter().filter_map(|(kind, entry)| Some((kind, entry?)));
+    let (kind, (at, node)) = match (given.next(), given.next()) {
+        (Some(one), None) => one,
+        (None, _) => {
+            if is_empty {
+                let message = format!("`{}` does not say what it is", key.text);
+                let remedy = "add `vault: { address: …, auth: … }` or `aws: { region: … }`";
+                findings.at_key(key, "missing-key", message, remedy);
+            }
+            return None;
         }
-        return None;
+        (Some(_), Some((kind, (second, _)))) => {
+            let message = format!("`{}` is of two kinds", key.text);
+            findings.at_key(second, "two-kinds", message, format!("give `{kind}` a name of its own"));
+            return None;
+        }
     };
+    let place = folder.named_at(PathBuf::from(&key.text), at);
+    if kind == "aws" {
+        let settings = Box::new(aws::settings(findings, (&key.text, node), folder)?);
+        return Some(Backend::Aws { settings, place });
+    }
     let settings = Box::new(vault_settings(findings, (&key.text, node), folder)?);
-    let place = folder.named_at(PathBuf::from(&key.text), kind);
     Some(Backend::Vault { settings, place })
 }
 
@@ -270,6 +304,7 @@ fn mount(findings: &mut Findings<'_>, fields: &mut Fields<'_>, usual: &str) -> O
     Some(text.to_owned())
 }
 
+const KINDS: [&str; 2] = ["aws", "vault"];
 const METHODS: [&str; 5] = ["approle", "cert", "jwt", "kubernetes", "token"];
 /// Words that begin paths of the API, and so name no namespace (Vault's documentation, November 2026).
 const RESERVED: [&str; 6] = ["audit", "auth", "cubbyhole", "identity", "root", "sys"];

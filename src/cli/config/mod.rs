@@ -18,6 +18,7 @@
 //! those of the environment too.
 
 mod assertions;
+mod aws;
 mod backends;
 mod environment;
 mod issuers;
@@ -46,7 +47,10 @@ use crate::{
         digest::Digest,
         identity::profile::Profile,
         name::IssuerName,
-        policy::{Finding, Severity, set::TrustedIssuer},
+        policy::{
+            Finding, Severity,
+            set::{Trusted, TrustedIssuer},
+        },
     },
 };
 
@@ -212,6 +216,10 @@ pub(crate) struct Ledger {
     pub(crate) origin: String,
     /// Where the largest head seen is kept.
     pub(crate) seen: Option<PathBuf>,
+    /// The directory that it is published in.
+    pub(crate) publish: Option<PathBuf>,
+    /// How often it is published.
+    pub(crate) publish_every: Duration,
     /// For how long bodies are kept. No entry of this version is old enough to be pruned; the version that prunes
     /// reads the same key.
     pub(crate) retention_months: u32,
@@ -286,12 +294,13 @@ impl Config {
     }
 
     /// What policy must agree with.
-    pub(crate) fn trusted(&self) -> BTreeMap<IssuerName, TrustedIssuer> {
+    pub(crate) fn trusted(&self) -> Trusted {
         let trusted = |(name, issuer): (&IssuerName, &Issuer)| {
             let (name, url, profile) = (name.clone(), issuer.url.clone(), issuer.profile);
             (name.clone(), TrustedIssuer { name, url, profile })
         };
-        self.issuers.iter().map(trusted).collect()
+        let backends = self.backends.iter().map(|(name, backend)| (name.clone(), backend.kind()));
+        Trusted { issuers: self.issuers.iter().map(trusted).collect(), backends: backends.collect() }
     }
 }
 

@@ -35,6 +35,9 @@ const DEFAULT_DEADLINES: Deadlines = Deadlines {
     shutdown: Duration::from_secs(30),
 };
 const DEFAULT_RETENTION_MONTHS: u32 = 36;
+const DEFAULT_PUBLISH_EVERY: Duration = Duration::from_secs(5);
+/// What is newer than the newest checkpoint elsewhere can be taken back unnoticed.
+const MAX_PUBLISH_EVERY: Duration = Duration::from_secs(3_600);
 /// A greater leeway would keep tokens alive that their issuer has let go.
 const MAX_CLOCK_LEEWAY: Duration = Duration::from_secs(120);
 /// Beyond this no client waits, and no orchestrator does.
@@ -266,11 +269,14 @@ fn ledger(findings: &mut Findings<'_>, node: &Node, folder: &Folder) -> Option<L
     let origin = fields.require(findings, "origin").and_then(|node| origin(findings, node));
     let seen = fields.take("seen").map(|node| folder.path(findings, node));
     let months = fields.take("retention_months").map(|node| whole(findings, node, (1, 1_200)));
-    later(&mut fields, findings, &["publish", "publish_every"]);
+    let publish = fields.take("publish").map(|node| folder.path(findings, node));
+    let every = fields.take("publish_every").map(|node| span(findings, node, MAX_PUBLISH_EVERY));
     fields.finish(findings);
     Some(Ledger {
         origin: origin?,
         seen: seen.map_or(Some(None), |seen| seen.map(Some))?,
+        publish: publish.map_or(Some(None), |publish| publish.map(Some))?,
+        publish_every: every.unwrap_or(Some(DEFAULT_PUBLISH_EVERY))?,
         retention_months: months.unwrap_or(Some(DEFAULT_RETENTION_MONTHS))?,
     })
 }

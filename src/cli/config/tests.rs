@@ -273,8 +273,9 @@ fn mistakes_about_ledger_and_limits_are_named_with_their_place() {
     each_is_found(&[
         ("origin: hallpass.example.com/ledger ", "origin: \"a b\" ", "origin", "\"a"),
         ("origin: hallpass.example.com/ledger ", "origin: a+b ", "origin", "a+b"),
-        ("retention_months: 36", "publish: /mnt/public", "not-yet", "publish"),
-        ("retention_months: 36", "publish_every: 5s", "not-yet", "publish_every"),
+        ("retention_months: 36", "publish: []", "type", "["),
+        ("retention_months: 36", "publish_every: 5", "duration", "5"),
+        ("retention_months: 36", "publish_every: 1d", "too-large", "1d"),
         ("retention_months: 36", "retention_months: 0", "out-of-range", "0"),
         ("retention_months: 36", "retention_months: \"36\"", "type", "\"36\""),
         ("issuer: \"https://hallpass.example.com\"", "issuer: \"http://a.test\"", "url", "\"http"),

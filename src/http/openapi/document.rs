@@ -44,9 +44,9 @@ pub fn document() -> Value {
 }
 
 fn paths() -> Value {
-    let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
+    let mut paths: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
     for operation in OPERATIONS {
-        let path = paths.entry(operation.path).or_default();
+        let path = paths.entry(operation.path.replace("{*", "{")).or_default();
         if operation.listeners == [Listener::Admin] {
             path.insert("servers".to_owned(), admin_server());
         }

@@ -155,7 +155,7 @@ impl super::Postgres {
     }
 }
 
-async fn grant(conn: &mut PgConnection, roles: &Roles) -> sqlx::Result<()> {
+pub(super) async fn grant(conn: &mut PgConnection, roles: &Roles) -> sqlx::Result<()> {
     sqlx::query("SELECT set_config('hallpass.writer', $1, true), set_config('hallpass.reader', $2, true)")
         .bind(roles.writer.as_deref().unwrap_or_default())
         .bind(roles.reader.as_deref().unwrap_or_default())

@@ -9,6 +9,7 @@ pub(super) mod keys;
 #[cfg(test)]
 mod model;
 pub(super) mod policy;
+pub(super) mod publication;
 pub(super) mod quota;
 pub(super) mod refusals;
 pub(super) mod rows;

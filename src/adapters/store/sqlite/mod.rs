@@ -22,6 +22,7 @@ mod keys;
 mod looked;
 mod open;
 mod policy;
+mod publication;
 mod query;
 mod quota;
 mod reader;
@@ -62,6 +63,7 @@ use self::{
 use crate::{
     adapters::store::shared::{
         columns::Prepared,
+        publication::tile as tile_of,
         transit::{Steps, TransitFound},
     },
     broker::metrics::Exposition,
@@ -74,11 +76,12 @@ use crate::{
         digest::Digest,
         freeze::{Freezable, Freeze, FreezeScope},
         id::{IssuanceId, ReplicaId},
-        ledger::{checkpoint::VerifierKey, entry::Entry},
+        ledger::{checkpoint::VerifierKey, entry::Entry, tiles::Tile},
         sealing::Keyring,
     },
 };
 
+pub(in crate::adapters::store) use self::backup::{begin_copy, end_copy, read_copy};
 pub use self::{
     backup::CopyFault,
     create::{CreateFault, Genesis},
@@ -379,6 +382,11 @@ impl Store for Sqlite {
 
     fn checkpoint(&self) -> Answer<'_, Result<String, StoreFault>> {
         Box::pin(self.read(reader::checkpoint))
+    }
+
+    fn tile(&self, tile: Tile) -> Answer<'_, Result<Option<Vec<u8>>, StoreFault>> {
+        let (from, width) = (tile.range().0, u32::try_from(tile.width).unwrap_or(u32::MAX));
+        Box::pin(tile_of(self, tile, self.ledger_rows(from, width)))
     }
 
     fn health(&self) -> Result<(), StoreFault> {

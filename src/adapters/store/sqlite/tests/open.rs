@@ -191,7 +191,7 @@ async fn a_file_of_the_first_version_is_brought_up_and_keeps_what_it_holds() {
          ALTER TABLE issuance DROP COLUMN idempotency; ALTER TABLE issuance DROP COLUMN counted;
          ALTER TABLE issuance DROP COLUMN tries; ALTER TABLE issuance DROP COLUMN retry_at;
          ALTER TABLE issuance DROP COLUMN told; ALTER TABLE issuance DROP COLUMN keeps_chain;
-         DROP TABLE assertion_key; DELETE FROM keys WHERE purpose = 'assertion-es256-1';
+         DROP TABLE publication; DROP TABLE assertion_key; DELETE FROM keys WHERE purpose = 'assertion-es256-1';
          DROP TABLE freeze; DROP TABLE frozen_key; DROP TABLE replica; DROP TABLE policy_skew;
          DROP INDEX issuance_by_holder; DROP TABLE intent_count; DROP TABLE policy_let_in; DROP INDEX issuance_by_end;
          ALTER TABLE issuance DROP COLUMN live_until; ALTER TABLE issuance DROP COLUMN project;
