@@ -1,14 +1,7 @@
 //! One running broker with its two listeners: wired, started, stopped in order. `serve` and `demo` both run it, so the
 //! demo walks the ordinary path.
 
-use std::{
-    collections::HashMap,
-    io,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use serde_json::json;
 use tokio::{
