@@ -334,7 +334,9 @@ backends:
 
     fn settings(backends: &str) -> Settings {
         let config = read(backends).unwrap_or_else(|findings| panic!("{findings:?}"));
-        let Backend::Vault { settings, .. } = config.backends["main"].clone();
+        let Backend::Vault { settings, .. } = config.backends["main"].clone() else {
+            panic!("it is a Vault")
+        };
         *settings
     }
 
