@@ -4,6 +4,7 @@ mod emergency;
 mod guardrails;
 mod limits;
 mod policy;
+mod staged;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -195,7 +196,7 @@ impl World {
         });
         let settings = Settings {
             replica: ReplicaId::from_bytes([1; 16]),
-            trusted: BTreeMap::from(trusted),
+            trusted: BTreeMap::from(trusted).into(),
             clock_leeway: Duration::from_secs(30),
             exchange_deadline: deadline,
             mint_deadline: Duration::from_secs(8),

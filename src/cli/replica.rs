@@ -33,7 +33,7 @@ use super::{
 use crate::{
     adapters::{
         issuer_keys::IssuerKeys,
-        mint::{Assertions, Oidc, Sealed},
+        mint::{Assertions, Oidc, Sealed, Vault},
         policy_source::{PolicySource, Reload},
         store::{Database, Options},
         vault::{self, VaultClient},
@@ -173,7 +173,7 @@ impl Replica {
         let options = Options { single_writer_lock: true, ..Options::default() };
         let store = installation::open_store(config, options)?;
         let vaults = installation::vaults(config)?;
-        let (broker, assertions) = wire(config, &store, &keys)?;
+        let (broker, assertions) = wire(config, &store, &keys, &vaults)?;
         let seen = guard(config, &store, &broker).await?;
         if let Some(known) = store.keyring() {
             store.announce(known).await?;
@@ -371,6 +371,7 @@ fn wire(
     config: &Config,
     store: &Arc<Database>,
     keys: &Arc<IssuerKeys>,
+    vaults: &[Arc<VaultClient>],
 ) -> Result<(Arc<Broker>, Arc<Assertions>), Failure> {
     let key = store.assertion_key().ok_or_else(sealed_keys_missing)?;
     let assertions = Assertions::new(&config.assertions_issuer, key)
@@ -384,6 +385,7 @@ fn wire(
         (Kind::Aws, Arc::new(aws) as Arc<dyn Minter>),
         (Kind::Oidc, Arc::new(Oidc::new(Arc::clone(&assertions))) as Arc<dyn Minter>),
         (Kind::Sealed, Arc::new(sealed) as Arc<dyn Minter>),
+        (Kind::Vault, Arc::new(Vault::new(vaults.iter().cloned())) as Arc<dyn Minter>),
     ]);
     let broker = Broker::new(Parts {
         settings: settings(config, store)?,

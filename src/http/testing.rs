@@ -163,7 +163,7 @@ fn broker(store: Arc<Sqlite>, jwks: &Path) -> Arc<Broker> {
     .unwrap();
     let settings = Settings {
         replica: ReplicaId::new(now(), [0; 10]),
-        trusted: BTreeMap::from([(issuer.clone(), TrustedIssuer { name: issuer, url, profile })]),
+        trusted: BTreeMap::from([(issuer.clone(), TrustedIssuer { name: issuer, url, profile })]).into(),
         clock_leeway: Duration::from_secs(30),
         exchange_deadline: Duration::from_secs(15),
         mint_deadline: Duration::from_secs(8),

@@ -11,7 +11,10 @@ use crate::{
     },
     kernel::{
         name::is_name,
-        policy::yaml::{Content, Fields, Findings, Key, Node},
+        policy::{
+            target::Kind,
+            yaml::{Content, Fields, Findings, Key, Node},
+        },
     },
 };
 
@@ -32,6 +35,15 @@ pub(crate) enum Backend {
         /// Where the configuration names it.
         place: NamedFile,
     },
+}
+
+impl Backend {
+    /// The kind of credential that it makes.
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::Vault { .. } => Kind::Vault,
+        }
+    }
 }
 
 pub(super) fn read_all(

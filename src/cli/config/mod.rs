@@ -46,7 +46,10 @@ use crate::{
         digest::Digest,
         identity::profile::Profile,
         name::IssuerName,
-        policy::{Finding, Severity, set::TrustedIssuer},
+        policy::{
+            Finding, Severity,
+            set::{Trusted, TrustedIssuer},
+        },
     },
 };
 
@@ -273,12 +276,13 @@ impl Config {
     }
 
     /// What policy must agree with.
-    pub(crate) fn trusted(&self) -> BTreeMap<IssuerName, TrustedIssuer> {
+    pub(crate) fn trusted(&self) -> Trusted {
         let trusted = |(name, issuer): (&IssuerName, &Issuer)| {
             let (name, url, profile) = (name.clone(), issuer.url.clone(), issuer.profile);
             (name.clone(), TrustedIssuer { name, url, profile })
         };
-        self.issuers.iter().map(trusted).collect()
+        let backends = self.backends.iter().map(|(name, backend)| (name.clone(), backend.kind()));
+        Trusted { issuers: self.issuers.iter().map(trusted).collect(), backends: backends.collect() }
     }
 }
 

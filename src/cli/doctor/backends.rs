@@ -225,7 +225,7 @@ fn due(engine: &str) -> Option<Due> {
 
 /// The right that a harmless fetch needs of the broker's own token; all else is done under a job's.
 fn right(offer: &Offer<'_>) -> Option<Right> {
-    let is_own = matches!(offer.target.engine.name.as_str(), "kv1" | "kv2");
+    let is_own = matches!(offer.target.engine.name, "kv1" | "kv2");
     let path = &offer.target.path;
     (is_own && !path.contains("${")).then(|| Right::read(path.as_str()))
 }
