@@ -5,5 +5,6 @@ pub mod http_client;
 pub mod issuer_keys;
 pub mod mint;
 pub mod policy_source;
+pub mod published;
 pub mod store;
 pub mod vault;

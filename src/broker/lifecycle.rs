@@ -31,11 +31,30 @@ impl Broker {
 
     /// The same under several codes, all or none.
     pub(super) async fn note_all(&self, codes: &[EntryCode], result: &Value) -> Result<(), Refused> {
+        self.append_all(codes, result).await?;
+        codes.iter().for_each(|code| self.metrics.recorded(*code));
+        Ok(())
+    }
+
+    async fn append_all(&self, codes: &[EntryCode], result: &Value) -> Result<(), Refused> {
         let draft = |code| Draft { result: Some(result.clone()), ..Draft::of(code) };
         let entries = codes.iter().map(|code| self.seal(draft(*code))).collect::<Result<_, _>>()?;
         self.store.append(entries).await?;
-        codes.iter().for_each(|code| self.metrics.recorded(*code));
         Ok(())
+    }
+
+    /// Counts an alert of which the entry cannot be written yet.
+    pub fn count_alert(&self, code: EntryCode) {
+        self.metrics.recorded(code);
+    }
+
+    /// Records an alert that was counted already.
+    ///
+    /// # Errors
+    ///
+    /// `ledger_unavailable`.
+    pub async fn note_counted(&self, code: EntryCode, result: &Value) -> Result<(), Refused> {
+        self.append_all(&[code], result).await
     }
 
     /// The minute's work: summary rows become SUMMARY entries, rows whose time is over go, idle rates are forgotten.

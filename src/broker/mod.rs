@@ -49,6 +49,8 @@ pub struct Broker {
     started: jiff::Timestamp,
     /// What all should know while brokers decide by different sets.
     skew: ArcSwapOption<String>,
+    /// What all should know while a rollback of the database would not be noticed, or not all of it.
+    unguarded: ArcSwapOption<String>,
     tasks: TaskTracker,
 }
 
@@ -92,6 +94,7 @@ impl Broker {
             rates: identify::ProjectRates::new(settings.per_project_per_minute),
             started: ambient.clock.now(),
             skew: ArcSwapOption::empty(),
+            unguarded: ArcSwapOption::empty(),
             ambient,
             store,
             keys,

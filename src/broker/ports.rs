@@ -25,7 +25,7 @@ use crate::kernel::{
     id::{DecisionId, IssuanceId, ReplicaId},
     identity::{keys::VerificationKey, token::RawToken},
     issuance::State,
-    ledger::entry::Entry,
+    ledger::{entry::Entry, tiles::Tile},
     lifetime::Lifetime,
     name::{CredentialName, GrantName, IssuerName},
     policy::target::{Kind, Making},
@@ -199,6 +199,9 @@ pub trait Store: Send + Sync {
 
     /// The newest signed checkpoint (C2SP tlog-checkpoint).
     fn checkpoint(&self) -> Answer<'_, Result<String, StoreFault>>;
+
+    /// The bytes of a tile (C2SP tlog-tiles); `None` where the ledger has not all of it yet.
+    fn tile(&self, tile: Tile) -> Answer<'_, Result<Option<Vec<u8>>, StoreFault>>;
 
     /// Whether the writer is alive and its last commit succeeded.
     fn health(&self) -> Result<(), StoreFault>;

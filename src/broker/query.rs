@@ -17,7 +17,10 @@ use super::{
 use crate::kernel::{
     digest::Digest,
     id::crockford,
-    ledger::entry::{Draft, EntryCode, Personal},
+    ledger::{
+        entry::{Draft, EntryCode, Personal},
+        tiles::Tile,
+    },
 };
 
 /// Who reads: the name of a token, or `os:UID`.
@@ -126,6 +129,16 @@ impl Broker {
     pub async fn ledger_proof(&self, reader: &Reader, index: u64) -> Result<String, Refused> {
         self.count_read(reader).await?;
         self.store.proof(index).await?.ok_or_else(no_entry)
+    }
+
+    /// A tile of the ledger (C2SP tlog-tiles).
+    ///
+    /// # Errors
+    ///
+    /// `not_found`; `ledger_unavailable`.
+    pub async fn ledger_tile(&self, reader: &Reader, tile: Tile) -> Result<Vec<u8>, Refused> {
+        self.count_read(reader).await?;
+        self.store.tile(tile).await?.ok_or_else(no_entry)
     }
 
     /// The newest signed checkpoint.

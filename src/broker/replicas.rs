@@ -11,7 +11,10 @@ use super::{
     error::Refused,
     ports::{Beat, Skew},
 };
-use crate::kernel::ledger::entry::{Draft, EntryCode};
+use crate::kernel::{
+    id::ReplicaId,
+    ledger::entry::{Draft, EntryCode},
+};
 
 /// How often a broker posts (design: section 8).
 pub const BEAT: Duration = Duration::from_secs(10);
@@ -51,7 +54,23 @@ impl Broker {
 
     /// What somebody should look at although everything is ready.
     pub fn warnings(&self) -> Vec<String> {
-        self.skew.load_full().map(|warning| warning.to_string()).into_iter().collect()
+        let warnings = [self.unguarded.load_full(), self.skew.load_full()];
+        warnings.into_iter().flatten().map(|warning| warning.to_string()).collect()
+    }
+
+    /// Says what is wanting of the guard against a rollback, or that nothing is.
+    pub fn warn_of_rollback(&self, warning: Option<String>) {
+        self.unguarded.store(warning.map(Arc::new));
+    }
+
+    /// What is wanting of it now.
+    pub fn rollback_warning(&self) -> Option<String> {
+        self.unguarded.load_full().map(|warning| warning.to_string())
+    }
+
+    /// This boot.
+    pub fn replica(&self) -> ReplicaId {
+        self.settings.replica
     }
 
     async fn alert(&self, skew: &Skew) -> Result<(), Refused> {

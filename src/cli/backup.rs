@@ -23,10 +23,11 @@ use super::{
     installation, output,
     pipeline::shown,
     process,
-    serve::seen::{Rollback, Seen},
+    serve::seen::{self, Rollback},
+    store,
 };
 use crate::{
-    adapters::store::{CopyFault, Database, Options, Sqlite},
+    adapters::store::{CopyFault, Database, Options, Postgres, Sqlite, StorePlace, postgres::Place},
     broker::{audit, ports::Store as _},
     kernel::ledger::{
         checkpoint::Checkpoint,
@@ -61,6 +62,15 @@ pub(crate) struct Restore {
     /// Why, for the ledger; at most 256 characters.
     #[arg(long, value_name = "TEXT", requires = "accept_loss")]
     reason: Option<String>,
+    /// On PostgreSQL: the database of `store.url` as the role that shall own the schema [default: `store.url`].
+    #[arg(long = "as", value_name = "URL", requires = "from")]
+    owner: Option<String>,
+    /// A file with the owner's password [default: PGPASSWORD or PGPASSFILE].
+    #[arg(long, value_name = "FILE", requires = "owner")]
+    password_file: Option<PathBuf>,
+    /// On PostgreSQL: a role that may read the ledger, and nothing else.
+    #[arg(long, value_name = "ROLE", requires = "from")]
+    reader: Option<String>,
     /// The configuration [default: $HALLPASS_CONFIG, else ./hallpass.yaml].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -105,7 +115,7 @@ impl Backup {
 
     async fn make(self) -> Done {
         let config = Config::load(self.config.as_deref())?;
-        let store = installation::open_sqlite(&config, Options::default(), "backup")?;
+        let store = installation::open_store(&config, Options::default())?;
         new_folder(&self.out)?;
         let before = Checkpoint::read_unverified(&store.checkpoint().await?).map_or(0, |head| head.size);
         // Recorded first, and so in the copy: one that nobody recorded must not exist.
@@ -113,7 +123,7 @@ impl Backup {
         store.append(vec![Actor::new()?.entry(EntryCode::Exported, told)?]).await?;
         let note = store.checkpoint().await?;
         let database = self.out.join(DATABASE_FILE);
-        let copied = store.back_up(&database).await;
+        let copied = copy(&config, &store, &database).await;
         store.close().await;
         copied?;
         let manifest =
@@ -155,12 +165,15 @@ impl Restore {
         }
         let config = Config::load(self.config.as_deref())?;
         if let Some((from, manifest)) = &manifest {
-            put_back(&config, from, manifest)?;
-            output::say(&format!(
-                "put {} entries back into {}",
-                manifest.size,
-                installation::database_file(&config, "restore")?.display()
-            ));
+            refuse_other(&config, manifest)?;
+            let place = match &config.store {
+                StorePlace::Postgres(writer) => self.put_on_server(&config, from, writer).await?,
+                StorePlace::Sqlite(path) => {
+                    put_back(&config, path, from, manifest)?;
+                    path.display().to_string()
+                }
+            };
+            output::say(&format!("put {} entries back into {place}", manifest.size));
         }
         match reason {
             Some(reason) => accept_loss(&config, reason, manifest.is_some()).await,
@@ -225,33 +238,51 @@ async fn whole(from: &Path) -> Result<Manifest, Failure> {
     }
 }
 
-fn put_back(config: &Config, from: &Path, manifest: &Manifest) -> Done {
-    if manifest.origin != config.ledger.origin {
-        let (file, said) = (config.file.display(), &config.ledger.origin);
-        let message =
-            format!("the backup is of {:?}, and {file} says `ledger.origin: {said}`", manifest.origin);
-        return Err(Failure::usage(message));
+async fn copy(config: &Config, store: &Database, to: &Path) -> Done {
+    match (store, &config.store) {
+        (Database::Postgres(store), StorePlace::Postgres(place)) => Ok(store.back_up(place, to).await?),
+        (Database::Sqlite(store), StorePlace::Sqlite(_)) => Ok(store.back_up(to).await?),
+        (Database::Postgres(_) | Database::Sqlite(_), StorePlace::Postgres(_) | StorePlace::Sqlite(_)) => {
+            Err(Failure::new(Exit::Internal, "the store is not the one of the configuration"))
+        }
     }
+}
+
+fn refuse_other(config: &Config, manifest: &Manifest) -> Done {
+    if manifest.origin == config.ledger.origin {
+        return Ok(());
+    }
+    let (file, said) = (config.file.display(), &config.ledger.origin);
+    let message = format!("the backup is of {:?}, and {file} says `ledger.origin: {said}`", manifest.origin);
+    Err(Failure::usage(message))
+}
+
+impl Restore {
+    /// Makes the schema on the server and fills it; answers where that is.
+    async fn put_on_server(&self, config: &Config, from: &Path, writer: &Place) -> Result<String, Failure> {
+        let (owner, reader) = (self.owner.as_deref(), self.reader.clone());
+        let (place, roles) = store::owners(writer, (owner, self.password_file.clone()), reader)?;
+        Postgres::put_back(&from.join(DATABASE_FILE), &place, installation::sealing_keys(config)?, roles)
+            .await?;
+        Ok(place.to_string())
+    }
+}
+
+fn put_back(config: &Config, to: &Path, from: &Path, manifest: &Manifest) -> Done {
     let sealing = installation::sealing_keys(config)?;
-    Sqlite::put_back(
-        &from.join(DATABASE_FILE),
-        installation::database_file(config, "restore")?,
-        &sealing,
-        |copied| {
-            // What was looked at before may have been exchanged since.
-            if digest(copied)? == (manifest.bytes, manifest.sha256.clone()) {
-                return Ok(());
-            }
-            Err(Failure::new(Exit::Integrity, "the backup changed while it was copied; nothing was put back"))
-        },
-    )
+    Sqlite::put_back(&from.join(DATABASE_FILE), to, &sealing, |copied| {
+        // What was looked at before may have been exchanged since.
+        if digest(copied)? == (manifest.bytes, manifest.sha256.clone()) {
+            return Ok(());
+        }
+        Err(Failure::new(Exit::Integrity, "the backup changed while it was copied; nothing was put back"))
+    })
 }
 
 /// Says beforehand what `serve` would say.
 async fn warn_of_loss(config: &Config) -> Done {
-    let Some(seen) = &config.ledger.seen else { return Ok(()) };
     let store = installation::inspect_store(config)?;
-    let checked = Seen::check(seen, &store).await;
+    let checked = seen::check(&config.ledger, &store).await;
     store.close().await;
     match checked {
         Ok(_) => Ok(()),
@@ -289,21 +320,30 @@ async fn accept_loss(config: &Config, reason: &str, is_restored: bool) -> Done {
     Ok(())
 }
 
-/// The head that was seen and is not in this ledger; null where none is.
+/// The largest head that was seen or published and is not in this ledger; null where there is none.
 async fn lost(config: &Config, store: &Database) -> Result<Value, Failure> {
-    let Some(path) = &config.ledger.seen else { return Ok(Value::Null) };
-    match Seen::check(path, store).await {
-        Ok(_) => return Ok(Value::Null),
-        Err(Rollback::Behind { .. }) => {}
-        Err(rollback @ Rollback::Unreadable { .. }) => {
-            return Err(Failure::new(Exit::Integrity, format!("{rollback}; move it away if you know why")));
+    let mut lost: Option<(Checkpoint, String)> = None;
+    for path in seen::kept(&config.ledger) {
+        let note = fs::read_to_string(&path).map_err(|fault| Failure::file(&path, &fault))?;
+        match seen::continues(&path, &note, store).await {
+            Ok(_) => continue,
+            Err(Rollback::Behind { .. }) => {}
+            Err(rollback @ Rollback::Unreadable { .. }) => {
+                let message = format!("{rollback}; move it away if you know why");
+                return Err(Failure::new(Exit::Integrity, message));
+            }
+            Err(Rollback::Store(fault)) => return Err(fault.into()),
         }
-        Err(Rollback::Store(fault)) => return Err(fault.into()),
+        let opened = store.open_checkpoint(&note).await?;
+        let seen = opened.map_err(|fault| Failure::new(Exit::Integrity, fault.to_string()))?;
+        if lost.as_ref().is_none_or(|(largest, _)| largest.size < seen.size) {
+            lost = Some((seen, note));
+        }
     }
-    let note = fs::read_to_string(path).map_err(|fault| Failure::file(path, &fault))?;
-    let opened = store.open_checkpoint(&note).await?;
-    let seen = opened.map_err(|fault| Failure::new(Exit::Integrity, fault.to_string()))?;
-    Ok(json!({ "size": seen.size, "root": seen.root.to_string(), "checkpoint": note }))
+    Ok(lost.map_or(
+        Value::Null,
+        |(seen, note)| json!({ "size": seen.size, "root": seen.root.to_string(), "checkpoint": note }),
+    ))
 }
 
 fn new_folder(out: &Path) -> Done {

@@ -178,6 +178,22 @@ impl From<postgres::OpenFault> for Failure {
     }
 }
 
+impl From<postgres::ServerCopyFault> for Failure {
+    fn from(fault: postgres::ServerCopyFault) -> Self {
+        let exit = match &fault {
+            postgres::ServerCopyFault::Damaged(_) => Exit::Integrity,
+            postgres::ServerCopyFault::Exists
+            | postgres::ServerCopyFault::Password(_)
+            | postgres::ServerCopyFault::WrongSealingKey => Exit::Usage,
+            postgres::ServerCopyFault::File(_)
+            | postgres::ServerCopyFault::Open(_)
+            | postgres::ServerCopyFault::Server(_)
+            | postgres::ServerCopyFault::Stopped => Exit::Internal,
+        };
+        Self::new(exit, chain(&fault))
+    }
+}
+
 impl From<postgres::CreateFault> for Failure {
     fn from(fault: postgres::CreateFault) -> Self {
         let exit = match &fault {

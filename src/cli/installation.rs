@@ -1,7 +1,10 @@
 //! What a configuration names, opened: the sealing key, the store, tokens, issuers' keys. Every fault says where in
 //! `hallpass.yaml` the file is named; nothing that is missing is made.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 
@@ -13,7 +16,8 @@ use crate::{
     adapters::{
         issuer_keys::{IssuerKeys, IssuerKeysConfig, KeysFrom},
         mint::{Assertions, Aws},
-        store::{Database, Options, Postgres, Sqlite, StorePlace},
+        published::Published,
+        store::{Database, OpenFault, Options, Postgres, Sqlite, StorePlace, postgres},
         vault::VaultClient,
     },
     broker::Entropy,
@@ -64,7 +68,15 @@ fn sealing_key(from: &SealingKeyFrom) -> Result<Arc<SealingKey>, Finding> {
 pub(crate) fn open_store(config: &Config, options: Options) -> Result<Arc<Database>, Failure> {
     let database = match &config.store {
         StorePlace::Postgres(place) => {
-            Database::Postgres(Postgres::open(place, sealing_keys(config)?, options)?)
+            let opened = Postgres::open(place, sealing_keys(config)?, options);
+            let told = |fault: postgres::OpenFault| {
+                if matches!(fault, postgres::OpenFault::Absent(_)) {
+                    absent(config, fault.into())
+                } else {
+                    fault.into()
+                }
+            };
+            Database::Postgres(opened.map_err(told)?)
         }
         StorePlace::Sqlite(path) => Database::Sqlite(open_file(config, path, options)?),
     };
@@ -97,10 +109,31 @@ pub(crate) fn database_file<'c>(config: &'c Config, what: &str) -> Result<&'c Pa
 
 fn open_file(config: &Config, path: &Path, options: Options) -> Result<Arc<Sqlite>, Failure> {
     let sealing = sealing_keys(config)?;
-    if Sqlite::inspect(path)?.origin() != config.ledger.origin {
+    let told = |fault: OpenFault| {
+        if matches!(fault, OpenFault::Absent(_)) { absent(config, fault.into()) } else { fault.into() }
+    };
+    let found = Sqlite::inspect(path).map_err(told)?;
+    if found.origin() != config.ledger.origin {
         name_ledger(config, path, &sealing)?;
     }
     Ok(Sqlite::open(path, sealing, options)?)
+}
+
+/// What is told of a database that is not there: beside a published ledger it is lost, and a new one is no remedy.
+fn absent(config: &Config, failure: Failure) -> Failure {
+    let Some(published) = published(config) else { return failure };
+    let message = format!(
+        "the database is not there, but {} is of its ledger: bring the newest backup back by `hallpass restore`; a new \
+         ledger needs another origin, and an empty directory in `ledger.publish`",
+        published.display()
+    );
+    Failure::new(super::exit::Exit::Integrity, message)
+}
+
+/// The checkpoint that is published, if one is.
+pub(crate) fn published(config: &Config) -> Option<PathBuf> {
+    let file = config.ledger.publish.as_deref().map(|path| Published::new(path).checkpoint_file());
+    file.filter(|file| file.exists())
 }
 
 /// Opens the store for reading, without the sealing key.

@@ -17,6 +17,7 @@ use super::{
     output::{self, Output},
     pipeline::shown,
     process,
+    serve::seen,
 };
 use crate::{
     adapters::store::{Database, Options},
@@ -126,8 +127,9 @@ impl Verify {
             None => {
                 let config = Config::load(self.config.as_deref())?;
                 let mut anchors = anchors?;
-                let seen = config.ledger.seen.as_deref().filter(|path| path.exists());
-                anchors.extend(seen.map(anchor).transpose()?);
+                for kept in seen::kept(&config.ledger) {
+                    anchors.push(anchor(&kept)?);
+                }
                 audit::of_store(&*installation::inspect_as_it_is(&config)?, key, anchors).await?
             }
         };

@@ -23,9 +23,13 @@ use super::{
     actor::new_replica,
     config::{Config, Listen, Listener},
     exit::{Exit, Failure},
-    installation, process,
+    installation,
+    keys::assertions::settings as settings_of_assertions,
+    process,
     serve::{
+        assertions::{AssertionKeys, MAX_AGE},
         policy::Follower,
+        publish::{self, Publisher},
         seen::{self, Rollback, Seen},
         tls::Certificate,
     },
@@ -92,7 +96,10 @@ pub(crate) struct Replica {
     vaults: Vec<Arc<VaultClient>>,
     accepted: watch::Receiver<Option<Digest>>,
     seen: Option<Kept>,
+    publisher: Option<publish::Shared>,
+    forked: publish::Forked,
     sealing: Arc<Notify>,
+    assertion_keys: Arc<Notify>,
     /// Where the public listener is.
     pub(crate) public: Listen,
     /// Where the admin listener is.
@@ -173,7 +180,7 @@ impl Replica {
         let options = Options { single_writer_lock: true, ..Options::default() };
         let store = installation::open_store(config, options)?;
         let vaults = installation::vaults(config)?;
-        let (broker, assertions) = wire(config, &store, &keys, &vaults)?;
+        let (broker, assertions) = wire(config, &store, &keys, &vaults).await?;
         let seen = guard(config, &store, &broker).await?;
         if let Some(known) = store.keyring() {
             store.announce(known).await?;
@@ -218,11 +225,17 @@ impl Replica {
         chores.spawn(Arc::clone(&keys).keep_fresh());
         chores.spawn(look_at_certificates(certificates.clone()));
         vaults.iter().for_each(|vault| drop(chores.spawn(keep_vault(Arc::clone(vault)))));
-        let sealing = Arc::new(Notify::new());
+        let assertion_keys = Arc::default();
+        let publish = config.assertions.publish.clone();
+        let following = AssertionKeys::new(assertions, (&store, publish), &assertion_keys);
+        chores.spawn(following.follow());
+        let sealing = Arc::default();
         chores.spawn(follow_sealing_keys(Arc::clone(&sealing), config.file.clone(), Arc::clone(&store)));
         if let Some(seen) = &seen {
             chores.spawn(keep_head(Arc::clone(seen), Arc::clone(&store)));
         }
+        let forked = publish::Forked::default();
+        let publisher = guard_while_serving(&mut chores, config, (&broker, &store), &forked);
         let listeners = serving;
         Ok(Self {
             broker,
@@ -236,7 +249,10 @@ impl Replica {
             vaults,
             accepted,
             seen,
+            publisher,
+            forked,
             sealing,
+            assertion_keys,
             public: public.at,
             admin: admin.at,
         })
@@ -271,6 +287,7 @@ impl Replica {
                            the disk, then start again";
                 return Failure::new(Exit::Internal, why);
             }
+            rollback = self.forked.wait() => return Failure::new(Exit::Integrity, rollback),
             Some(ended) = self.listeners.join_next() => ("a listener", ended),
             Some(ended) = self.chores.join_next() => ("a task of the broker", ended),
         };
@@ -278,10 +295,11 @@ impl Replica {
         Failure::new(Exit::Internal, format!("{} ended: {why}", what.0))
     }
 
-    /// Looks at policy, issuers' keys, certificates and sealing keys now.
+    /// Looks at policy, issuers' keys, certificates, sealing keys and keys of assertions now.
     pub(crate) fn reload(&self) {
         self.reload.ask();
         self.sealing.notify_one();
+        self.assertion_keys.notify_one();
         self.keys.refresh_at_once();
         self.certificates.iter().for_each(|certificate| certificate.refresh(true));
     }
@@ -310,6 +328,15 @@ impl Replica {
             if let Err(refused) = recorded {
                 tracing::error!(reason = refused.detail, "the stop was not recorded");
                 is_whole = false;
+            }
+        }
+        // A directory that does not answer must not hold up the end either; what is missing there is the next one's.
+        if let Some(publisher) = &self.publisher {
+            let publishing = async { publisher.lock().await.stop().await };
+            match tokio::time::timeout_at(end.max(Instant::now() + CLOSING), publishing).await {
+                Ok(Ok(())) => {}
+                Ok(Err(fault)) => tracing::warn!(%fault, "the ledger's last entries were not published"),
+                Err(_) => tracing::warn!("the ledger's last entries were not published in time"),
             }
         }
         if let Some(seen) = &self.seen {
@@ -349,7 +376,7 @@ fn own_issuer(assertions: &Arc<Assertions>) -> http::OwnIssuer {
     http::OwnIssuer {
         configuration,
         jwks: Box::new(move || assertions.jwks(Clock::System.now())),
-        max_age: Duration::from_secs(300),
+        max_age: MAX_AGE,
     }
 }
 
@@ -367,14 +394,14 @@ fn issuer_keys(config: &Config) -> Result<IssuerKeys, Failure> {
 }
 
 /// The broker with its minters, and the signer that others check us by.
-fn wire(
+async fn wire(
     config: &Config,
     store: &Arc<Database>,
     keys: &Arc<IssuerKeys>,
     vaults: &[Arc<VaultClient>],
 ) -> Result<(Arc<Broker>, Arc<Assertions>), Failure> {
-    let key = store.assertion_key().ok_or_else(sealed_keys_missing)?;
-    let assertions = Assertions::new(&config.assertions_issuer, key)
+    let (read_at, keys_of_assertions) = (Clock::System.now(), store.assertion_keys().await?);
+    let assertions = Assertions::of_store(settings_of_assertions(config), &keys_of_assertions, read_at)
         .map_err(|fault| Failure::new(Exit::Integrity, fault.to_string()))?;
     let assertions = Arc::new(assertions);
     // The store's own ring, so that both learn of another sealing key at once.
@@ -413,9 +440,8 @@ fn settings(config: &Config, store: &Database) -> Result<Settings, Failure> {
 /// Looks whether the ledger is the one that was seen last. A ledger that was set back gets ALERT_ROLLBACK, if it can
 /// be written, and is not served.
 async fn guard(config: &Config, store: &Arc<Database>, broker: &Broker) -> Result<Option<Kept>, Failure> {
-    let Some(path) = &config.ledger.seen else { return Ok(None) };
-    let rollback = match Seen::check(path, store).await {
-        Ok(seen) => return Ok(Some(Arc::new(Mutex::new(seen)))),
+    let rollback = match seen::check(&config.ledger, store).await {
+        Ok(seen) => return Ok(seen.map(|seen| Arc::new(Mutex::new(seen)))),
         Err(rollback) => rollback,
     };
     let message = rollback.to_string();
@@ -431,11 +457,26 @@ async fn guard(config: &Config, store: &Arc<Database>, broker: &Broker) -> Resul
     Err(Failure::new(Exit::Integrity, message))
 }
 
+/// Goes on looking whether the ledger is set back, and publishes it where that is configured.
+fn guard_while_serving(
+    chores: &mut JoinSet<()>,
+    config: &Config,
+    (broker, store): (&Arc<Broker>, &Arc<Database>),
+    forked: &publish::Forked,
+) -> Option<publish::Shared> {
+    chores.spawn(seen::tell_set_back(Arc::clone(broker), Arc::clone(store)));
+    let directory = config.ledger.publish.as_deref()?;
+    let publisher = Publisher::new(directory, Arc::clone(store), Arc::clone(broker));
+    let publisher = Arc::new(Mutex::new(publisher));
+    chores.spawn(publish::follow(Arc::clone(&publisher), config.ledger.publish_every, forked.clone()));
+    Some(publisher)
+}
+
 async fn record_start(config: &Config, broker: &Broker) -> Result<(), Failure> {
-    let is_guarded = seen::is_guarded(config.ledger.seen.as_deref(), &config.store);
+    let is_guarded = seen::is_guarded(&config.ledger, &config.store);
     if !is_guarded {
-        let advice = "keep `ledger.seen` on another volume than the database's";
-        tracing::warn!(advice, "rollback unguarded");
+        tracing::warn!("{}", seen::UNGUARDED);
+        broker.warn_of_rollback(Some(seen::UNGUARDED.to_owned()));
     }
     let rollback = if is_guarded { "guarded" } else { "unguarded" };
     let started = json!({ "version": env!("CARGO_PKG_VERSION"), "rollback": rollback });

@@ -64,6 +64,13 @@ impl Owner {
     fn init(self) -> Done {
         let config = Config::load(self.config.as_deref())?;
         let (place, roles) = self.places(&config)?;
+        if let Some(published) = installation::published(&config) {
+            let message = format!(
+                "{} is of a ledger that has entries already, and a new one cannot continue it; nothing was made",
+                published.display()
+            );
+            return Err(Failure::usage(message));
+        }
         let keys = installation::sealing_keys(&config)?;
         let sealing =
             keys.newest().ok_or_else(|| Failure::usage("the configuration names no sealing key"))?;
@@ -105,18 +112,30 @@ impl Owner {
                 "`store.url` names a database file, which needs none of this; `hallpass init` makes one";
             return Err(Failure::usage(message));
         };
-        let owner = match &self.owner {
-            None => writer.clone(),
-            Some(url) => Place::parse(url, Path::new(""))
-                .map_err(|fault| Failure::usage(format!("--as: {fault}")))?
-                .with_password_file(self.password_file.clone()),
-        };
-        if !owner.is_same_database(writer) {
-            return Err(Failure::usage("--as names another database than `store.url`"));
-        }
-        let is_own = owner.user() == writer.user();
-        let roles =
-            Roles { writer: (!is_own).then(|| writer.user().to_owned()), reader: self.reader.clone() };
-        Ok((owner, roles))
+        let owner = (self.owner.as_deref(), self.password_file.clone());
+        owners(writer, owner, self.reader.clone())
     }
+}
+
+/// The owner's way to the database, given by its URL and a file with its password, and the roles that are not the owner.
+///
+/// # Errors
+///
+/// [`super::exit::Exit::Usage`] where the URL is none, or of another database.
+pub(crate) fn owners(
+    writer: &Place,
+    (url, password_file): (Option<&str>, Option<PathBuf>),
+    reader: Option<String>,
+) -> Result<(Place, Roles), Failure> {
+    let owner = match url {
+        None => writer.clone(),
+        Some(url) => Place::parse(url, Path::new(""))
+            .map_err(|fault| Failure::usage(format!("--as: {fault}")))?
+            .with_password_file(password_file),
+    };
+    if !owner.is_same_database(writer) {
+        return Err(Failure::usage("--as names another database than `store.url`"));
+    }
+    let is_own = owner.user() == writer.user();
+    Ok((owner, Roles { writer: (!is_own).then(|| writer.user().to_owned()), reader }))
 }

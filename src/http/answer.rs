@@ -30,6 +30,11 @@ pub(super) fn text(text: String) -> Response {
     with_type(StatusCode::OK, TEXT, Body::from(text))
 }
 
+/// An answer in bytes.
+pub(super) fn bytes(bytes: Vec<u8>) -> Response {
+    with_type(StatusCode::OK, BYTES, Body::from(bytes))
+}
+
 /// A 200 with a JSON body that was written elsewhere.
 pub(super) fn json_body(body: Body) -> Response {
     with_type(StatusCode::OK, JSON, body)
@@ -208,6 +213,7 @@ pub(super) fn time(at: Option<Timestamp>) -> Option<String> {
 }
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const HEX: &[u8; 16] = b"0123456789abcdef";
 

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     broker::{error::Code, ports::StoredEntry, query::Search},
-    kernel::json::read_bounded,
+    kernel::{json::read_bounded, ledger::tiles::Tile},
 };
 
 pub(super) async fn search(State(floor): State<Arc<Floor>>, request: Request) -> Result<Response, Problem> {
@@ -62,6 +62,18 @@ pub(super) async fn checkpoint(
     bearer::refuse_query(&parts.uri)?;
     roles::admit(&floor, &mut parts.headers, Role::Viewer)?;
     Ok(answer::text(floor.broker.checkpoint().await?))
+}
+
+pub(super) async fn tile(
+    State(floor): State<Arc<Floor>>,
+    place: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let mut parts = head(request)?;
+    bearer::refuse_query(&parts.uri)?;
+    let reader = roles::admit(&floor, &mut parts.headers, Role::Auditor)?;
+    let tile = place.ok().and_then(|Path(place)| Tile::parse(&format!("tile/{place}")));
+    Ok(answer::bytes(floor.broker.ledger_tile(&reader, tile.ok_or_else(no_such_path)?).await?))
 }
 
 fn head(request: Request) -> Result<Parts, Problem> {

@@ -130,6 +130,8 @@ pub fn admin_router(floor: Arc<Floor>) -> Router {
 
 fn admin_routes(gate: &Gate) -> Routes {
     Routes::default()
+        .route("/ledger/checkpoint", "GET", gate.before(get(ledger::checkpoint)))
+        .route("/ledger/tile/{*place}", "GET", gate.before(get(ledger::tile)))
         .route("/livez", "GET, HEAD", get(health::live))
         .route("/metrics", "GET", get(metrics::show))
         .route("/readyz", "GET, HEAD", get(health::ready))

@@ -24,11 +24,12 @@ use super::{AdminToken, Floor, Limits, OwnIssuer, Role, admin_router, public_rou
 use crate::{
     adapters::{
         issuer_keys::{IssuerKeys, IssuerKeysConfig, KeysFrom},
-        mint::{Assertions, Oidc, Sealed},
+        mint::{Assertions, Oidc, Sealed, assertions::generate},
         store::sqlite::{Change, Genesis, Options, Sqlite},
     },
     broker::{Ambient, Broker, Clock, Entropy, Parts, Settings},
     kernel::{
+        assertion::Algorithm,
         digest::Digest,
         id::ReplicaId,
         identity::profile::Profile,
@@ -79,7 +80,7 @@ impl World {
             roles: vec![role],
             digest: Digest::of(text.as_bytes()),
         };
-        let assertions = assertions(&store);
+        let assertions = assertions();
         let floor = Arc::new(Floor {
             broker,
             limits,
@@ -171,7 +172,7 @@ fn broker(store: Arc<Sqlite>, jwks: &Path) -> Arc<Broker> {
         pseudonym_key: *store.pseudonym_key().unwrap(),
     };
     let sealed = Sealed::new(Arc::clone(&store) as _, sealing_key());
-    let oidc = Oidc::new(Arc::new(assertions(&store)));
+    let oidc = Oidc::new(Arc::new(assertions()));
     Broker::new(Parts {
         ambient: Ambient { clock: Clock::Manual(Mutex::new(now())), entropy: Entropy::Os },
         store,
@@ -198,8 +199,10 @@ async fn seal_secret(store: &Sqlite) {
     store.set_secret(&SecretName::parse("npm-token").unwrap(), &fields, change).await.unwrap();
 }
 
-fn assertions(store: &Sqlite) -> Assertions {
-    Assertions::new("https://hallpass.example.com", store.assertion_key().unwrap()).unwrap()
+fn assertions() -> Assertions {
+    static KEY: OnceLock<Secret> = OnceLock::new();
+    let key = KEY.get_or_init(|| generate(Algorithm::Rs256).unwrap());
+    Assertions::new("https://hallpass.example.com", key).unwrap()
 }
 
 fn public_keys() -> Value {

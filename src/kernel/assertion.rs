@@ -66,7 +66,7 @@ pub struct AssertionKey {
     /// Its private half, PKCS#8; none once it has signed its last, or where the store was opened without the sealing
     /// key.
     pub private: Option<Secret>,
-    /// Its public half as a JWK; none where a version before this one made the key and nobody has changed it since.
+    /// Its public half as a JWK; none of a first key until it is rotated, since it follows from the private one.
     pub public: Option<String>,
 }
 
@@ -175,6 +175,32 @@ impl Schedule {
     }
 }
 
+/// The dates of the key that comes after those, and of those among them that change: the new one is known for so long
+/// before it signs, and the old ones for so long after what they signed has ended.
+///
+/// # Errors
+///
+/// When the key before this one begins to sign, where it does not yet.
+pub fn rotate(
+    keys: &[(u64, Schedule)],
+    now: Timestamp,
+    lead: Duration,
+) -> Result<(Schedule, Vec<(u64, Schedule)>), Timestamp> {
+    if let Some((_, waiting)) = keys.iter().find(|(_, dates)| dates.state(now) == KeyState::Published) {
+        return Err(waiting.active_at);
+    }
+    // Also where there is none before: the issuer may be known, and verifiers keep a set that lacks this key.
+    let next = Schedule::after(now, lead);
+    let active = keys.iter().filter(|(_, dates)| dates.state(now) == KeyState::Active);
+    Ok((next, active.map(|(version, dates)| (*version, dates.followed_by(&next, lead))).collect()))
+}
+
+/// The same where those keys are known to somebody else: the new one signs at once, and no other holds.
+pub fn withdraw(keys: &[(u64, Schedule)], now: Timestamp) -> (Schedule, Vec<(u64, Schedule)>) {
+    let told = keys.iter().filter(|(_, dates)| dates.state(now).is_told());
+    (Schedule::first(now), told.map(|(version, dates)| (*version, dates.withdrawn(now))).collect())
+}
+
 impl Claims<'_> {
     /// When it ends, to the second; none where there is no such time.
     pub fn ends(&self) -> Option<Timestamp> {
@@ -261,6 +287,37 @@ mod tests {
         // What was removed before stays removed since then.
         let gone = old.withdrawn(at("2027-01-01T00:00:00Z"));
         assert_eq!(gone.withdrawn(now), gone);
+    }
+
+    #[test]
+    fn a_second_rotation_waits_until_the_first_is_over() {
+        let now = at("2027-01-13T10:00:00Z");
+        let first = (1, Schedule::first(at("2026-01-01T00:00:00Z")));
+        let (second, changed) = rotate(&[first], now, LEAD).unwrap();
+        assert_eq!(changed, [(1, first.1.followed_by(&second, LEAD))]);
+
+        let keys = [changed[0], (2, second)];
+        assert_eq!(rotate(&keys, at("2027-01-14T09:59:59Z"), LEAD), Err(second.active_at));
+        let (third, changed) = rotate(&keys, second.active_at, LEAD).unwrap();
+        // The first one keeps the dates that verifiers were promised.
+        assert_eq!(changed, [(2, second.followed_by(&third, LEAD))]);
+    }
+
+    #[test]
+    fn the_first_key_of_an_algorithm_of_a_known_issuer_waits_too() {
+        let now = at("2027-01-13T10:00:00Z");
+        assert_eq!(rotate(&[], now, LEAD), Ok((Schedule::after(now, LEAD), Vec::new())));
+    }
+
+    #[test]
+    fn whatever_anybody_else_may_know_is_withdrawn_at_once() {
+        let now = at("2027-01-13T10:00:00Z");
+        let first = Schedule::first(at("2026-01-01T00:00:00Z"));
+        let (second, changed) = rotate(&[(1, first)], at("2027-01-13T09:00:00Z"), LEAD).unwrap();
+        let (third, changed) = withdraw(&[changed[0], (2, second)], now);
+        assert_eq!(third.state(now), KeyState::Active);
+        let states: Vec<_> = changed.iter().map(|(version, dates)| (*version, dates.state(now))).collect();
+        assert_eq!(states, [(1, KeyState::Removed), (2, KeyState::Removed)]);
     }
 
     #[test]

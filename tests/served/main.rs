@@ -58,6 +58,8 @@ mod openapi;
 #[cfg(test)]
 mod order;
 #[cfg(test)]
+mod own_issuer;
+#[cfg(test)]
 mod packaged;
 #[cfg(test)]
 mod platforms;
@@ -69,6 +71,8 @@ mod policy_commands;
 mod postgres;
 #[cfg(test)]
 mod profiles;
+#[cfg(test)]
+mod publishing;
 #[cfg(test)]
 mod readme;
 #[cfg(test)]

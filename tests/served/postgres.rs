@@ -195,6 +195,86 @@ fn a_database_that_is_gone_is_503_within_a_second_and_comes_back_by_itself() {
     assert_one_log(&installation);
 }
 
+/// The newest entries of a server that failed are lost on its standby: a broker that saw them, running or started anew,
+/// issues nothing there.
+#[test]
+fn standby_that_lags_is_refused_by_every_broker_and_the_alert_is_recorded_where_it_belongs() {
+    let cluster = Cluster::start(None, "");
+    let installation = Installation::on(&cluster);
+    let standby = cluster.standby();
+    let servers: Vec<Server> = (0..2).map(|number| installation.replica(number)).collect();
+    servers.iter().for_each(|server| drop(server.only(&installation.issuer.token(), "npm")));
+    eventually("the standby to have all", || cluster.is_replicated().then_some(()));
+    standby.stop();
+    servers.iter().for_each(|server| drop(server.only(&installation.issuer.token(), "npm")));
+    // Every broker keeps the head that it has seen.
+    let newest = servers[0].ledger("").first().unwrap()["index"].as_u64().unwrap();
+    eventually("the heads to be kept", || {
+        let kept = (0..2).map(|number| fs::read_to_string(installation.file(&format!("seen-{number}"))));
+        let sizes = kept.map(|note| note.ok()?.lines().nth(1)?.parse::<u64>().ok());
+        sizes.into_iter().all(|size| size.is_some_and(|size| size > newest)).then_some(())
+    });
+
+    cluster.crash();
+    standby.run();
+    standby.take_over(&cluster);
+
+    let alerts = |server: &Server| {
+        let metrics = server.admin.get("/metrics").bearer(&installation.admin_token("operator")).send().body;
+        metrics.contains("hallpass_alerts_total{kind=\"rollback\"} 1")
+    };
+    for server in &servers {
+        eventually("the alert", || server.logs().contains("ALERT_ROLLBACK").then_some(()));
+        server.public.exchange(&installation.issuer.token(), &npm()).problem(503, "ledger_unavailable");
+        eventually("the alert to count", || alerts(server).then_some(()));
+    }
+    let mut started = installation.replica_command(0);
+    let refused = finish(&mut started, "");
+    assert_eq!(refused.status.code(), Some(30), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("set back"), "{refused:?}");
+
+    // The right one comes back: service goes on by itself, and the alert is an entry of it.
+    standby.stop();
+    cluster.run();
+    for server in &servers {
+        eventually("service", || {
+            (server.public.exchange(&installation.issuer.token(), &npm()).status == 200).then_some(())
+        });
+    }
+    eventually("the alerts to be recorded", || {
+        (servers[0].entries("ALERT_ROLLBACK").len() == 2).then_some(())
+    });
+    drop(servers);
+    assert_one_log(&installation);
+}
+
+#[test]
+fn older_copy_of_the_servers_data_is_refused_by_every_broker() {
+    let cluster = Cluster::start(None, "");
+    let installation = Installation::on(&cluster);
+    let servers: Vec<Server> = (0..2).map(|number| installation.replica(number)).collect();
+    servers.iter().for_each(|server| drop(server.only(&installation.issuer.token(), "npm")));
+    cluster.stop();
+    cluster.keep_copy();
+    cluster.run();
+    for server in &servers {
+        eventually("service", || {
+            (server.public.exchange(&installation.issuer.token(), &npm()).status == 200).then_some(())
+        });
+    }
+    servers.iter().for_each(|server| drop(server.only(&installation.issuer.token(), "npm")));
+
+    cluster.stop();
+    cluster.bring_copy_back();
+    cluster.run();
+
+    for server in &servers {
+        eventually("the alert", || server.logs().contains("ALERT_ROLLBACK").then_some(()));
+        server.public.exchange(&installation.issuer.token(), &npm()).problem(503, "ledger_unavailable");
+        assert_eq!(server.admin.get("/readyz").send().status, 503);
+    }
+}
+
 /// Eight brokers under load; one of them is killed at random every moment, and another one starts in its place.
 #[test]
 fn eight_brokers_that_are_killed_at_random_write_one_log() {

@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use super::{
     postgres::{Place, Postgres},
     shared::{
+        assertions::{AssertionHandover, AssertionRotation, AssertionRotationFault},
         policy::{AcceptedPolicy, LettingIn, PolicyStanding},
+        publication::Lease,
         rows::LedgerRow,
         secrets::{Change, SecretFault, SecretListing},
     },
@@ -25,12 +27,14 @@ use crate::{
         },
     },
     kernel::{
+        assertion::AssertionKey,
         digest::Digest,
         freeze::{Freezable, Freeze, FreezeScope},
         id::{IssuanceId, ReplicaId},
         ledger::{
             checkpoint::{Checkpoint, NoteFault, VerifierKey},
             entry::Entry,
+            tiles::Tile,
         },
         name::SecretName,
         sealing::Keyring,
@@ -81,9 +85,34 @@ impl Database {
         either!(self, store => store.pseudonym_key())
     }
 
-    /// The key that signs assertions, PKCS#8; none where the store was opened without the sealing key.
-    pub fn assertion_key(&self) -> Option<&Secret> {
-        either!(self, store => store.assertion_key())
+    /// The keys of assertions, with their private halves where the store was opened with the sealing key.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreFault::Unavailable`].
+    pub async fn assertion_keys(&self) -> Result<Vec<AssertionKey>, StoreFault> {
+        either!(self, store => store.assertion_keys().await)
+    }
+
+    /// Publishes a new key of assertions that follows the one that signs, with its entry in the same transaction.
+    ///
+    /// # Errors
+    ///
+    /// [`AssertionRotationFault`]; then nothing changed.
+    pub async fn rotate_assertion_key(
+        &self,
+        rotation: AssertionRotation<'_>,
+    ) -> Result<AssertionHandover, AssertionRotationFault> {
+        either!(self, store => store.rotate_assertion_key(rotation).await)
+    }
+
+    /// Deletes private halves of keys of assertions that have signed their last.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreFault::Unavailable`].
+    pub async fn forget_assertion_keys(&self, now: Timestamp) -> Result<(), StoreFault> {
+        either!(self, store => store.forget_assertion_keys(now).await)
     }
 
     /// Takes no more commands, lets the writer end what waits, and closes it. Asking again does nothing.
@@ -97,6 +126,15 @@ impl Database {
         match self {
             Self::Postgres(_) => std::future::pending().await,
             Self::Sqlite(store) => store.died().await,
+        }
+    }
+
+    /// Waits until the database turns out not to be the one that was seen while it was served: the size that was seen, and
+    /// the one that was found. The file that SQLite has open stays the same one.
+    pub async fn set_back(&self) -> (u64, u64) {
+        match self {
+            Self::Postgres(store) => store.set_back().await,
+            Self::Sqlite(_) => std::future::pending().await,
         }
     }
 
@@ -168,6 +206,29 @@ impl Database {
     /// [`StoreFault::Unavailable`].
     pub async fn ledger_rows(&self, from: u64, limit: u32) -> Result<Vec<LedgerRow>, StoreFault> {
         either!(self, store => store.ledger_rows(from, limit).await)
+    }
+
+    /// Takes the duty to publish for [`super::LEASE`], or keeps it for as long again; `None` while another replica has
+    /// it. Its number is at least that one: whoever publishes has found it where it publishes.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreFault`].
+    pub async fn take_publication(
+        &self,
+        replica: ReplicaId,
+        least: u64,
+    ) -> Result<Option<Lease>, StoreFault> {
+        either!(self, store => store.take_publication(replica, least).await)
+    }
+
+    /// Gives the duty to publish back, where this replica has it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreFault`].
+    pub async fn leave_publication(&self, replica: ReplicaId) -> Result<(), StoreFault> {
+        either!(self, store => store.leave_publication(replica).await)
     }
 
     /// The newest accepted policy set.
@@ -353,6 +414,10 @@ impl Store for Database {
 
     fn checkpoint(&self) -> Answer<'_, Result<String, StoreFault>> {
         either!(self, store => store.checkpoint())
+    }
+
+    fn tile(&self, tile: Tile) -> Answer<'_, Result<Option<Vec<u8>>, StoreFault>> {
+        either!(self, store => store.tile(tile))
     }
 
     fn health(&self) -> Result<(), StoreFault> {

@@ -17,6 +17,7 @@
 //! `HALLPASS_CONFIG` names the file, `HALLPASS_LOG` the level of the log. Relative paths are relative to the file,
 //! those of the environment too.
 
+mod assertions;
 mod aws;
 mod backends;
 mod environment;
@@ -27,7 +28,7 @@ mod read;
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -81,8 +82,8 @@ pub(crate) struct Config {
     pub(crate) backends: BTreeMap<String, Backend>,
     /// The ledger.
     pub(crate) ledger: Ledger,
-    /// The `iss` of our own assertions.
-    pub(crate) assertions_issuer: String,
+    /// Our own assertions.
+    pub(crate) assertions: Assertions,
     /// Limits.
     pub(crate) limits: Limits,
     /// Deadlines.
@@ -215,9 +216,26 @@ pub(crate) struct Ledger {
     pub(crate) origin: String,
     /// Where the largest head seen is kept.
     pub(crate) seen: Option<PathBuf>,
+    /// The directory that it is published in.
+    pub(crate) publish: Option<PathBuf>,
+    /// How often it is published.
+    pub(crate) publish_every: Duration,
     /// For how long bodies are kept. No entry of this version is old enough to be pruned; the version that prunes
     /// reads the same key.
     pub(crate) retention_months: u32,
+}
+
+/// Hallpass as an OIDC issuer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Assertions {
+    /// The `iss` of our own assertions.
+    pub(crate) issuer: String,
+    /// Audiences that get ES256 instead of RS256.
+    pub(crate) es256: BTreeSet<String>,
+    /// How long a new key is known before it signs, and an old one after nothing that it signed is good.
+    pub(crate) key_lead: Duration,
+    /// Where the issuer's documents are kept current, for a bucket at the issuer's URL.
+    pub(crate) publish: Option<PathBuf>,
 }
 
 /// Limits of the exchange.

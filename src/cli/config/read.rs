@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Config, Deadlines, Ledger, Limits, Listen, NamedFile, SealingKeyFrom, backends,
+    Config, Deadlines, Ledger, Limits, Listen, NamedFile, SealingKeyFrom, assertions, backends,
     environment::{Environment, POLICIES, STORE_URL},
     issuers, listen,
 };
@@ -35,6 +35,9 @@ const DEFAULT_DEADLINES: Deadlines = Deadlines {
     shutdown: Duration::from_secs(30),
 };
 const DEFAULT_RETENTION_MONTHS: u32 = 36;
+const DEFAULT_PUBLISH_EVERY: Duration = Duration::from_secs(5);
+/// What is newer than the newest checkpoint elsewhere can be taken back unnoticed.
+const MAX_PUBLISH_EVERY: Duration = Duration::from_secs(3_600);
 /// A greater leeway would keep tokens alive that their issuer has let go.
 const MAX_CLOCK_LEEWAY: Duration = Duration::from_secs(120);
 /// Beyond this no client waits, and no orchestrator does.
@@ -91,9 +94,11 @@ fn top(
     };
     let sealing_key = fields.require(findings, "sealing_key");
     let sealing_keys = sealing_key.and_then(|node| sealing_keys_from(findings, node, folder));
-    let assertions = fields.require(findings, "assertions").and_then(|node| assertions(findings, node));
+    let assertions = fields.require(findings, "assertions");
+    let assertions = assertions.and_then(|node| assertions::read(findings, node, folder));
     let issuers = fields.take("issuers");
-    let issuers = issuers.map(|node| issuers::read_all(findings, node, folder, assertions.as_deref()));
+    let own = assertions.as_ref().map(|assertions| assertions.issuer.as_str());
+    let issuers = issuers.map(|node| issuers::read_all(findings, node, folder, own));
     let ledger = fields.require(findings, "ledger").and_then(|node| ledger(findings, node, folder));
     let limits = fields.take("limits").map(|node| limits(findings, node));
     let deadlines = fields.take("deadlines").map(|node| deadlines(findings, node));
@@ -121,7 +126,7 @@ fn top(
         issuers: issuers.unwrap_or_else(|| Some(std::collections::BTreeMap::new()))?,
         backends: backends.unwrap_or_else(|| Some(std::collections::BTreeMap::new()))?,
         ledger: ledger?,
-        assertions_issuer: assertions?,
+        assertions: assertions?,
         limits: limits.unwrap_or(Some(DEFAULT_LIMITS))?,
         deadlines: deadlines.unwrap_or(Some(DEFAULT_DEADLINES))?,
     })
@@ -259,23 +264,19 @@ fn sealing_key_from(
     }
 }
 
-fn assertions(findings: &mut Findings<'_>, node: &Node) -> Option<String> {
-    let mut fields = findings.fields(node)?;
-    let issuer = fields.require(findings, "issuer").and_then(|node| listen::web_address(findings, node));
-    fields.finish(findings);
-    issuer
-}
-
 fn ledger(findings: &mut Findings<'_>, node: &Node, folder: &Folder) -> Option<Ledger> {
     let mut fields = findings.fields(node)?;
     let origin = fields.require(findings, "origin").and_then(|node| origin(findings, node));
     let seen = fields.take("seen").map(|node| folder.path(findings, node));
     let months = fields.take("retention_months").map(|node| whole(findings, node, (1, 1_200)));
-    later(&mut fields, findings, &["publish", "publish_every"]);
+    let publish = fields.take("publish").map(|node| folder.path(findings, node));
+    let every = fields.take("publish_every").map(|node| span(findings, node, MAX_PUBLISH_EVERY));
     fields.finish(findings);
     Some(Ledger {
         origin: origin?,
         seen: seen.map_or(Some(None), |seen| seen.map(Some))?,
+        publish: publish.map_or(Some(None), |publish| publish.map(Some))?,
+        publish_every: every.unwrap_or(Some(DEFAULT_PUBLISH_EVERY))?,
         retention_months: months.unwrap_or(Some(DEFAULT_RETENTION_MONTHS))?,
     })
 }
@@ -329,7 +330,7 @@ fn deadlines(findings: &mut Findings<'_>, node: &Node) -> Option<Deadlines> {
     Some(read)
 }
 
-fn span(findings: &mut Findings<'_>, node: &Node, most: Duration) -> Option<Duration> {
+pub(super) fn span(findings: &mut Findings<'_>, node: &Node, most: Duration) -> Option<Duration> {
     let read = findings.duration(node)?;
     if read > most {
         let message = format!("it is longer than {} s", most.as_secs());

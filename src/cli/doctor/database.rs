@@ -8,12 +8,7 @@ use super::Look;
 use crate::{
     adapters::store::{Database, StorePlace},
     broker::ports::Store as _,
-    cli::{
-        config::Config,
-        exit::chain,
-        installation,
-        serve::seen::{self, Seen},
-    },
+    cli::{config::Config, exit::chain, installation, serve::seen},
 };
 
 const PART: &str = "database";
@@ -85,15 +80,14 @@ async fn ledger(store: &Database) -> Look {
 
 async fn rollback(config: &Config, store: &Database) -> Look {
     const ROLLBACK: &str = "rollback";
-    if let Some(path) = &config.ledger.seen
-        && let Err(rollback) = Seen::check(path, store).await
-    {
+    if let Err(rollback) = seen::check(&config.ledger, store).await {
         let advice = "find out who set the database back; `serve` refuses it";
         return Look::failing(ROLLBACK, rollback.to_string(), advice);
     }
-    if seen::is_guarded(config.ledger.seen.as_deref(), &config.store) {
+    if seen::is_guarded(&config.ledger, &config.store) {
         return Look::fine(ROLLBACK, "the head that was seen is kept on another volume");
     }
     let found = "rollback unguarded: whoever sets the database's volume back sets back what would tell of it";
-    Look::warning(ROLLBACK, found, "keep `ledger.seen` on another volume than the database's")
+    let advice = "keep `ledger.seen` on another volume than the database's, or publish the ledger there";
+    Look::warning(ROLLBACK, found, advice)
 }

@@ -1,6 +1,8 @@
 //! `ledger.seen`: the largest head that this installation has seen, kept beside the database, so that a database that
 //! was set back or exchanged is noticed at start (contract: section 6, ALERT_ROLLBACK).
 //!
+//! Where the ledger is published (`ledger.publish`), the checkpoint there tells the same, and both are looked at.
+//!
 //! It guards only where the database's volume can be set back without it. On the same volume both go back together,
 //! and STARTED says `unguarded`.
 
@@ -9,19 +11,29 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
-    adapters::store::{Database, StorePlace},
-    broker::ports::{EntryQuery, Qualifier, Store as _, StoreFault, Term},
-    kernel::ledger::checkpoint::Checkpoint,
+    adapters::{
+        published::{Published, PublishedFault},
+        store::{Database, StorePlace},
+    },
+    broker::{
+        Broker,
+        ports::{EntryQuery, Qualifier, Store as _, StoreFault, Term},
+    },
+    cli::config::Ledger,
+    kernel::ledger::{checkpoint::Checkpoint, entry::EntryCode},
 };
 
 /// How often the head is looked at.
 pub(crate) const EVERY: Duration = Duration::from_secs(5);
+/// How often an alert is tried again that could not be recorded.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The file that holds the largest head seen.
 pub(crate) struct Seen {
@@ -73,13 +85,7 @@ impl Seen {
             Err(fault) => return Err(unreadable(fault.to_string())),
         };
         if let Some(note) = &last {
-            // A key of today or of before: the head may have been seen before the key was changed.
-            let opened = store.open_checkpoint(note).await?;
-            let seen: Checkpoint = opened.map_err(|fault| unreadable(fault.to_string()))?;
-            let (begins, found) = store.begins_with(&seen).await?;
-            if !begins && !is_given_up(store, &seen).await? {
-                return Err(Rollback::Behind { path: path.display().to_string(), seen: seen.size, found });
-            }
+            continues(path, note, store).await?;
         }
         Ok(Self { path: path.to_owned(), last })
     }
@@ -105,6 +111,74 @@ impl Seen {
     }
 }
 
+/// Looks whether the ledger begins with the head that a file holds, or says itself that this head was given up: then the
+/// answer is false.
+///
+/// # Errors
+///
+/// [`Rollback`].
+pub(crate) async fn continues(path: &Path, note: &str, store: &Database) -> Result<bool, Rollback> {
+    let path = path.display().to_string();
+    // A key of today or of before: the head may have been seen before the key was changed.
+    let seen: Checkpoint = match store.open_checkpoint(note).await? {
+        Ok(seen) => seen,
+        Err(fault) => return Err(Rollback::Unreadable { path, why: fault.to_string() }),
+    };
+    let (begins, found) = store.begins_with(&seen).await?;
+    if begins {
+        return Ok(true);
+    }
+    if is_given_up(store, &seen).await? {
+        return Ok(false);
+    }
+    Err(Rollback::Behind { path, seen: seen.size, found })
+}
+
+/// Looks whether the store's ledger begins with every head that the configuration knows of: the one that was seen, and
+/// the one that was published. Answers the first, to be kept.
+///
+/// # Errors
+///
+/// [`Rollback`].
+pub(crate) async fn check(ledger: &Ledger, store: &Database) -> Result<Option<Seen>, Rollback> {
+    let seen = match &ledger.seen {
+        Some(path) => Some(Seen::check(path, store).await?),
+        None => None,
+    };
+    if let Some(directory) = ledger.publish.as_deref().map(Published::new) {
+        let path = directory.checkpoint_file();
+        let unreadable = |fault: PublishedFault| Rollback::Unreadable {
+            path: path.display().to_string(),
+            why: fault.to_string(),
+        };
+        if let Some(note) = directory.checkpoint().map_err(unreadable)? {
+            continues(&path, &note, store).await?;
+        }
+    }
+    Ok(seen)
+}
+
+/// The files that hold heads of this ledger, as far as they are there.
+pub(crate) fn kept(ledger: &Ledger) -> Vec<PathBuf> {
+    let published = ledger.publish.as_deref().map(|path| Published::new(path).checkpoint_file());
+    ledger.seen.iter().cloned().chain(published).filter(|path| path.exists()).collect()
+}
+
+/// Tells of a database that was set back or exchanged while it was served. Nothing is issued on it (the store sees to
+/// that); the alert counts at once, and its entry goes into the ledger that was seen as soon as that one is back: the
+/// other one is another history, which nobody continues.
+pub(crate) async fn tell_set_back(broker: Arc<Broker>, store: Arc<Database>) {
+    loop {
+        let (seen, found) = store.set_back().await;
+        broker.count_alert(EntryCode::AlertRollback);
+        let result = json!({ "seen": seen, "found": found });
+        while let Err(refused) = broker.note_counted(EntryCode::AlertRollback, &result).await {
+            tracing::debug!(reason = refused.detail, "ALERT_ROLLBACK is not recorded yet");
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+}
+
 /// Whether the ledger itself says that the head was given up, when it was restored from an older state.
 async fn is_given_up(store: &Database, seen: &Checkpoint) -> Result<bool, StoreFault> {
     let term = Term { qualifier: Qualifier::Outcome, value: "RESTORED".to_owned(), negated: false };
@@ -123,21 +197,27 @@ async fn is_given_up(store: &Database, seen: &Checkpoint) -> Result<bool, StoreF
     Ok(is_given_up)
 }
 
-/// Whether a rollback of the database would be noticed: the head is kept, and on another volume. A server's volume is
-/// taken for another one.
-pub(crate) fn is_guarded(seen: Option<&Path>, database: &StorePlace) -> bool {
+/// Whether a rollback of the database would be noticed: the head is kept, or published, on another volume. A server's
+/// volume is taken for another one.
+pub(crate) fn is_guarded(ledger: &Ledger, database: &StorePlace) -> bool {
+    let seen = ledger.seen.as_deref().map(|seen| match seen.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        Some(_) | None => Path::new("."),
+    });
+    let mut folders = seen.into_iter().chain(ledger.publish.as_deref());
     let database = match database {
-        StorePlace::Postgres(_) => return seen.is_some(),
+        StorePlace::Postgres(_) => return folders.next().is_some(),
         StorePlace::Sqlite(path) => path,
     };
     let volume = |path: &Path| fs::metadata(path).ok().map(|about| about.dev());
-    let folder =
-        |path: &Path| path.parent().filter(|folder| !folder.as_os_str().is_empty()).map(Path::to_owned);
-    seen.is_some_and(|seen| {
-        let of_seen = volume(&folder(seen).unwrap_or_else(|| PathBuf::from(".")));
-        of_seen.is_some() && of_seen != volume(database)
+    folders.any(|folder| {
+        let of_folder = volume(folder);
+        of_folder.is_some() && of_folder != volume(database)
     })
 }
+
+/// What everybody is told while it would not be.
+pub(crate) const UNGUARDED: &str = "rollback unguarded: keep `ledger.seen`, or publish the ledger by `ledger.publish`, on another volume than the database's";
 
 /// Writes whole or not at all: a crash leaves the old file or the new one.
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -85,7 +85,8 @@ pub(in crate::http) static OPERATIONS: &[Operation] = &[
     },
     Operation {
         id: "openidConfiguration",
-        summary: "Hallpass as an OIDC issuer (OpenID Connect Discovery 1.0)",
+        summary: "Hallpass as an OIDC issuer (OpenID Connect Discovery 1.0); 404 where its issuer has another URL",
+        is_keepable: true,
         answers: &[ok("the discovery document", json("Document"))],
         codes: &[Code::NotFound],
         ..at(&[Public], "GET", "/.well-known/openid-configuration")
@@ -93,8 +94,8 @@ pub(in crate::http) static OPERATIONS: &[Operation] = &[
     Operation {
         id: "jwks",
         summary: "The keys that Hallpass signs its assertions with (RFC 7517)",
+        is_keepable: true,
         answers: &[ok("the public keys", json("KeySet"))],
-        codes: &[Code::NotFound],
         ..at(&[Public], "GET", "/.well-known/jwks.json")
     },
     Operation {
@@ -217,6 +218,23 @@ pub(in crate::http) static OPERATIONS: &[Operation] = &[
         codes: &[Code::LedgerUnavailable],
         ..at(&[Admin], "GET", "/v1/ledger/checkpoint")
     },
+    Operation {
+        id: "publishedCheckpoint",
+        summary: "The same where readers of C2SP tlog-tiles look for it",
+        right: Right::Role(Role::Viewer),
+        answers: &[ok("the checkpoint", text())],
+        codes: &[Code::LedgerUnavailable],
+        ..at(&[Admin], "GET", "/ledger/checkpoint")
+    },
+    Operation {
+        id: "tile",
+        summary: "A tile of hashes or entries (C2SP tlog-tiles)",
+        right: Right::Role(Role::Auditor),
+        parameters: &[TILE],
+        answers: &[ok("the tile", Content { media_type: "application/octet-stream", schema: "Bytes" })],
+        codes: &[Code::LedgerUnavailable, Code::NotFound],
+        ..at(&[Admin], "GET", "/ledger/tile/{*place}")
+    },
 ];
 
 /// An operation behind the gate that needs no token and takes nothing.
@@ -229,6 +247,7 @@ const fn at(listeners: &'static [Listener], method: &'static str, path: &'static
         summary: "",
         right: Right::Nobody,
         gated: true,
+        is_keepable: false,
         parameters: &[],
         body: None,
         answers: &[],
@@ -261,6 +280,12 @@ const IDEMPOTENCY_KEY: Parameter = Parameter {
 };
 const ISSUANCE_ID: Parameter =
     Parameter { name: "id", place: "path", means: "the issuance", schema: "IssuanceId" };
+const TILE: Parameter = Parameter {
+    name: "place",
+    place: "path",
+    means: "the tile's place, such as 0/000 or entries/x001/067.p/8",
+    schema: "TilePlace",
+};
 const INDEX: Parameter =
     Parameter { name: "index", place: "path", means: "the entry's index, from 0", schema: "Index" };
 

@@ -232,6 +232,7 @@ fn shown() -> Vec<(String, Value)> {
         named("Document", json!({ "type": "object" })),
         named("Live", object(&[("status", constant("live"))])),
         named("Ready", ready),
+        named("Bytes", json!({ "type": "string", "contentMediaType": "application/octet-stream" })),
         named("Text", text()),
     ]
 }
@@ -377,6 +378,10 @@ fn parameters() -> Vec<(String, Value)> {
         named("IdempotencyKey", json!({ "type": "string", "pattern": "^[!-~]{16,64}$" })),
         named("IssuanceId", id("iss")),
         named("Index", json!({ "type": "integer", "minimum": 0 })),
+        named(
+            "TilePlace",
+            json!({ "type": "string", "pattern": "^([0-5]|entries)/(x[0-9]{3}/)*[0-9]{3}(\\.p/[0-9]{1,3})?$" }),
+        ),
         named("Query", json!({ "type": "string", "maxLength": 1024 })),
         named("Time", time()),
         named("Cursor", text()),

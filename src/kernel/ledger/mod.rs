@@ -6,5 +6,6 @@ pub mod checkpoint;
 pub mod entry;
 pub mod export;
 pub mod proof;
+pub mod tiles;
 pub mod tree;
 pub mod verify;

@@ -45,9 +45,14 @@ fn admins_doors_take_no_jobs_token() {
     let token = arena.token_with(json!({}));
     let server = arena.server();
 
-    for path in
-        ["/v1/ledger/entries", "/v1/ledger/entries/0", "/v1/ledger/entries/0/proof", "/v1/ledger/checkpoint"]
-    {
+    for path in [
+        "/v1/ledger/entries",
+        "/v1/ledger/entries/0",
+        "/v1/ledger/entries/0/proof",
+        "/v1/ledger/checkpoint",
+        "/ledger/checkpoint",
+        "/ledger/tile/0/000.p/1",
+    ] {
         assert_eq!(server.admin.get(path).bearer(&token).send().status, 401, "{path}");
         assert_eq!(server.public.get(path).bearer(&token).send().status, 404, "{path} on the public side");
     }

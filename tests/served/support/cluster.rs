@@ -52,6 +52,40 @@ impl Cluster {
         cluster
     }
 
+    /// A streaming standby of this server, on data of its own; it runs beside this one and has caught up.
+    pub(crate) fn standby(&self) -> Self {
+        let folder = tempfile::Builder::new().prefix("pg-").tempdir().unwrap();
+        if is_root() {
+            chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        let standby = Self { port: self.port, folder, server: Mutex::default() };
+        let mut copy = as_ordinary_user(&program("pg_basebackup"));
+        copy.arg("-D").arg(standby.data()).arg("-h").arg(self.folder.path());
+        ended_well(copy.args(["-p", &self.port.to_string(), "-U", ROOT, "-R", "-c", "fast", "--no-sync"]));
+        let mut file =
+            fs::OpenOptions::new().append(true).open(standby.data().join("postgresql.conf")).unwrap();
+        writeln!(file, "unix_socket_directories = '{}'", standby.folder.path().display()).unwrap();
+        standby.run();
+        standby
+    }
+
+    /// Whether the standbys of this server have all that it has.
+    pub(crate) fn is_replicated(&self) -> bool {
+        let caught_up =
+            "SELECT count(*) > 0 AND bool_and(replay_lsn = pg_current_wal_lsn()) FROM pg_stat_replication";
+        self.psql("postgres", caught_up).trim() == "t"
+    }
+
+    /// Takes the place of another server, which has ended: answers where that one did, and takes writes.
+    pub(crate) fn take_over(&self, other: &Self) {
+        self.stop();
+        let mut file = fs::OpenOptions::new().append(true).open(self.data().join("postgresql.conf")).unwrap();
+        let (own, others) = (self.folder.path().display(), other.folder.path().display());
+        writeln!(file, "unix_socket_directories = '{own}, {others}'").unwrap();
+        self.run();
+        self.psql("postgres", "SELECT pg_promote()");
+    }
+
     /// Starts the server; it has ended before.
     pub(crate) fn run(&self) {
         // The first word decides whether the folder goes with the server; nothing is written where this process dies.
@@ -92,6 +126,18 @@ impl Cluster {
             drop(stdin);
             child.wait().unwrap();
         }
+    }
+
+    /// Keeps a copy of the data as it is; the server has ended.
+    pub(crate) fn keep_copy(&self) {
+        let mut copy = as_ordinary_user(Path::new("cp"));
+        ended_well(copy.arg("-a").arg(self.data()).arg(self.folder.path().join("copy")));
+    }
+
+    /// Puts the copy in the place of the data; the server has ended.
+    pub(crate) fn bring_copy_back(&self) {
+        fs::remove_dir_all(self.data()).unwrap();
+        fs::rename(self.folder.path().join("copy"), self.data()).unwrap();
     }
 
     /// Lets the server and all its processes stand still.

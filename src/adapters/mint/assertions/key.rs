@@ -4,9 +4,13 @@
 
 use aws_lc_rs::{
     digest::{SHA256, digest},
-    encoding::{AsDer, Pkcs8V1Der},
-    rsa::{KeyPair, KeySize},
+    rsa::KeyPair,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256},
+};
+#[cfg(test)]
+use aws_lc_rs::{
+    encoding::{AsDer, Pkcs8V1Der},
+    rsa::KeySize,
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
@@ -21,11 +25,12 @@ use crate::kernel::{
 /// The bytes of an ES256 signature: r and s, 32 each (RFC 7518 section 3.4).
 const ES256_BYTES: usize = 64;
 
-/// Makes a private key, PKCS#8. Its randomness is the library's own; it takes none from outside.
+/// Makes a private key, PKCS#8, for a test that has no store.
 ///
 /// # Errors
 ///
 /// [`AssertionFault::Key`] where the operating system has no random bytes.
+#[cfg(test)]
 pub fn generate(algorithm: Algorithm) -> Result<Secret, AssertionFault> {
     match algorithm {
         Algorithm::Rs256 => {

@@ -9,8 +9,10 @@
 //! Source: <https://www.postgresql.org/docs/15/transaction-iso.html>,
 //! <https://www.postgresql.org/docs/15/explicit-locking.html> (November 2026).
 
+mod assertions;
 mod batch;
 mod changes;
+mod copy;
 mod create;
 mod engine;
 mod freeze;
@@ -20,6 +22,7 @@ mod looked;
 mod open;
 mod place;
 mod policy;
+mod publication;
 mod query;
 mod reader;
 mod refuse;
@@ -58,6 +61,7 @@ use self::{
 use crate::{
     adapters::store::shared::{
         columns::Prepared,
+        publication::tile as tile_of,
         transit::{Steps, TransitFound},
     },
     broker::ports::{
@@ -69,13 +73,13 @@ use crate::{
         digest::Digest,
         freeze::{Freezable, Freeze, FreezeScope},
         id::{IssuanceId, ReplicaId},
-        ledger::{checkpoint::VerifierKey, entry::Entry},
+        ledger::{checkpoint::VerifierKey, entry::Entry, tiles::Tile},
         sealing::{Keyring, SealingKey},
-        secret::Secret,
     },
 };
 
 pub use self::{
+    copy::ServerCopyFault,
     create::{CreateFault, Roles},
     open::OpenFault,
     place::{PasswordFault, Place, PlaceFault},
@@ -100,7 +104,6 @@ struct Keys {
     sealing: Keyring,
     /// What tells the key of them that the store is sealed with.
     check: Digest,
-    assertion: Secret,
     pseudonym: Zeroizing<[u8; 32]>,
 }
 
@@ -173,11 +176,6 @@ impl Postgres {
         self.keys.as_ref().map(|keys| &*keys.pseudonym)
     }
 
-    /// The key that signs assertions, PKCS#8; none where the store was opened without the sealing key.
-    pub fn assertion_key(&self) -> Option<&Secret> {
-        self.keys.as_ref().map(|keys| &keys.assertion)
-    }
-
     /// The sealing keys; none where the store was opened without them.
     pub fn keyring(&self) -> Option<&Keyring> {
         self.keys.as_ref().map(|keys| &keys.sealing)
@@ -186,6 +184,11 @@ impl Postgres {
     /// What tells the key that the store is sealed with; none where it was opened without any.
     pub fn sealed_with(&self) -> Option<Digest> {
         self.keys.as_ref().map(|keys| keys.check)
+    }
+
+    /// Waits until the database turns out not to be the one that was seen: the size that was seen, and the one found.
+    pub async fn set_back(&self) -> (u64, u64) {
+        self.shared.set_back().await
     }
 
     fn sealing_key(&self) -> Option<Arc<SealingKey>> {
@@ -440,6 +443,11 @@ impl Store for Postgres {
 
     fn checkpoint(&self) -> Answer<'_, Result<String, StoreFault>> {
         Box::pin(self.read(Patience::Short, |conn| Box::pin(reader::checkpoint(conn))))
+    }
+
+    fn tile(&self, tile: Tile) -> Answer<'_, Result<Option<Vec<u8>>, StoreFault>> {
+        let (from, width) = (tile.range().0, u32::try_from(tile.width).unwrap_or(u32::MAX));
+        Box::pin(tile_of(self, tile, self.ledger_rows(from, width)))
     }
 
     fn health(&self) -> Result<(), StoreFault> {

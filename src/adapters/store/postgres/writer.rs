@@ -20,7 +20,7 @@ use std::{
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use sqlx::{PgConnection, postgres::PgConnectOptions};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::{
     Trouble,
@@ -64,12 +64,29 @@ pub(super) struct Shared {
     pub(super) spent: RwLock<HashMap<Digest, Timestamp>>,
     /// Why the last turn failed, if it did.
     ailing: Mutex<Option<String>>,
+    /// The size that was seen and the one that was found, while the database is not the one that was seen.
+    set_back: watch::Sender<Option<(u64, u64)>>,
 }
 
 impl Shared {
     /// A writer that is well.
     pub(super) fn new(sealed: SealedMap, spent: HashMap<Digest, Timestamp>) -> Self {
-        Self { sealed: ArcSwap::from_pointee(sealed), spent: RwLock::new(spent), ailing: Mutex::default() }
+        Self {
+            sealed: ArcSwap::from_pointee(sealed),
+            spent: RwLock::new(spent),
+            ailing: Mutex::default(),
+            set_back: watch::Sender::new(None),
+        }
+    }
+
+    /// Waits until the database is not the one that was seen.
+    pub(super) async fn set_back(&self) -> (u64, u64) {
+        let mut set_back = self.set_back.subscribe();
+        match set_back.wait_for(Option::is_some).await.map(|found| *found) {
+            Ok(Some(found)) => found,
+            // The sender is our own.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
     }
 
     /// Why nothing can be written now, if so.
@@ -138,8 +155,11 @@ impl Writer {
             Err(_) => Err(Trouble::Slow),
         };
         let outcome = outcome.map(Arc::new).map_err(|trouble| self.ail(&trouble));
-        if outcome.is_ok() && self.shared.set_ailing(None) {
-            tracing::info!("the ledger can be written again");
+        if outcome.is_ok() {
+            self.shared.set_back.send_if_modified(|found| found.take().is_some());
+            if self.shared.set_ailing(None) {
+                tracing::info!("the ledger can be written again");
+            }
         }
         for step in steps.drain(..) {
             step.answer(outcome.as_ref());
@@ -249,21 +269,20 @@ impl Writer {
 
     fn ail(&self, trouble: &Trouble) -> StoreFault {
         let why = trouble.to_string();
-        if self.shared.set_ailing(Some(why.clone())) {
-            match trouble {
-                Trouble::SetBack { seen, found } => tracing::error!(
+        let is_new = self.shared.set_ailing(Some(why.clone()));
+        if let Trouble::SetBack { seen, found } = trouble {
+            // Mostly the database was gone a moment before, so it is no news that nothing can be written.
+            let (seen, found) = (*seen, *found);
+            if self.shared.set_back.send_if_modified(|told| told.replace((seen, found)).is_none()) {
+                tracing::error!(
                     alert = "ALERT_ROLLBACK",
                     seen,
                     found,
                     "the database was set back or exchanged; nothing is issued until it is the old one again"
-                ),
-                Trouble::Clock(_)
-                | Trouble::Damaged(_)
-                | Trouble::Moved
-                | Trouble::Slow
-                | Trouble::Sql(_)
-                | Trouble::Uncertain(_) => tracing::error!(fault = %why, "the ledger cannot be written"),
+                );
             }
+        } else if is_new {
+            tracing::error!(fault = %why, "the ledger cannot be written");
         }
         StoreFault::Unavailable(why)
     }

@@ -20,7 +20,7 @@ use super::{
     Sqlite,
     create::sync_folder,
     open::{OpenFault, lock, look},
-    schema::{beside, reading, writing},
+    schema::{APPLICATION_ID, beside, migrate, peeking, reading, writing},
 };
 use crate::kernel::sealing::Keyring;
 
@@ -133,6 +133,33 @@ fn copy(from: &Path, to: &Path) -> Result<(), CopyFault> {
     close(target)?;
     sync(to)?;
     sync_folder(to).map_err(|fault| file_fault(to, fault))
+}
+
+/// Begins a copy of another kind of store: a new file with the newest schema and nothing in it.
+pub(in crate::adapters::store) fn begin_copy(path: &Path) -> Result<Connection, CopyFault> {
+    new_file(path)?;
+    let begin = || -> rusqlite::Result<Connection> {
+        let mut conn = writing(path)?;
+        conn.execute_batch("PRAGMA page_size = 4096; PRAGMA synchronous = OFF;")?;
+        let change = conn.transaction()?;
+        migrate(&change, 0)?;
+        change.pragma_update(None, "application_id", APPLICATION_ID)?;
+        change.commit()?;
+        Ok(conn)
+    };
+    begin().map_err(CopyFault::from).inspect_err(|_| remove(path))
+}
+
+/// Ends such a copy: one durable file.
+pub(in crate::adapters::store) fn end_copy(conn: Connection, path: &Path) -> Result<(), CopyFault> {
+    close(conn)?;
+    sync(path)?;
+    sync_folder(path).map_err(|fault| file_fault(path, fault))
+}
+
+/// Opens a copy for reading.
+pub(in crate::adapters::store) fn read_copy(path: &Path) -> Result<Connection, CopyFault> {
+    Ok(peeking(path)?)
 }
 
 fn new_file(path: &Path) -> Result<(), CopyFault> {

@@ -8,6 +8,7 @@
 //!
 //! Source: <https://www.sqlite.org/wal.html>, <https://www.sqlite.org/pragma.html> (SQLite 3.51, November 2026).
 
+mod assertions;
 mod backup;
 mod batch;
 mod begins;
@@ -21,6 +22,7 @@ mod keys;
 mod looked;
 mod open;
 mod policy;
+mod publication;
 mod query;
 mod quota;
 mod reader;
@@ -61,6 +63,7 @@ use self::{
 use crate::{
     adapters::store::shared::{
         columns::Prepared,
+        publication::tile as tile_of,
         transit::{Steps, TransitFound},
     },
     broker::metrics::Exposition,
@@ -73,12 +76,12 @@ use crate::{
         digest::Digest,
         freeze::{Freezable, Freeze, FreezeScope},
         id::{IssuanceId, ReplicaId},
-        ledger::{checkpoint::VerifierKey, entry::Entry},
+        ledger::{checkpoint::VerifierKey, entry::Entry, tiles::Tile},
         sealing::Keyring,
-        secret::Secret,
     },
 };
 
+pub(in crate::adapters::store) use self::backup::{begin_copy, end_copy, read_copy};
 pub use self::{
     backup::CopyFault,
     create::{CreateFault, Genesis},
@@ -104,7 +107,6 @@ pub struct Sqlite {
 /// What the sealing key opened.
 struct Keys {
     sealing: Keyring,
-    assertion: Secret,
     pseudonym: Zeroizing<[u8; 32]>,
 }
 
@@ -142,11 +144,6 @@ impl Sqlite {
     /// The key of pseudonyms; none where the store was opened without the sealing key.
     pub fn pseudonym_key(&self) -> Option<&[u8; 32]> {
         self.keys.as_ref().map(|keys| &*keys.pseudonym)
-    }
-
-    /// The key that signs assertions, PKCS#8; none where the store was opened without the sealing key.
-    pub fn assertion_key(&self) -> Option<&Secret> {
-        self.keys.as_ref().map(|keys| &keys.assertion)
     }
 
     /// The sealing keys; none where the store was opened without.
@@ -385,6 +382,11 @@ impl Store for Sqlite {
 
     fn checkpoint(&self) -> Answer<'_, Result<String, StoreFault>> {
         Box::pin(self.read(reader::checkpoint))
+    }
+
+    fn tile(&self, tile: Tile) -> Answer<'_, Result<Option<Vec<u8>>, StoreFault>> {
+        let (from, width) = (tile.range().0, u32::try_from(tile.width).unwrap_or(u32::MAX));
+        Box::pin(tile_of(self, tile, self.ledger_rows(from, width)))
     }
 
     fn health(&self) -> Result<(), StoreFault> {

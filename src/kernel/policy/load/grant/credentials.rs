@@ -132,10 +132,12 @@ fn is_same_place(ours: &str, theirs: &str) -> bool {
 /// Known hole: each of them lets its owner choose another audience, which nobody can tell from here.
 fn is_federated(audience: &str) -> bool {
     let audience = audience.to_ascii_lowercase();
-    let google = audience.strip_prefix("https:").unwrap_or(&audience);
-    matches!(audience.as_str(), "sts.amazonaws.com" | "sts.amazonaws.com.cn")
+    let place = audience.strip_prefix("https:").unwrap_or(&audience);
+    let host = place.strip_prefix("//").unwrap_or(place).trim_end_matches('/');
+    let is_sts = host.starts_with("sts.") || host.starts_with("sts-fips.");
+    (is_sts && [".amazonaws.com", ".amazonaws.com.cn", ".api.aws"].iter().any(|end| host.ends_with(end)))
         || audience.starts_with("api://azureadtokenexchange")
-        || google.starts_with("//iam.googleapis.com/")
+        || place.starts_with("//iam.googleapis.com/")
 }
 
 /// `Some(None)`: the kind has no TTL.

@@ -1,0 +1,12 @@
+-- The fifth schema: who publishes the ledger. It only adds: a process of the version before goes on writing beside it,
+-- and publishes nothing. It runs within the transaction that raises the version.
+
+-- The duty to publish: which replica has it, until when, and how often it changed hands. The number goes with whatever
+-- its holder puts into the directory, so that one that was paused finds that it is not the holder any more.
+CREATE TABLE publication (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    holder BLOB,
+    fence INTEGER NOT NULL,
+    until INTEGER NOT NULL
+) STRICT;
+INSERT INTO publication (one, fence, until) VALUES (1, 0, 0);
