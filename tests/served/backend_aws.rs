@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::support::{
     Installation, Server,
+    installation::{binary, run},
     issuer::{fresh_id, now},
     key::{Key, compact},
     npm::Script,
@@ -59,7 +60,12 @@ fn publish(front: &Front, server: &Server) {
 fn job_gets_a_session_by_the_brokers_own_assertion_and_s3_takes_it() {
     let (gateway, front) = (Radosgw::shared(), Front::start());
     gateway.trust(&front);
-    let role = gateway.role("served-payments", &front, "payments-aws", &json!({ "aws:RequestTag/team": "payments" }));
+    let role = gateway.role(
+        "served-payments",
+        &front,
+        "payments-aws",
+        &json!({ "aws:RequestTag/team": "payments" }),
+    );
     let ours = installation(&front.url, &gateway.endpoint, "", &grant(&role, "payments"));
     let server = ours.serve();
     publish(&front, &server);
@@ -72,7 +78,9 @@ fn job_gets_a_session_by_the_brokers_own_assertion_and_s3_takes_it() {
     assert_eq!(issuance["secret_fields"], json!(["secret_access_key", "session_token"]));
     let keys = Keys::of(&issuance["fields"]);
     gateway.call(&keys, ("s3", "create_bucket"), &json!({ "Bucket": "served" })).unwrap();
-    gateway.call(&keys, ("s3", "put_object"), &json!({ "Bucket": "served", "Key": "a", "Body": "1" })).unwrap();
+    gateway
+        .call(&keys, ("s3", "put_object"), &json!({ "Bucket": "served", "Key": "a", "Body": "1" }))
+        .unwrap();
     let read = gateway.call(&keys, ("s3", "get_object"), &json!({ "Bucket": "served", "Key": "a" }));
     assert_eq!(read.unwrap_err(), "AccessDenied", "the session policy of the grant does not let it");
     let [issued] = server.entries("ISSUED").try_into().unwrap();
@@ -112,7 +120,8 @@ fn giving_back_says_until_when_it_works_and_what_an_operator_can_do() {
 fn role_that_does_not_trust_the_grant_is_a_failure_for_certain_and_nothing_is_left_open() {
     let (gateway, front) = (Radosgw::shared(), Front::start());
     gateway.trust(&front);
-    let role = gateway.role("served-denied", &front, "payments-aws", &json!({ "aws:RequestTag/team": "payments" }));
+    let role =
+        gateway.role("served-denied", &front, "payments-aws", &json!({ "aws:RequestTag/team": "payments" }));
     let ours = installation(&front.url, &gateway.endpoint, "", &grant(&role, "search"));
     let server = ours.serve();
     publish(&front, &server);
@@ -120,7 +129,10 @@ fn role_that_does_not_trust_the_grant_is_a_failure_for_certain_and_nothing_is_le
     server.public.exchange(&ours.issuer.token(), &ask()).problem(502, "backend_failed");
 
     let [failed] = server.entries("FAILED").try_into().unwrap();
-    assert_eq!((&failed["result"]["reason"], &failed["result"]["minted"]), (&json!("access-denied"), &json!(false)));
+    assert_eq!(
+        (&failed["result"]["reason"], &failed["result"]["minted"]),
+        (&json!("access-denied"), &json!(false))
+    );
     assert!(server.entries("UNRESOLVED").is_empty());
 }
 
@@ -175,7 +187,8 @@ fn sts_that_does_not_answer_is_a_timeout_that_is_unresolved_at_once() {
 fn role_is_assumed_with_the_credentials_around_the_broker_tags_and_source_identity_as_parameters() {
     let mut strict = Script::spawn(python::program("aws", "python").arg(python::tests().join("aws/sts.py")));
     let endpoint = strict.next()["url"].as_str().unwrap().to_owned();
-    strict.ask(&json!({ "accept": { "id": "AKIAAROUND", "secret": "around/the+broker", "session": "s/1+=" } }));
+    strict
+        .ask(&json!({ "accept": { "id": "AKIAAROUND", "secret": "around/the+broker", "session": "s/1+=" } }));
     let more = ", credentials: ambient, external_id: \"hallpass/1\"";
     let ours = installation("https://hallpass.test", &endpoint, more, &grant(ROLE, "payments"));
     let ambient = |secret: &str| {
@@ -220,6 +233,14 @@ fn role_is_assumed_with_the_credentials_around_the_broker_tags_and_source_identi
     assert_eq!(reasons, [json!("no-ambient-credentials"), json!("credentials-refused")]);
 }
 
+#[test]
+fn example_policies_load_hold_to_their_guardrail_and_pass_their_tests() {
+    let policies = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/aws/policies");
+    for what in ["check", "test"] {
+        run(binary().args(["policy", what]).arg(&policies), "");
+    }
+}
+
 /// How long an exchange takes, how much of that the STS takes, and what is left for us.
 #[test]
 #[ignore = "a measurement, of a release build: cargo test --release --test served measured -- --ignored --nocapture"]
@@ -252,7 +273,8 @@ fn measured() {
         ];
         let form: String = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
         runtime().block_on(async {
-            let sent = client.post(&gateway.endpoint).header("content-type", "application/x-www-form-urlencoded");
+            let sent =
+                client.post(&gateway.endpoint).header("content-type", "application/x-www-form-urlencoded");
             let answer = sent.body(form).send().await.unwrap();
             assert_eq!(answer.status(), 200);
             answer.bytes().await.unwrap();

@@ -62,11 +62,7 @@ pub const EXAMPLES: &[Example] = &[
     grant("attacker-controlled", MATCH_BY_WORD, MATCH),
     issuer("audience", "audience: []", "audience: https://hallpass.example.com"),
     issuer("audience-default", "audience: https://github.com/acme", "audience: https://hallpass.example.com"),
-    grant(
-        "arn",
-        "role_arn: payments-deploy",
-        "role_arn: \"arn:aws:iam::123456789012:role/payments-deploy\"",
-    ),
+    grant("arn", "role_arn: payments-deploy", "role_arn: \"arn:aws:iam::123456789012:role/payments-deploy\""),
     grant("audience-federated", "audience: sts.amazonaws.com", "audience: https://warehouse.example.com"),
     grant(
         "audience-ourselves",

@@ -557,7 +557,10 @@ mod backends {
             ("vault: { engine: database, path: /database/creds/app }, ttl: 15m", "path"),
             ("vault: { engine: database, path: v1/database/creds/app }, ttl: 15m", "path"),
             ("vault: { engine: generic, path: sys/leases/x, lifetime: static, secret_fields: [a] }", "path"),
-            ("vault: { engine: generic, path: auth/token/create, lifetime: fixed, secret_fields: [a] }, ttl: 5m", "path"),
+            (
+                "vault: { engine: generic, path: auth/token/create, lifetime: fixed, secret_fields: [a] }, ttl: 5m",
+                "path",
+            ),
             ("vault: { engine: kv2, path: kv/ci/npm }", "path"),
             ("vault: { engine: kv1, path: kv/ci, version: 2 }", "engine"),
             ("vault: { engine: kv2, path: kv/data/ci, version: 0 }", "engine"),
@@ -572,18 +575,36 @@ mod backends {
             ("vault: { engine: kv2, path: \"${claims.repository_id}/data/x\" }", "path"),
             ("vault: { backend: \"${claims.repository_id}\", engine: kv2, path: kv/data/x }", "template"),
             ("vault: { engine: pki, path: pki/sign/ci }, ttl: 1h", "parameter"),
-            ("vault: { engine: pki, path: pki/sign/ci, parameters: { common_name: \"${claims.repository_id}\" } }, ttl: 1h", "template"),
-            ("vault: { engine: pki, path: pki/sign/ci, parameters: { common_name: a, ttl: 1h } }, ttl: 1h", "parameter"),
-            ("vault: { engine: ssh, path: ssh/sign/ci, parameters: { valid_principals: \"*\" } }, ttl: 1h", "parameter"),
-            ("vault: { engine: ssh, path: ssh/sign/ci, parameters: { valid_principals: [] } }, ttl: 1h", "parameter"),
+            (
+                "vault: { engine: pki, path: pki/sign/ci, parameters: { common_name: \"${claims.repository_id}\" } }, ttl: 1h",
+                "template",
+            ),
+            (
+                "vault: { engine: pki, path: pki/sign/ci, parameters: { common_name: a, ttl: 1h } }, ttl: 1h",
+                "parameter",
+            ),
+            (
+                "vault: { engine: ssh, path: ssh/sign/ci, parameters: { valid_principals: \"*\" } }, ttl: 1h",
+                "parameter",
+            ),
+            (
+                "vault: { engine: ssh, path: ssh/sign/ci, parameters: { valid_principals: [] } }, ttl: 1h",
+                "parameter",
+            ),
             ("vault: { engine: aws-sts, path: aws/sts/ci }, ttl: 10m", "ttl"),
             ("vault: { engine: gcp-token, path: gcp/roleset/ci/token }, ttl: 1h", "path"),
             ("aws: { role_arn: deploy }, ttl: 15m", "arn"),
-            ("aws: { role_arn: \"arn:aws:iam::123456789012:role/${claims.repository_id}\" }, ttl: 15m", "template"),
+            (
+                "aws: { role_arn: \"arn:aws:iam::123456789012:role/${claims.repository_id}\" }, ttl: 15m",
+                "template",
+            ),
             ("aws: { role_arn: \"arn:aws:iam::123456789012:role/*\" }, ttl: 15m", "arn"),
             ("aws: { role_arn: \"arn:aws:iam::123456789012:role/deploy\" }, ttl: 14m", "ttl"),
             ("aws: { role_arn: \"arn:aws:iam::123456789012:role/deploy\" }, ttl: 13h", "ttl"),
-            ("aws: { role_arn: \"arn:aws:iam::123456789012:role/deploy\", tags: { a: x, A: y } }, ttl: 15m", "tag-key"),
+            (
+                "aws: { role_arn: \"arn:aws:iam::123456789012:role/deploy\", tags: { a: x, A: y } }, ttl: 15m",
+                "tag-key",
+            ),
         ] {
             assert_eq!(code(bad), Some(due), "{bad}");
         }
