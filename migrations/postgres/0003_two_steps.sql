@@ -15,12 +15,12 @@ ALTER TABLE issuance ADD COLUMN chain BYTEA;
 ALTER TABLE issuance ADD COLUMN once BYTEA;
 ALTER TABLE issuance ADD COLUMN idempotency BYTEA;
 ALTER TABLE issuance ADD COLUMN counted TEXT;
--- Revokes: tries until now, when the next is due, whether it was told that time is over, and whether a keyed retry
--- asked for it: then the chain goes on.
+-- Revokes: tries until now, when the next is due, whether it was told that time is over, and whether it was
+-- asked for by a broker and by no job or operator: then a keyed retry goes on behind it.
 ALTER TABLE issuance ADD COLUMN tries BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE issuance ADD COLUMN retry_at BIGINT;
 ALTER TABLE issuance ADD COLUMN told BOOLEAN NOT NULL DEFAULT false;
-ALTER TABLE issuance ADD COLUMN replaced BOOLEAN NOT NULL DEFAULT false;
+ALTER TABLE issuance ADD COLUMN keeps_chain BOOLEAN NOT NULL DEFAULT false;
 
 -- Rows that somebody has to look after: none of those that are whole at once.
 CREATE INDEX issuance_open ON issuance (recover_after) WHERE state = 'intent';

@@ -17,6 +17,9 @@ BEGIN
         EXECUTE format('GRANT UPDATE (size, root, peaks, note, generation, spent) ON hallpass.head TO %I', writer);
         EXECUTE format('GRANT UPDATE ON hallpass.publication TO %I', writer);
         EXECUTE format('GRANT INSERT, UPDATE ON hallpass.issuance, hallpass.secret TO %I', writer);
+        EXECUTE format('GRANT INSERT, UPDATE ON hallpass.assertion_key TO %I', writer);
+        -- Keys of assertions come and go; a trigger keeps the others.
+        EXECUTE format('GRANT INSERT, DELETE ON hallpass.keys TO %I', writer);
         EXECUTE format('GRANT INSERT, UPDATE, DELETE ON hallpass.once, hallpass.idempotency, hallpass.denied,
             hallpass.summary, hallpass.policy_let_in, hallpass.intent_count, hallpass.freeze, hallpass.frozen_key,
             hallpass.replica, hallpass.policy_skew TO %I', writer);

@@ -7,3 +7,4 @@ pub mod mint;
 pub mod policy_source;
 pub mod published;
 pub mod store;
+pub mod vault;

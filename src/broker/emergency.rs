@@ -211,7 +211,7 @@ impl Broker {
 
     /// Whether the operator trusts an issuer of that name.
     pub fn trusts(&self, issuer: &IssuerName) -> bool {
-        self.settings.trusted.contains_key(issuer)
+        self.settings.trusted.issuers.contains_key(issuer)
     }
 
     /// Gives frozen keys that are known by name alone the thumbprints of the keys that this broker holds under those

@@ -126,7 +126,7 @@ impl Broker {
                 };
                 let draft = ending_draft(base, &row, event, by);
                 if row.revocable {
-                    let is_confirmed = self.revoke_for(&row, draft).await?;
+                    let is_confirmed = self.revoke_for(&row, draft, false).await?;
                     return Ok(if is_confirmed { GivenBack::Ended } else { GivenBack::Queued });
                 }
                 let step = Transition::new(row.id, event, self.seal(draft)?);

@@ -19,15 +19,14 @@ pub mod revoking;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
 use tokio_util::task::TaskTracker;
 
 use crate::kernel::{
     id::ReplicaId,
-    name::IssuerName,
-    policy::{PolicySet, set::TrustedIssuer},
+    policy::{PolicySet, set::Trusted},
 };
 
 pub use ambient::{Ambient, Clock, Entropy};
@@ -74,7 +73,7 @@ pub struct Settings {
     /// This boot of this replica: the owner of its issuance rows.
     pub replica: ReplicaId,
     /// Whom the operator trusts; policy must agree.
-    pub trusted: BTreeMap<IssuerName, TrustedIssuer>,
+    pub trusted: Trusted,
     /// Clock leeway L for `exp`, `nbf`, `iat`.
     pub clock_leeway: Duration,
     /// The exchange's total deadline.

@@ -168,8 +168,8 @@ impl Broker {
     pub(super) async fn revoke_undelivered(&self, ids: &[IssuanceId]) -> Result<(), Refused> {
         for id in ids {
             let Some(row) = self.store.issuance(*id).await? else { continue };
-            self.revoke_for(&row, ending_draft(Draft::default(), &row, Event::RevokeAsked, "undelivered"))
-                .await?;
+            let draft = ending_draft(Draft::default(), &row, Event::RevokeAsked, "undelivered");
+            self.revoke_for(&row, draft, true).await?;
         }
         Ok(())
     }
@@ -179,10 +179,15 @@ impl Broker {
     /// # Errors
     ///
     /// `ledger_unavailable`, `internal`.
-    pub(super) async fn revoke_for(&self, row: &IssuanceRow, draft: Draft) -> Result<bool, Refused> {
+    pub(super) async fn revoke_for(
+        &self,
+        row: &IssuanceRow,
+        draft: Draft,
+        keeps_chain: bool,
+    ) -> Result<bool, Refused> {
         let entry = self.seal(draft)?;
-        let step =
-            Transition { change: self.ours_first(), ..Transition::new(row.id, Event::RevokeAsked, entry) };
+        let change = Change { keeps_chain, ..self.ours_first() };
+        let step = Transition { change, ..Transition::new(row.id, Event::RevokeAsked, entry) };
         let asked = Transit::each(vec![step], self.ambient.clock.now());
         if self.store.transit(asked).await?.moved.is_empty() {
             return Ok(false);
@@ -200,7 +205,7 @@ impl Broker {
             let Some(row) = self.store.issuance(*id).await? else { return Ok(false) };
             if row.state != State::Revoking {
                 let entry = self.seal(ending_draft(Draft::default(), &row, Event::RevokeAsked, "retry"))?;
-                let change = Change { is_replaced: true, ..self.ours_first() };
+                let change = Change { keeps_chain: true, ..self.ours_first() };
                 let step = Transition { change, ..Transition::new(row.id, Event::RevokeAsked, entry) };
                 let asked = Transit::each(vec![step], self.ambient.clock.now());
                 if self.store.transit(asked).await?.moved.is_empty() {

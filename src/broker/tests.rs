@@ -4,6 +4,7 @@ mod emergency;
 mod guardrails;
 mod limits;
 mod policy;
+mod staged;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -24,10 +25,11 @@ use super::{
 };
 use crate::{
     adapters::{
-        mint::{Assertions, Oidc, Sealed},
+        mint::{Assertions, Oidc, Sealed, assertions::generate},
         store::sqlite::{Change, Genesis, LettingIn, Options, Sqlite},
     },
     kernel::{
+        assertion::Algorithm,
         digest::Digest,
         id::RequestId,
         identity::{
@@ -180,7 +182,9 @@ impl World {
         deadline: Duration,
     ) -> Self {
         let store = Sqlite::open(&folder.path().join("hallpass.db"), sealing(), Options::default()).unwrap();
-        let assertions = Arc::new(Assertions::new(AUDIENCE, store.assertion_key().unwrap()).unwrap());
+        static SIGNS: OnceLock<Secret> = OnceLock::new();
+        let signs = SIGNS.get_or_init(|| generate(Algorithm::Rs256).unwrap());
+        let assertions = Arc::new(Assertions::new(AUDIENCE, signs).unwrap());
         let records: Arc<dyn ports::SealedRecords> = Arc::<Sqlite>::clone(&store);
         let mut minters = ports::Minters::new();
         minters.insert(Kind::Sealed, Arc::new(Sealed::new(records, sealing())));
@@ -195,7 +199,7 @@ impl World {
         });
         let settings = Settings {
             replica: ReplicaId::from_bytes([1; 16]),
-            trusted: BTreeMap::from(trusted),
+            trusted: BTreeMap::from(trusted).into(),
             clock_leeway: Duration::from_secs(30),
             exchange_deadline: deadline,
             mint_deadline: Duration::from_secs(8),

@@ -9,15 +9,18 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    config::{Config, Issuer, IssuerKeysFrom, NamedFile, SealingKeyFrom},
-    exit::{Failure, chain},
+    config::{Backend, Config, Issuer, IssuerKeysFrom, NamedFile, SealingKeyFrom},
+    exit::{Exit, Failure, chain},
 };
 use crate::{
     adapters::{
         issuer_keys::{IssuerKeys, IssuerKeysConfig, KeysFrom},
+        mint::{Assertions, Aws},
         published::Published,
         store::{Database, OpenFault, Options, Postgres, Sqlite, StorePlace, postgres},
+        vault::VaultClient,
     },
+    broker::Entropy,
     http::AdminToken,
     kernel::{
         digest::Digest,
@@ -254,6 +257,46 @@ fn keys_config(config: &Config, name: &IssuerName, issuer: &Issuer) -> Result<Is
         ca_pem: ca_pem.map(|pem| pem.expose().to_vec()),
         allow_private_addresses: issuer.allow_private_addresses,
         deadline: config.deadlines.issuer,
+    })
+}
+
+/// The clients of the configured Vaults, by name; nothing is sent.
+///
+/// # Errors
+///
+/// A finding where the configuration names one whose TLS files cannot be used.
+pub(crate) fn vaults(config: &Config) -> Result<Vec<Arc<VaultClient>>, Failure> {
+    let seed = u64::from_be_bytes(Entropy::Os.bytes()?);
+    let client = |backend: &Backend| match backend {
+        Backend::Aws { .. } => None,
+        Backend::Vault { settings, place } => {
+            Some(VaultClient::new((**settings).clone(), seed).map(Arc::new).map_err(|fault| {
+                let remedy = "look at `ca_file` and `client_certificate`";
+                Failure::from(place.finding("vault-tls", format!("{}: {fault}", settings.name), remedy))
+            }))
+        }
+    };
+    config.backends.values().filter_map(client).collect()
+}
+
+/// The minter of the configured connections to AWS; nothing is sent.
+///
+/// # Errors
+///
+/// A finding where the configuration names one whose authorities cannot be used.
+pub(crate) fn aws(config: &Config, assertions: Arc<Assertions>) -> Result<Aws, Failure> {
+    let connections = config.backends.values().filter_map(|backend| match backend {
+        Backend::Aws { settings, .. } => Some((**settings).clone()),
+        Backend::Vault { .. } => None,
+    });
+    Aws::new(assertions, connections).map_err(|(name, fault)| {
+        let message = format!("{name}: {fault}");
+        match config.backends.get(&name) {
+            Some(Backend::Aws { place, .. } | Backend::Vault { place, .. }) => {
+                Failure::from(place.finding("aws-tls", message, "look at `ca_file`"))
+            }
+            None => Failure::new(Exit::Internal, message),
+        }
     })
 }
 

@@ -1,11 +1,14 @@
 //! `hallpass keys`: public keys for those who verify, what keys there are, and other ones in their place. Works while
 //! `serve` runs.
 
+pub(crate) mod assertions;
+
 use std::{path::PathBuf, sync::Arc};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use self::assertions::{PublishKeys, RotateAssertions};
 use super::{
     actor::Actor,
     config::Config,
@@ -15,10 +18,7 @@ use super::{
     process,
 };
 use crate::{
-    adapters::{
-        mint::Assertions,
-        store::{Handover, HeldKey, Options, Random, RotationFault, SealingHandover, Sqlite},
-    },
+    adapters::store::{Handover, HeldKey, Options, Random, RotationFault, SealingHandover},
     kernel::{digest::Digest, ledger::entry::EntryCode},
 };
 
@@ -27,6 +27,8 @@ use crate::{
 pub(crate) enum KeysCommand {
     /// Lists all keys: what for, which, since when; never a secret part.
     List(ShowKeys),
+    /// Writes the issuer's documents (`openid-configuration`, `jwks.json`) into a folder, for a bucket.
+    Publish(PublishKeys),
     /// Wraps whatever is sealed under the sealing key that the configuration names now.
     Rewrap(ChangeKey),
     /// Puts a new key in the place of one.
@@ -40,6 +42,8 @@ pub(crate) enum KeysCommand {
 /// `keys rotate …`
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum RotateKey {
+    /// The keys that sign assertions: new ones are published now and sign after `assertions.key_lead`.
+    Assertions(RotateAssertions),
     /// The key that signs the ledger: the old one and the new one vouch for the change.
     Ledger(ChangeKey),
 }
@@ -86,9 +90,17 @@ impl KeysCommand {
                 process::harden()?;
                 process::runtime()?.block_on(list.list())
             }
+            Self::Publish(publish) => {
+                process::harden()?;
+                process::runtime()?.block_on(publish.run())
+            }
             Self::Rewrap(change) => {
                 process::harden()?;
                 process::runtime()?.block_on(change.rewrap())
+            }
+            Self::Rotate(RotateKey::Assertions(rotate)) => {
+                process::harden()?;
+                process::runtime()?.block_on(rotate.run())
             }
             Self::Rotate(RotateKey::Ledger(change)) => {
                 process::harden()?;
@@ -118,7 +130,10 @@ impl ShowKeys {
             "keys list",
         )?;
         let held = store.held_keys().await?;
-        let mut items = held.iter().map(|key| item(key, &store, &config)).collect::<Result<Vec<_>, _>>()?;
+        // Those of assertions have dates of their own.
+        let held = held.iter().filter(|key| !key.purpose.starts_with("assertion"));
+        let mut items = assertions::items(&store.assertion_keys().await?)?;
+        items.extend(held.map(item));
         let sealed_with = store.sealed_with().await?;
         let known = store.keyring().map(|ring| ring.checks()).unwrap_or_default();
         items.extend(known.iter().map(|check| {
@@ -137,34 +152,27 @@ impl ShowKeys {
     }
 }
 
-fn item(key: &HeldKey, store: &Sqlite, config: &Config) -> Result<Value, Failure> {
-    let id = match (&key.verifier, key.purpose.as_str(), store.assertion_key()) {
-        (Some(verifier), _, _) => Some(verifier.id()),
-        (None, "assertion", Some(assertion)) => {
-            let assertions = Assertions::new(&config.assertions_issuer, assertion);
-            let assertions = assertions.map_err(|fault| Failure::new(Exit::Integrity, fault.to_string()))?;
-            Some(assertions.kid().to_owned())
-        }
-        (None, _, _) => None,
-    };
-    Ok(json!({
-        "purpose": key.purpose, "version": key.version, "id": id,
+fn item(key: &HeldKey) -> Value {
+    json!({
+        "purpose": key.purpose, "version": key.version, "id": key.verifier.as_ref().map(|verifier| verifier.id()),
         "state": if key.retired_at.is_some() { "retired" } else { "active" },
         "made_at": key.made_at.to_string(), "retired_at": key.retired_at.map(|at| at.to_string()),
         "key": key.verifier.as_ref().map(ToString::to_string),
-    }))
+    })
 }
 
 fn table(items: &[Value]) -> String {
-    let mut text = format!("{:<10} {:>7} {:<8} {:<24} {}\n", "PURPOSE", "VERSION", "STATE", "MADE AT", "ID");
+    let mut text = format!("{:<10} {:>7} {:<9} {:<24} {}\n", "PURPOSE", "VERSION", "STATE", "MADE AT", "ID");
     for item in items {
         let shown = |name: &str| match item.get(name) {
             Some(Value::String(text)) => text.clone(),
             None | Some(Value::Null) => "-".to_owned(),
             Some(other) => other.to_string(),
         };
+        let more = ["algorithm", "next"].map(|name| item.get(name).and_then(Value::as_str));
+        let more = more.into_iter().flatten().map(|word| format!("  {word}")).collect::<String>();
         text.push_str(&format!(
-            "{:<10} {:>7} {:<8} {:<24} {}\n",
+            "{:<10} {:>7} {:<9} {:<24} {}{more}\n",
             shown("purpose"),
             shown("version"),
             shown("state"),

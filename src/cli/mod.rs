@@ -16,6 +16,7 @@ mod healthcheck;
 mod help;
 mod init;
 mod installation;
+mod issuer_documents;
 mod keys;
 mod ledger;
 mod openapi;

@@ -23,8 +23,11 @@ use super::{
     actor::new_replica,
     config::{Config, Listen, Listener},
     exit::{Exit, Failure},
-    installation, process,
+    installation,
+    keys::assertions::settings as settings_of_assertions,
+    process,
     serve::{
+        assertions::{AssertionKeys, MAX_AGE},
         policy::Follower,
         publish::{self, Publisher},
         seen::{self, Rollback, Seen},
@@ -37,6 +40,7 @@ use crate::{
         mint::{Assertions, Oidc, Sealed},
         policy_source::{PolicySource, Reload},
         store::{Database, Options},
+        vault::{self, VaultClient},
     },
     broker::{
         Ambient, Broker, Clock, Entropy, Parts, Settings,
@@ -58,6 +62,9 @@ const BACKLOG: u32 = 4_096;
 const CLOSING: Duration = Duration::from_secs(1);
 /// How often certificates are looked at.
 const LOOK_AT_FILES: Duration = Duration::from_secs(1);
+
+/// How soon rights are looked at again where the backend did not answer.
+const LOOK_AT_RIGHTS: Duration = Duration::from_secs(15);
 
 /// The head that was seen: kept every few seconds, and once more at the end, never by both at once.
 type Kept = Arc<Mutex<Seen>>;
@@ -86,11 +93,13 @@ pub(crate) struct Replica {
     chores: JoinSet<()>,
     reload: Reload,
     certificates: Vec<Arc<Certificate>>,
+    vaults: Vec<Arc<VaultClient>>,
     accepted: watch::Receiver<Option<Digest>>,
     seen: Option<Kept>,
     publisher: Option<publish::Shared>,
     forked: publish::Forked,
     sealing: Arc<Notify>,
+    assertion_keys: Arc<Notify>,
     /// Where the public listener is.
     pub(crate) public: Listen,
     /// Where the admin listener is.
@@ -170,7 +179,8 @@ impl Replica {
         let keys = Arc::new(issuer_keys(config)?);
         let options = Options { single_writer_lock: true, ..Options::default() };
         let store = installation::open_store(config, options)?;
-        let (broker, assertions) = wire(config, &store, &keys)?;
+        let vaults = installation::vaults(config)?;
+        let (broker, assertions) = wire(config, &store, &keys).await?;
         let seen = guard(config, &store, &broker).await?;
         if let Some(known) = store.keyring() {
             store.announce(known).await?;
@@ -187,11 +197,10 @@ impl Replica {
         let floor = Arc::new(http::Floor {
             broker: Arc::clone(&broker),
             limits,
-            openid_configuration: assertions.openid_configuration(),
-            jwks: assertions.jwks(),
+            own_issuer: own_issuer(&assertions),
             admin_tokens,
             traffic: Arc::default(),
-            process: figures(&public_tls, &admin_tls),
+            process: figures(&public_tls, &admin_tls, vaults.clone()),
             trusted_proxies: config.public.trusted_proxies.clone(),
         });
         let stop = CancellationToken::new();
@@ -215,7 +224,12 @@ impl Replica {
         chores.spawn(revoke(Arc::clone(&broker)));
         chores.spawn(Arc::clone(&keys).keep_fresh());
         chores.spawn(look_at_certificates(certificates.clone()));
-        let sealing = Arc::new(Notify::new());
+        vaults.iter().for_each(|vault| drop(chores.spawn(keep_vault(Arc::clone(vault)))));
+        let assertion_keys = Arc::default();
+        let publish = config.assertions.publish.clone();
+        let following = AssertionKeys::new(assertions, (&store, publish), &assertion_keys);
+        chores.spawn(following.follow());
+        let sealing = Arc::default();
         chores.spawn(follow_sealing_keys(Arc::clone(&sealing), config.file.clone(), Arc::clone(&store)));
         if let Some(seen) = &seen {
             chores.spawn(keep_head(Arc::clone(seen), Arc::clone(&store)));
@@ -232,11 +246,13 @@ impl Replica {
             chores,
             reload,
             certificates,
+            vaults,
             accepted,
             seen,
             publisher,
             forked,
             sealing,
+            assertion_keys,
             public: public.at,
             admin: admin.at,
         })
@@ -279,10 +295,11 @@ impl Replica {
         Failure::new(Exit::Internal, format!("{} ended: {why}", what.0))
     }
 
-    /// Looks at policy, issuers' keys, certificates and sealing keys now.
+    /// Looks at policy, issuers' keys, certificates, sealing keys and keys of assertions now.
     pub(crate) fn reload(&self) {
         self.reload.ask();
         self.sealing.notify_one();
+        self.assertion_keys.notify_one();
         self.keys.refresh_at_once();
         self.certificates.iter().for_each(|certificate| certificate.refresh(true));
     }
@@ -300,6 +317,9 @@ impl Replica {
         let mut is_whole = tokio::time::timeout_at(end, drained).await.is_ok();
         is_whole &= self.broker.drain(end.saturating_duration_since(Instant::now())).await;
         self.chores.shutdown().await;
+        for vault in &self.vaults {
+            vault.close().await;
+        }
         for recorded in [
             self.broker.sweep().await,
             self.broker.leave().await,
@@ -330,14 +350,16 @@ impl Replica {
     }
 }
 
-/// What stands beside the broker's own figures: the process and the certificates.
+/// What stands beside the broker's own figures: the process, the backends and the certificates.
 fn figures(
     public: &Option<Arc<Certificate>>,
     admin: &Option<Arc<Certificate>>,
+    vaults: Vec<Arc<VaultClient>>,
 ) -> Box<dyn Fn(&mut Exposition) + Send + Sync> {
     let certificates = [("public", public.clone()), ("admin", admin.clone())];
     Box::new(move |to| {
         process::expose(to);
+        vault::expose(&vaults, to);
         to.family(&families::CERTIFICATE_END);
         for (listener, certificate) in &certificates {
             if let Some(end) = certificate.as_ref().and_then(|certificate| certificate.ends()) {
@@ -345,6 +367,17 @@ fn figures(
             }
         }
     })
+}
+
+/// What verifiers of our assertions are told.
+fn own_issuer(assertions: &Arc<Assertions>) -> http::OwnIssuer {
+    let configuration = assertions.is_issuer_at_public_url().then(|| assertions.openid_configuration());
+    let assertions = Arc::clone(assertions);
+    http::OwnIssuer {
+        configuration,
+        jwks: Box::new(move || assertions.jwks(Clock::System.now())),
+        max_age: MAX_AGE,
+    }
 }
 
 fn sealed_keys_missing() -> Failure {
@@ -361,19 +394,21 @@ fn issuer_keys(config: &Config) -> Result<IssuerKeys, Failure> {
 }
 
 /// The broker with its minters, and the signer that others check us by.
-fn wire(
+async fn wire(
     config: &Config,
     store: &Arc<Database>,
     keys: &Arc<IssuerKeys>,
 ) -> Result<(Arc<Broker>, Arc<Assertions>), Failure> {
-    let key = store.assertion_key().ok_or_else(sealed_keys_missing)?;
-    let assertions = Assertions::new(&config.assertions_issuer, key)
+    let (read_at, keys_of_assertions) = (Clock::System.now(), store.assertion_keys().await?);
+    let assertions = Assertions::of_store(settings_of_assertions(config), &keys_of_assertions, read_at)
         .map_err(|fault| Failure::new(Exit::Integrity, fault.to_string()))?;
     let assertions = Arc::new(assertions);
     // The store's own ring, so that both learn of another sealing key at once.
     let sealing = store.keyring().ok_or_else(sealed_keys_missing)?.clone();
     let sealed = Sealed::new(Arc::clone(store) as Arc<_>, sealing);
+    let aws = installation::aws(config, Arc::clone(&assertions))?;
     let minters: Minters = HashMap::from([
+        (Kind::Aws, Arc::new(aws) as Arc<dyn Minter>),
         (Kind::Oidc, Arc::new(Oidc::new(Arc::clone(&assertions))) as Arc<dyn Minter>),
         (Kind::Sealed, Arc::new(sealed) as Arc<dyn Minter>),
     ]);
@@ -544,6 +579,47 @@ async fn take_sealing_keys(file: &Path, store: &Database) -> Result<(), Failure>
     known.replace(&named);
     tracing::info!(keys = named.checks().len(), "the sealing keys were read anew");
     Ok(())
+}
+
+/// Keeps the broker logged in, and says once what its token may not do, or may do too much. A Vault that is not there
+/// fails its own grants only.
+async fn keep_vault(client: Arc<VaultClient>) {
+    let told = async {
+        loop {
+            match client.rights(&client.needed()).await {
+                Ok(rights) => break tell_rights(&client, &rights),
+                Err(_) => tokio::time::sleep(LOOK_AT_RIGHTS).await,
+            }
+        }
+    };
+    tokio::join!(client.keep(), told);
+}
+
+fn tell_rights(client: &VaultClient, rights: &vault::Rights) {
+    let backend = client.name();
+    tracing::info!(
+        backend.name = backend,
+        method = client.settings().login.method(),
+        "logged in at the backend"
+    );
+    for right in &rights.missing {
+        let capability = right.any_of.join(" or ");
+        tracing::warn!(
+            backend.name = backend,
+            path = right.path,
+            capability,
+            "the broker's token lacks a right"
+        );
+    }
+    for (path, words) in &rights.surplus {
+        let capability = words.join(", ");
+        tracing::warn!(
+            backend.name = backend,
+            path,
+            capability,
+            "the broker's token has a right that no broker needs"
+        );
+    }
 }
 
 async fn look_at_certificates(certificates: Vec<Arc<Certificate>>) {

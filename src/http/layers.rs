@@ -40,6 +40,7 @@ use super::{
     source::{self, Network},
     trace::TraceParent,
     traffic::{Shed, Traffic},
+    wellknown::Keepable,
 };
 use crate::{
     broker::{
@@ -201,7 +202,7 @@ async fn attend(
         },
     };
     let mut response = problem::render(response, id);
-    harden(response.headers_mut());
+    harden(&mut response);
     if is_chunked {
         // A proxy in front may have framed the body by a Content-Length beside it, which hyper leaves out: then what
         // follows is no request of ours (RFC 9112 section 6.1).
@@ -280,12 +281,20 @@ async fn contain(call: impl Future<Output = Response>, id: RequestId) -> Respons
     })
 }
 
-/// Headers of every answer, refusals included: nothing may keep it (attack class R-12).
-fn harden(headers: &mut HeaderMap) {
+/// Headers of every answer, refusals included: nothing may keep it (attack class R-12) but our own public keys.
+fn harden(response: &mut Response) {
+    let keepable = response.extensions().get::<Keepable>().copied();
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if let Some(Keepable(age)) = keepable
+        && let Ok(told) = HeaderValue::try_from(format!("public, max-age={}", age.as_secs()))
+    {
+        headers.insert(header::CACHE_CONTROL, told);
+        return;
+    }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
     headers.insert(header::VARY, HeaderValue::from_static("Authorization"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
 /// Ends an HTTP/1 connection with this answer.

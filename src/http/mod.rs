@@ -40,7 +40,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -65,10 +65,8 @@ pub struct Floor {
     pub broker: Arc<Broker>,
     /// What one source and all together may ask for.
     pub limits: Limits,
-    /// Hallpass's own discovery document as an OIDC issuer; null where it signs no assertions.
-    pub openid_configuration: Value,
-    /// Hallpass's own public keys; null where it signs no assertions.
-    pub jwks: Value,
+    /// Hallpass as an OIDC issuer.
+    pub own_issuer: OwnIssuer,
     /// Who may use the admin API.
     pub admin_tokens: Vec<AdminToken>,
     /// What is counted of requests.
@@ -77,6 +75,17 @@ pub struct Floor {
     pub process: Box<dyn Fn(&mut Exposition) + Send + Sync>,
     /// Proxies before the public listener that may say where a request comes from.
     pub trusted_proxies: Vec<Network>,
+}
+
+/// What others check our own assertions by.
+pub struct OwnIssuer {
+    /// The discovery document; none where the issuer's URL is not that of the public listener, since whoever asks there
+    /// must be told the URL that was asked.
+    pub configuration: Option<Value>,
+    /// Makes the set of public keys as it is now.
+    pub jwks: Box<dyn Fn() -> Value + Send + Sync>,
+    /// For how long a verifier may keep either.
+    pub max_age: Duration,
 }
 
 /// Limits on requests, of each listener by itself.

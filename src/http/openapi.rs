@@ -63,6 +63,8 @@ pub(super) struct Operation {
     pub(super) right: Right,
     /// Whether the gate stands before it.
     pub(super) gated: bool,
+    /// Whether a cache may keep its good answer.
+    pub(super) is_keepable: bool,
     pub(super) parameters: &'static [Parameter],
     pub(super) body: Option<Content>,
     pub(super) answers: &'static [Answer],

@@ -20,18 +20,16 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
-use super::{AdminToken, Floor, Limits, Role, admin_router, public_router, serve};
+use super::{AdminToken, Floor, Limits, OwnIssuer, Role, admin_router, public_router, serve};
 use crate::{
     adapters::{
         issuer_keys::{IssuerKeys, IssuerKeysConfig, KeysFrom},
-        mint::{
-            oidc::{Assertions, Oidc},
-            sealed::Sealed,
-        },
+        mint::{Assertions, Oidc, Sealed, assertions::generate},
         store::sqlite::{Change, Genesis, Options, Sqlite},
     },
     broker::{Ambient, Broker, Clock, Entropy, Parts, Settings},
     kernel::{
+        assertion::Algorithm,
         digest::Digest,
         id::ReplicaId,
         identity::profile::Profile,
@@ -82,12 +80,15 @@ impl World {
             roles: vec![role],
             digest: Digest::of(text.as_bytes()),
         };
-        let assertions = assertions(&store);
+        let assertions = assertions();
         let floor = Arc::new(Floor {
             broker,
             limits,
-            openid_configuration: assertions.openid_configuration(),
-            jwks: assertions.jwks(),
+            own_issuer: OwnIssuer {
+                configuration: Some(assertions.openid_configuration()),
+                jwks: Box::new(move || assertions.jwks(now())),
+                max_age: Duration::from_secs(300),
+            },
             admin_tokens: vec![
                 token("first-auditor", Role::Auditor, AUDITOR),
                 token("first-operator", Role::Operator, OPERATOR),
@@ -163,7 +164,7 @@ fn broker(store: Arc<Sqlite>, jwks: &Path) -> Arc<Broker> {
     .unwrap();
     let settings = Settings {
         replica: ReplicaId::new(now(), [0; 10]),
-        trusted: BTreeMap::from([(issuer.clone(), TrustedIssuer { name: issuer, url, profile })]),
+        trusted: BTreeMap::from([(issuer.clone(), TrustedIssuer { name: issuer, url, profile })]).into(),
         clock_leeway: Duration::from_secs(30),
         exchange_deadline: Duration::from_secs(15),
         mint_deadline: Duration::from_secs(8),
@@ -171,7 +172,7 @@ fn broker(store: Arc<Sqlite>, jwks: &Path) -> Arc<Broker> {
         pseudonym_key: *store.pseudonym_key().unwrap(),
     };
     let sealed = Sealed::new(Arc::clone(&store) as _, sealing_key());
-    let oidc = Oidc::new(Arc::new(assertions(&store)));
+    let oidc = Oidc::new(Arc::new(assertions()));
     Broker::new(Parts {
         ambient: Ambient { clock: Clock::Manual(Mutex::new(now())), entropy: Entropy::Os },
         store,
@@ -198,8 +199,10 @@ async fn seal_secret(store: &Sqlite) {
     store.set_secret(&SecretName::parse("npm-token").unwrap(), &fields, change).await.unwrap();
 }
 
-fn assertions(store: &Sqlite) -> Assertions {
-    Assertions::new("https://hallpass.example.com", store.assertion_key().unwrap()).unwrap()
+fn assertions() -> Assertions {
+    static KEY: OnceLock<Secret> = OnceLock::new();
+    let key = KEY.get_or_init(|| generate(Algorithm::Rs256).unwrap());
+    Assertions::new("https://hallpass.example.com", key).unwrap()
 }
 
 fn public_keys() -> Value {

@@ -7,7 +7,7 @@ use std::{fmt, time::Duration};
 use crate::kernel::policy::target::Making;
 
 /// Where an issuance stands. Expiry is derived from `expires_at`, it is not a state.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum State {
     /// Nothing was delivered and nothing usable is left.
     Failed,
@@ -110,7 +110,7 @@ impl Event {
 }
 
 /// What became of a mint that will not be delivered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Mint {
     /// It was made and wiped here; nobody ever had it.
     Discarded,

@@ -1,6 +1,7 @@
 //! The pure floor: identity, policy, ledger, secrets. No I/O, no async, no clock, no randomness: whoever calls
 //! hands in the time and the random bytes, so that every law here can be tested as a function.
 
+pub mod assertion;
 pub mod digest;
 pub mod freeze;
 pub mod id;

@@ -1,5 +1,7 @@
 //! Prose that outlives a change: formats, promises, and where we depart from a standard.
 
+pub mod assertions;
+pub mod backends;
 pub mod entries;
 pub mod exchange;
 pub mod findings;

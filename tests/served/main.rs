@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod attacks;
 #[cfg(test)]
+mod backend_vault;
+#[cfg(test)]
 mod client;
 #[cfg(test)]
 mod commands;
@@ -32,6 +34,8 @@ mod independent_ledger;
 #[cfg(test)]
 mod independent_signers;
 #[cfg(test)]
+mod independent_sts;
+#[cfg(test)]
 mod independent_vault;
 #[cfg(test)]
 mod independent_verifier;
@@ -53,6 +57,8 @@ mod once;
 mod openapi;
 #[cfg(test)]
 mod order;
+#[cfg(test)]
+mod own_issuer;
 #[cfg(test)]
 mod packaged;
 #[cfg(test)]

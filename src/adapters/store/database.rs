@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::{
     postgres::{Place, Postgres},
     shared::{
+        assertions::{AssertionHandover, AssertionRotation, AssertionRotationFault},
         policy::{AcceptedPolicy, LettingIn, PolicyStanding},
         publication::Lease,
         rows::LedgerRow,
@@ -26,6 +27,7 @@ use crate::{
         },
     },
     kernel::{
+        assertion::AssertionKey,
         digest::Digest,
         freeze::{Freezable, Freeze, FreezeScope},
         id::{IssuanceId, ReplicaId},
@@ -83,9 +85,34 @@ impl Database {
         either!(self, store => store.pseudonym_key())
     }
 
-    /// The key that signs assertions, PKCS#8; none where the store was opened without the sealing key.
-    pub fn assertion_key(&self) -> Option<&Secret> {
-        either!(self, store => store.assertion_key())
+    /// The keys of assertions, with their private halves where the store was opened with the sealing key.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreFault::Unavailable`].
+    pub async fn assertion_keys(&self) -> Result<Vec<AssertionKey>, StoreFault> {
+        either!(self, store => store.assertion_keys().await)
+    }
+
+    /// Publishes a new key of assertions that follows the one that signs, with its entry in the same transaction.
+    ///
+    /// # Errors
+    ///
+    /// [`AssertionRotationFault`]; then nothing changed.
+    pub async fn rotate_assertion_key(
+        &self,
+        rotation: AssertionRotation<'_>,
+    ) -> Result<AssertionHandover, AssertionRotationFault> {
+        either!(self, store => store.rotate_assertion_key(rotation).await)
+    }
+
+    /// Deletes private halves of keys of assertions that have signed their last.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreFault::Unavailable`].
+    pub async fn forget_assertion_keys(&self, now: Timestamp) -> Result<(), StoreFault> {
+        either!(self, store => store.forget_assertion_keys(now).await)
     }
 
     /// Takes no more commands, lets the writer end what waits, and closes it. Asking again does nothing.

@@ -12,6 +12,7 @@ pub use self::{
     database::{Database, StorePlace},
     postgres::Postgres,
     shared::publication::{LEASE, Lease},
+    shared::assertions::{AssertionHandover, AssertionRotation, AssertionRotationFault},
     sqlite::{
         AcceptedPolicy, Change, CopyFault, CreateFault, Genesis, Handover, HeldKey, LedgerRow, LettingIn,
         OpenFault, Options, PolicyStanding, Random, Rotated, RotationFault, SealingHandover, SecretFault,

@@ -336,7 +336,8 @@ impl Broker {
             if row.state == State::Issued && row.revocable {
                 let entry =
                     self.seal(ending_draft(Draft::default(), &row, Event::RevokeAsked, "exchange"))?;
-                let step = Transition::new(row.id, Event::RevokeAsked, entry);
+                let change = Change { keeps_chain: true, ..Change::default() };
+                let step = Transition { change, ..Transition::new(row.id, Event::RevokeAsked, entry) };
                 self.store.transit(Transit::each(vec![step], now)).await?;
             }
         }
@@ -382,7 +383,7 @@ impl Broker {
         };
         let is_unmade = *mint == Mint::Not;
         let usable_until = usable_until.filter(|_| event == Event::Lost);
-        let change = Change { usable_until, is_unmade, ..Change::default() };
+        let change = Change { usable_until, is_unmade, keeps_chain: true, ..Change::default() };
         Ok(Transition { change, ..Transition::new(each.row.id, event, self.seal(draft)?) })
     }
 }

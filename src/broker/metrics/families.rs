@@ -38,6 +38,12 @@ impl Shape {
 /// Every family of the process, by name.
 pub static FAMILIES: &[&Family] = &[
     &ALERTS,
+    &BACKEND_BREAKER,
+    &BACKEND_LOGINS,
+    &BACKEND_ORPHANS,
+    &BACKEND_SECONDS,
+    &BACKEND_REQUESTS,
+    &BACKEND_RETRIES,
     &BUILD,
     &CERTIFICATE_END,
     &CLOCK,
@@ -78,6 +84,57 @@ pub static ALERTS: Family = Family {
     help: "Alerts recorded by this process.",
     shape: Shape::Counter,
     labels: &[("kind", "what an ALERT_ entry says behind that word, in lower case")],
+};
+
+/// `hallpass_backend_breaker_open`.
+pub static BACKEND_BREAKER: Family = Family {
+    name: "hallpass_backend_breaker_open",
+    help: "1 while a backend failed so often that it is not asked.",
+    shape: Shape::Gauge,
+    labels: &[("backend", "a name of backends in the configuration")],
+};
+
+/// `hallpass_backend_logins_total`.
+pub static BACKEND_LOGINS: Family = Family {
+    name: "hallpass_backend_logins_total",
+    help: "Logins of the broker at a backend.",
+    shape: Shape::Counter,
+    labels: &[("backend", "a name of backends in the configuration"), ("outcome", "succeeded, failed")],
+};
+
+/// `hallpass_backend_orphans_possible_total`.
+pub static BACKEND_ORPHANS: Family = Family {
+    name: "hallpass_backend_orphans_possible_total",
+    help: "Requests that may have made something whose answer was lost.",
+    shape: Shape::Counter,
+    labels: &[("backend", "a name of backends in the configuration")],
+};
+
+/// `hallpass_backend_request_duration_seconds`.
+pub static BACKEND_SECONDS: Family = Family {
+    name: "hallpass_backend_request_duration_seconds",
+    help: "A request to a backend, its tries included.",
+    shape: Shape::Histogram,
+    labels: &[("backend", "a name of backends in the configuration")],
+};
+
+/// `hallpass_backend_requests_total`.
+pub static BACKEND_REQUESTS: Family = Family {
+    name: "hallpass_backend_requests_total",
+    help: "Requests to a backend, by how they ended.",
+    shape: Shape::Counter,
+    labels: &[
+        ("backend", "a name of backends in the configuration"),
+        ("outcome", "answered, refused, limited, failed, breaker_open"),
+    ],
+};
+
+/// `hallpass_backend_retries_total`.
+pub static BACKEND_RETRIES: Family = Family {
+    name: "hallpass_backend_retries_total",
+    help: "Further tries of a request.",
+    shape: Shape::Counter,
+    labels: &[("backend", "a name of backends in the configuration")],
 };
 
 /// `hallpass_build_info`.

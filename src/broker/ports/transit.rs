@@ -43,8 +43,8 @@ pub struct Change {
     pub usable_until: Option<Timestamp>,
     /// When its revoke is due; at once where nothing is said.
     pub retry_at: Option<Timestamp>,
-    /// Whether its revoke is asked for by a retry of the call that made it, so that the chain goes on.
-    pub is_replaced: bool,
+    /// Whether its revoke is asked for by the broker itself, and by no job or operator: then a keyed retry goes on.
+    pub keeps_chain: bool,
     /// Whether it failed before anything was made: then it does not count under a limit by the hour.
     pub is_unmade: bool,
 }

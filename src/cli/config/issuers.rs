@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
+use reqwest::Url;
 
 use super::{Issuer, IssuerKeysFrom, read::Folder};
 use crate::{
@@ -23,16 +24,10 @@ pub(super) fn read_all(
     let mut issuers: BTreeMap<IssuerName, Issuer> = BTreeMap::new();
     for (key, node) in findings.fields(node)?.rest() {
         let name = name(findings, key);
-        let Some(issuer) = read(findings, node, folder) else { continue };
+        let Some(issuer) = read(findings, node, folder, own) else { continue };
         if let Some((other, _)) = issuers.iter().find(|(_, other)| other.url == issuer.url) {
             let message = format!("`{}` has the same URL as `{other}`", key.text);
             findings.at_key(key, "duplicate-url", message, "keep one issuer for each URL");
-        }
-        if own.is_some_and(|own| own.trim_end_matches('/') == issuer.url.trim_end_matches('/')) {
-            let message = format!("`{}` is this broker itself, by `assertions.issuer`", key.text);
-            let remedy =
-                "remove it: a broker that trusted its own assertions would let every job speak for all";
-            findings.at_key(key, "own-issuer", message, remedy);
         }
         if let Some(name) = name {
             issuers.insert(name, issuer);
@@ -50,12 +45,31 @@ fn name(findings: &mut Findings<'_>, key: &Key) -> Option<IssuerName> {
     name
 }
 
-fn read(findings: &mut Findings<'_>, node: &Node, folder: &Folder) -> Option<Issuer> {
+/// Refuses this broker as an issuer under any spelling of its URL: hosts have no case, a default port is none, and a
+/// slash at the end is often lost.
+fn not_ourselves(findings: &mut Findings<'_>, node: &Node, url: &str, own: Option<&str>) -> bool {
+    let spelled = |url: &str| {
+        let parsed = Url::parse(url).map_or_else(|_| url.to_owned(), String::from);
+        parsed.trim_end_matches('/').to_ascii_lowercase()
+    };
+    let is_own = own.is_some_and(|own| spelled(own) == spelled(url));
+    if is_own {
+        let message = format!("`{url}` is this broker itself, by `assertions.issuer`");
+        let remedy = "remove it: a broker that trusted its own assertions would let every job speak for all";
+        findings.at(node, "own-issuer", message, remedy);
+    }
+    !is_own
+}
+
+fn read(findings: &mut Findings<'_>, node: &Node, folder: &Folder, own: Option<&str>) -> Option<Issuer> {
     let mut fields = findings.fields(node)?;
     let private = fields.take("allow_private_addresses").map(|node| findings.boolean(node));
     let allow_private_addresses = private.flatten().unwrap_or(false);
     let url = fields.require(findings, "url");
-    let url = url.and_then(|node| issuer_url(findings, node, allow_private_addresses));
+    let url = url.and_then(|node| {
+        let url = issuer_url(findings, node, allow_private_addresses)?;
+        not_ourselves(findings, node, &url, own).then_some(url)
+    });
     let profile = fields.require(findings, "profile").and_then(|node| profile(findings, node));
     let oldest = fields.take_entry("gitlab_min_version");
     let profile = of_version(findings, oldest, profile, url.as_deref());

@@ -17,6 +17,9 @@
 //! `HALLPASS_CONFIG` names the file, `HALLPASS_LOG` the level of the log. Relative paths are relative to the file,
 //! those of the environment too.
 
+mod assertions;
+mod aws;
+mod backends;
 mod environment;
 mod issuers;
 mod listen;
@@ -25,7 +28,7 @@ mod read;
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -35,7 +38,7 @@ use std::{
 use jiff::Timestamp;
 
 use self::environment::Environment;
-pub(super) use self::listen::is_secure;
+pub(super) use self::{backends::Backend, listen::is_secure};
 use super::exit::{Exit, Failure};
 use crate::{
     adapters::store::StorePlace,
@@ -44,7 +47,10 @@ use crate::{
         digest::Digest,
         identity::profile::Profile,
         name::IssuerName,
-        policy::{Finding, Severity, set::TrustedIssuer},
+        policy::{
+            Finding, Severity,
+            set::{Trusted, TrustedIssuer},
+        },
     },
 };
 
@@ -72,10 +78,12 @@ pub(crate) struct Config {
     pub(crate) previous_sealing_key: Option<SealingKeyFrom>,
     /// Whom to trust.
     pub(crate) issuers: BTreeMap<IssuerName, Issuer>,
+    /// What mints credentials elsewhere, by name.
+    pub(crate) backends: BTreeMap<String, Backend>,
     /// The ledger.
     pub(crate) ledger: Ledger,
-    /// The `iss` of our own assertions.
-    pub(crate) assertions_issuer: String,
+    /// Our own assertions.
+    pub(crate) assertions: Assertions,
     /// Limits.
     pub(crate) limits: Limits,
     /// Deadlines.
@@ -217,6 +225,19 @@ pub(crate) struct Ledger {
     pub(crate) retention_months: u32,
 }
 
+/// Hallpass as an OIDC issuer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Assertions {
+    /// The `iss` of our own assertions.
+    pub(crate) issuer: String,
+    /// Audiences that get ES256 instead of RS256.
+    pub(crate) es256: BTreeSet<String>,
+    /// How long a new key is known before it signs, and an old one after nothing that it signed is good.
+    pub(crate) key_lead: Duration,
+    /// Where the issuer's documents are kept current, for a bucket at the issuer's URL.
+    pub(crate) publish: Option<PathBuf>,
+}
+
 /// Limits of the exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
@@ -273,12 +294,13 @@ impl Config {
     }
 
     /// What policy must agree with.
-    pub(crate) fn trusted(&self) -> BTreeMap<IssuerName, TrustedIssuer> {
+    pub(crate) fn trusted(&self) -> Trusted {
         let trusted = |(name, issuer): (&IssuerName, &Issuer)| {
             let (name, url, profile) = (name.clone(), issuer.url.clone(), issuer.profile);
             (name.clone(), TrustedIssuer { name, url, profile })
         };
-        self.issuers.iter().map(trusted).collect()
+        let backends = self.backends.iter().map(|(name, backend)| (name.clone(), backend.kind()));
+        Trusted { issuers: self.issuers.iter().map(trusted).collect(), backends: backends.collect() }
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Config, Deadlines, Ledger, Limits, Listen, NamedFile, SealingKeyFrom,
+    Config, Deadlines, Ledger, Limits, Listen, NamedFile, SealingKeyFrom, assertions, backends,
     environment::{Environment, POLICIES, STORE_URL},
     issuers, listen,
 };
@@ -16,7 +16,7 @@ use crate::{
         digest::Digest,
         policy::{
             Finding,
-            yaml::{self, Fields, Findings, Node},
+            yaml::{self, Fields, Findings, Key, Node},
         },
     },
 };
@@ -94,13 +94,15 @@ fn top(
     };
     let sealing_key = fields.require(findings, "sealing_key");
     let sealing_keys = sealing_key.and_then(|node| sealing_keys_from(findings, node, folder));
-    let assertions = fields.require(findings, "assertions").and_then(|node| assertions(findings, node));
+    let assertions = fields.require(findings, "assertions");
+    let assertions = assertions.and_then(|node| assertions::read(findings, node, folder));
     let issuers = fields.take("issuers");
-    let issuers = issuers.map(|node| issuers::read_all(findings, node, folder, assertions.as_deref()));
+    let own = assertions.as_ref().map(|assertions| assertions.issuer.as_str());
+    let issuers = issuers.map(|node| issuers::read_all(findings, node, folder, own));
     let ledger = fields.require(findings, "ledger").and_then(|node| ledger(findings, node, folder));
     let limits = fields.take("limits").map(|node| limits(findings, node));
     let deadlines = fields.take("deadlines").map(|node| deadlines(findings, node));
-    later(&mut fields, findings, &["backends"]);
+    let backends = fields.take("backends").map(|node| backends::read_all(findings, node, folder));
     fields.finish(findings);
 
     let ((public, public_url), (admin, admin_tokens)) = (public?, admin?);
@@ -122,8 +124,9 @@ fn top(
         sealing_key,
         previous_sealing_key,
         issuers: issuers.unwrap_or_else(|| Some(std::collections::BTreeMap::new()))?,
+        backends: backends.unwrap_or_else(|| Some(std::collections::BTreeMap::new()))?,
         ledger: ledger?,
-        assertions_issuer: assertions?,
+        assertions: assertions?,
         limits: limits.unwrap_or(Some(DEFAULT_LIMITS))?,
         deadlines: deadlines.unwrap_or(Some(DEFAULT_DEADLINES))?,
     })
@@ -138,6 +141,12 @@ impl Folder {
     /// The same, with the place where it is named.
     pub(super) fn file(&self, findings: &mut Findings<'_>, node: &Node) -> Option<NamedFile> {
         Some(self.named(self.path(findings, node)?, node))
+    }
+
+    /// A thing that is called so where its key stands.
+    pub(super) fn named_at(&self, path: PathBuf, key: &Key) -> NamedFile {
+        let (line, column) = (key.line, key.column);
+        NamedFile { path, named_in: self.file.clone(), line, column, width: key.width }
     }
 
     fn named(&self, path: PathBuf, node: &Node) -> NamedFile {
@@ -255,13 +264,6 @@ fn sealing_key_from(
     }
 }
 
-fn assertions(findings: &mut Findings<'_>, node: &Node) -> Option<String> {
-    let mut fields = findings.fields(node)?;
-    let issuer = fields.require(findings, "issuer").and_then(|node| listen::web_address(findings, node));
-    fields.finish(findings);
-    issuer
-}
-
 fn ledger(findings: &mut Findings<'_>, node: &Node, folder: &Folder) -> Option<Ledger> {
     let mut fields = findings.fields(node)?;
     let origin = fields.require(findings, "origin").and_then(|node| origin(findings, node));
@@ -328,7 +330,7 @@ fn deadlines(findings: &mut Findings<'_>, node: &Node) -> Option<Deadlines> {
     Some(read)
 }
 
-fn span(findings: &mut Findings<'_>, node: &Node, most: Duration) -> Option<Duration> {
+pub(super) fn span(findings: &mut Findings<'_>, node: &Node, most: Duration) -> Option<Duration> {
     let read = findings.duration(node)?;
     if read > most {
         let message = format!("it is longer than {} s", most.as_secs());

@@ -40,7 +40,7 @@ fn the_file_of_init_is_the_contracts_example() {
     assert_eq!(config.public.listen, tcp("127.0.0.1:8440"));
     assert_eq!(config.admin.listen, tcp("127.0.0.1:8441"));
     assert_eq!(config.public_url, "https://hallpass.example.com");
-    assert_eq!(config.assertions_issuer, "https://hallpass.example.com");
+    assert_eq!(config.assertions.issuer, "https://hallpass.example.com");
     assert_eq!(config.store, StorePlace::Sqlite("/etc/hallpass/hallpass.db".into()));
     assert_eq!(config.policies, Path::new("/etc/hallpass/policies/"));
     let SealingKeyFrom::File(key) = &config.sealing_key else { panic!("the sealing key is a file") };
@@ -170,7 +170,6 @@ fn mistakes_about_issuers_are_named_with_their_place() {
         (github, &issuer("url: \"http://10.0.0.1\", profile: generic"), "url", "\"http"),
         (github, &issuer("url: \"https://ci.test/?a=b\", profile: generic"), "url", "\"https"),
         (github, &issuer("url: \"http://127.0.0.1:1\", profile: generic"), "url", "\"http"),
-        (github, &issuer("url: \"https://hallpass.example.com\", profile: generic"), "own-issuer", "github"),
         (
             github,
             &format!("{github}\n  again: {{ {url}, profile: github-actions }}"),
@@ -212,6 +211,64 @@ fn mistakes_about_issuers_are_named_with_their_place() {
 }
 
 #[test]
+fn our_own_issuer_is_no_ci_issuer_however_it_is_spelled() {
+    let github = "github: { url: \"https://token.actions.githubusercontent.com\", profile: github-actions }";
+    for url in [
+        "https://hallpass.example.com",
+        "https://hallpass.example.com/",
+        "https://hallpass.example.com//",
+        "https://HALLPASS.Example.com",
+        "HTTPS://hallpass.example.com/",
+        "https://hallpass.example.com:443",
+        "https://hallpass.example%2Ecom",
+    ] {
+        let ours = format!("github: {{ url: \"{url}\", profile: generic }}");
+        each_is_found(&[(github, &ours, "own-issuer", &format!("\"{url}"))]);
+    }
+    for url in [
+        "https://hallpass.example.com/ci",
+        "https://hallpass.example.com:8443",
+        "https://hallpass.example.org",
+    ] {
+        assert!(spoiled(github, &format!("github: {{ url: \"{url}\", profile: generic }}")).is_ok(), "{url}");
+    }
+}
+
+#[test]
+fn assertions_are_read_whole() {
+    let own = "assertions: { issuer: \"https://hallpass.example.com\" }";
+    let config = spoiled(
+        own,
+        "assertions: { issuer: \"https://oidc.example.com/ci\", es256: [\"https://warehouse.example.com\"], key_lead: 48h, \
+         publish: public/oidc }",
+    );
+    let assertions = config.ok().unwrap().assertions;
+    assert_eq!(assertions.issuer, "https://oidc.example.com/ci");
+    assert_eq!(assertions.es256, ["https://warehouse.example.com".to_owned()].into());
+    assert_eq!(assertions.key_lead, Duration::from_secs(48 * 3_600));
+    assert_eq!(assertions.publish.as_deref(), Some(Path::new("/etc/hallpass/public/oidc")));
+    let absent = read(VALID).ok().unwrap().assertions;
+    assert_eq!((absent.es256.len(), absent.key_lead, absent.publish), (0, Duration::from_secs(86_400), None));
+}
+
+#[test]
+fn mistakes_about_assertions_are_named_with_their_place() {
+    let own = "assertions: { issuer: \"https://hallpass.example.com\" }";
+    let with = |more: &str| format!("assertions: {{ issuer: \"https://hallpass.example.com\", {more} }}");
+    each_is_found(&[
+        (own, &with("key_lead: 59m"), "out-of-range", "59m"),
+        (own, &with("key_lead: 31d"), "too-large", "31d"),
+        (own, &with("es256: [a, b, a]"), "duplicate", "a]"),
+        (own, &with("es256: [\"api://AzureADTokenExchange\"]"), "algorithm", "\"api"),
+        (own, &with("es256: a"), "type", "a"),
+        (own, &with("algorithm: ES256"), "unknown-key", "algorithm"),
+        (own, "assertions: { issuer: \"https://hallpass.example.com?a=b\" }", "url", "\"https"),
+        (own, "assertions: { issuer: \"http://hallpass.example.com\" }", "url", "\"http"),
+        (own, "assertions: { es256: [a] }", "missing-key", "{"),
+    ]);
+}
+
+#[test]
 fn mistakes_about_ledger_and_limits_are_named_with_their_place() {
     each_is_found(&[
         ("origin: hallpass.example.com/ledger ", "origin: \"a b\" ", "origin", "\"a"),
@@ -228,7 +285,6 @@ fn mistakes_about_ledger_and_limits_are_named_with_their_place() {
         ("in_flight: 1024", "in_flight: 1_024", "type", "1_024"),
         ("mint: 8s", "mint: 20s", "deadline", "{"),
         ("shutdown: 30s", "shutdown: 1d", "too-large", "1d"),
-        ("# Later versions", "backends: {}\n# Later versions", "not-yet", "backends"),
     ]);
 }
 

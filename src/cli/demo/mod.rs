@@ -8,6 +8,7 @@ mod ci;
 mod job;
 mod scene;
 mod story;
+mod verifier;
 
 use std::time::Duration;
 

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 
@@ -190,6 +191,23 @@ impl Scene {
         let status = response.status().as_u16();
         let body = serde_json::from_slice(&response.bytes().await.map_err(unreachable)?);
         Ok(Answered { status, body: body.map_err(|_| broken("the broker's answer"))? })
+    }
+
+    /// The time.
+    pub(super) fn now(&self) -> Timestamp {
+        self.actor.now()
+    }
+
+    /// A document of the demo's own listener, as anybody gets it.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Unreachable`].
+    pub(super) async fn get(&self, url: &str) -> Result<Value, Failure> {
+        let unreachable = |fault: reqwest::Error| Failure::new(Exit::Unreachable, chain(&fault));
+        let response = self.client.get(url).send().await.map_err(unreachable)?;
+        let bytes = response.bytes().await.map_err(unreachable)?;
+        serde_json::from_slice(&bytes).map_err(|_| broken("the issuer's document"))
     }
 
     /// Puts a fresh token where the command to try expects it; whole or not at all.

@@ -1,10 +1,12 @@
 //! What the demo does, and how it tells it: at most forty lines, each of something that truly happened.
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
 
 use super::{
     job::GRANT,
     scene::{Answered, Scene, broken},
+    verifier::{self, Verdicts},
 };
 use crate::{
     broker::audit,
@@ -22,6 +24,7 @@ pub(super) async fn tell(scene: &Scene) -> Result<String, Failure> {
     let permitted = scene.exchange(&token).await?;
     let refused = scene.exchange(&scene.mint(&scene.claims(&[("ref", OTHER_REF)])?)?).await?;
     let replayed = scene.exchange(&token).await?;
+    let (audience, verdicts) = the_verifier(&permitted, scene).await?;
     let entries = entries(scene).await?;
     let report = verify(scene, &permitted).await?;
     if !matches!(report.verdict, Verdict::Anchored) {
@@ -34,6 +37,7 @@ pub(super) async fn tell(scene: &Scene) -> Result<String, Failure> {
     ];
     lines.extend(the_job(&claims, scene));
     lines.extend(the_permit(&permitted, &entries, scene)?);
+    lines.extend(the_check(&audience, &verdicts));
     lines.extend(the_refusal(&refused, &entries)?);
     lines.extend(the_replay(&replayed)?);
     lines.push("THE LEDGER has an entry of each, durable before a byte of a secret left:".to_owned());
@@ -99,6 +103,32 @@ fn the_permit(answer: &Answered, entries: &[Value], scene: &Scene) -> Result<Vec
         lines.push(credential(issuance)?);
     }
     Ok(lines)
+}
+
+/// The job shows its assertion to the service that it is for.
+async fn the_verifier(answer: &Answered, scene: &Scene) -> Result<(String, Verdicts), Failure> {
+    let issuances = answer.body.get("issuances").and_then(Value::as_array);
+    let is_assertion = |issuance: &&Value| text(issuance.get("kind")) == "oidc";
+    let assertion = issuances.and_then(|issuances| issuances.iter().find(is_assertion));
+    let token = assertion.and_then(|assertion| assertion.pointer("/fields/token")).and_then(Value::as_str);
+    let token = token.ok_or_else(|| broken("the answer"))?;
+    let audience = text(claims_of(token).ok_or_else(|| broken("the assertion"))?.get("aud"));
+    let verdicts = verifier::ask(scene, token, &audience).await?;
+    Ok((audience, verdicts))
+}
+
+/// What a token says, unverified: the service knows its own name, and the demo does not.
+fn claims_of(token: &str) -> Option<Value> {
+    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    serde_json::from_slice(&payload).ok()
+}
+
+fn the_check(audience: &str, verdicts: &Verdicts) -> [String; 2] {
+    let Verdicts { subject, then, refusal } = verdicts;
+    [
+        format!("CHECKED by a verifier that knows the issuer's URL only, for {audience}:"),
+        format!("  now it accepts the assertion, as {subject}; as of {then} it refuses it: {refusal}"),
+    ]
 }
 
 /// One credential: its secret masked, its lifetime told as it is.

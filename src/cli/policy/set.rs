@@ -1,9 +1,6 @@
 //! Which policy set a command speaks of, and what the operator's configuration says of it, where there is one.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use crate::{
     adapters::policy_source::PolicySource,
@@ -13,10 +10,9 @@ use crate::{
         installation, process,
     },
     kernel::{
-        name::IssuerName,
         policy::{
             Finding, PolicySet, Severity,
-            set::{Files, TrustedIssuer},
+            set::{Files, Trusted},
             target::Target,
             yaml::{self, Content},
         },
@@ -109,7 +105,7 @@ impl Stand {
 }
 
 /// What the operator trusts; `None` where there is no configuration to ask.
-pub(crate) fn trusted(config: Option<&Config>) -> Option<BTreeMap<IssuerName, TrustedIssuer>> {
+pub(crate) fn trusted(config: Option<&Config>) -> Option<Trusted> {
     config.map(Config::trusted)
 }
 

@@ -1,6 +1,7 @@
 //! `hallpass serve`: runs the broker of an installation until it is told to stop. It invents no state: what is absent
 //! is refused with the command that makes it.
 
+pub(crate) mod assertions;
 pub(crate) mod policy;
 pub(crate) mod publish;
 pub(crate) mod seen;

@@ -20,9 +20,9 @@ pub fn document() -> Value {
             "summary": "A secrets broker for CI",
             "description": "Bodies have at most 32 KiB, heads at most 16 KiB and 100 headers, tokens at most 8 KiB. \
                 Members and parameters that are not described are refused, but for parameters of `/v1/token`, which \
-                are ignored as OAuth wants it. No answer may be kept: each has `Cache-Control: no-store`. A path that \
-                is not described is 404, another method 405 with `Allow`. Retry connect errors, 409 \
-                `request_in_progress`, 429, 502, 503 and 504 only.",
+                are ignored as OAuth wants it. No answer may be kept: each has `Cache-Control: no-store`, but for the \
+                documents of our own issuer. A path that is not described is 404, another method 405 with `Allow`. Retry \
+                connect errors, 409 `request_in_progress`, 429, 502, 503 and 504 only.",
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
         "servers": [{ "url": "/", "description": "the public listener" }],
@@ -110,7 +110,8 @@ struct Refusals {
 fn responses(operation: &Operation) -> Value {
     let mut responses: BTreeMap<String, Value> = BTreeMap::new();
     for Answer { status, means, content: body } in operation.answers {
-        let mut response = json!({ "description": means, "headers": always() });
+        let headers = if operation.is_keepable { keepable() } else { always() };
+        let mut response = json!({ "description": means, "headers": headers });
         if let Some(body) = body {
             add(&mut response, "content", content(body));
         }
@@ -203,10 +204,22 @@ fn always() -> Value {
     names.into_iter().map(|name| (name.to_owned(), of(name))).collect::<Map<_, _>>().into()
 }
 
+/// Of an answer that a cache may keep.
+fn keepable() -> Value {
+    let of = |name: &str| json!({ "$ref": format!("#/components/headers/{name}") });
+    json!({
+        "Cache-Control": of("Cache-Control-Of-Keys"), "X-Content-Type-Options": of("X-Content-Type-Options"),
+    })
+}
+
 fn headers() -> Value {
     let fixed = |value: &str, means: &str| json!({ "description": means, "required": true, "schema": { "type": "string", "const": value } });
     json!({
         "Cache-Control": fixed("no-store", "nothing may keep it"),
+        "Cache-Control-Of-Keys": {
+            "description": "anybody may keep it for so long, which is far less than a new key is known before it signs",
+            "required": true, "schema": { "type": "string", "pattern": "^public, max-age=[0-9]+$" },
+        },
         "Pragma": fixed("no-cache", "the same for HTTP/1.0"),
         "Vary": fixed("Authorization", "it is for whoever asked"),
         "X-Content-Type-Options": fixed("nosniff", "it is of the type that it says"),

@@ -85,7 +85,8 @@ pub(in crate::http) static OPERATIONS: &[Operation] = &[
     },
     Operation {
         id: "openidConfiguration",
-        summary: "Hallpass as an OIDC issuer (OpenID Connect Discovery 1.0)",
+        summary: "Hallpass as an OIDC issuer (OpenID Connect Discovery 1.0); 404 where its issuer has another URL",
+        is_keepable: true,
         answers: &[ok("the discovery document", json("Document"))],
         codes: &[Code::NotFound],
         ..at(&[Public], "GET", "/.well-known/openid-configuration")
@@ -93,8 +94,8 @@ pub(in crate::http) static OPERATIONS: &[Operation] = &[
     Operation {
         id: "jwks",
         summary: "The keys that Hallpass signs its assertions with (RFC 7517)",
+        is_keepable: true,
         answers: &[ok("the public keys", json("KeySet"))],
-        codes: &[Code::NotFound],
         ..at(&[Public], "GET", "/.well-known/jwks.json")
     },
     Operation {
@@ -246,6 +247,7 @@ const fn at(listeners: &'static [Listener], method: &'static str, path: &'static
         summary: "",
         right: Right::Nobody,
         gated: true,
+        is_keepable: false,
         parameters: &[],
         body: None,
         answers: &[],

@@ -9,6 +9,7 @@ use super::{
     finding::{Finding, Place},
     guardrail::{Demand, Guardrail, can_honour, fits_name},
     set::{Credential, Grant, PolicySet, Rule},
+    template::is_template,
 };
 use crate::kernel::identity::profile::Profile;
 
@@ -119,8 +120,14 @@ impl Offer<'_> {
                 at(rule.place, what, "remove the rule, or have the guardrail changed")
             }),
             Demand::Targets(targets) => (!targets.has(target)).then(|| {
-                let what =
-                    format!("`{}` of kind {} is none of them", target.as_str(), target.kind().as_str());
+                let (target_text, kind) = (target.as_str(), target.kind().as_str());
+                let is_template = credential.target.is_open() && is_template(target_text);
+                if is_template && targets.may_have(target) {
+                    let what = format!("`{target_text}` of kind {kind} could reach outside of them");
+                    let remedy = "narrow the template; a job whose claims lead outside is denied";
+                    return Fault { is_cut: true, ..at(credential.place, what, remedy) };
+                }
+                let what = format!("`{target_text}` of kind {kind} is none of them");
                 at(credential.place, what, "remove the credential, or have the guardrail list its target")
             }),
         }
@@ -147,6 +154,7 @@ struct Fault {
     place: Place,
     what: String,
     remedy: &'static str,
+    /// Whether it is told as a warning: what is left still permits.
     is_cut: bool,
 }
 

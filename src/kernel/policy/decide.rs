@@ -1,6 +1,6 @@
 //! The decision: a pure function of policy, identity, request and time. Deny by default.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
@@ -8,7 +8,7 @@ use super::{
     class::Class,
     set::{Credential, Grant, Limits, PolicySet, Rule},
     target::Target,
-    weigh::{Check, GUARDRAIL, Weighed, WeighedRule},
+    weigh::{Check, GUARDRAIL, TEMPLATE, Weighed, WeighedRule},
 };
 use crate::kernel::{
     digest::Digest,
@@ -80,7 +80,7 @@ pub struct PermittedCredential {
 /// A denial: for the ledger in full, for the caller one word.
 pub struct Denial {
     /// The first reason: a stable kebab-case word (`no-such-grant`, `no-such-credential`, `no-rule`, `trigger`,
-    /// `window`, `disabled`, `lapsed`, `guardrail`, `nothing-asked`).
+    /// `window`, `disabled`, `lapsed`, `template`, `guardrail`, `nothing-asked`).
     pub reason: &'static str,
     /// For each grant asked for, the rules tried and the claims of each that failed.
     pub trace: Vec<Tried>,
@@ -159,14 +159,20 @@ impl Permit {
 /// Decides: all that is asked for, or nothing. Every grant and every rule is evaluated to its end, whatever the first
 /// one said, and an unknown grant is evaluated against another's rules, so that the time taken tells little (P8).
 pub fn decide(set: &PolicySet, identity: &JobIdentity, request: &Request, now: Timestamp) -> Decision {
-    let weigh = |asked: &GrantRequest| {
-        set.grants.get(asked.name.as_str()).map(|grant| Weighed::new(set, grant, identity, asked, now))
-    };
-    let weighed: Vec<Option<Weighed<'_>>> = request.grants.iter().map(weigh).collect();
+    let found =
+        |asked: &GrantRequest| set.grants.get(asked.name.as_str()).map(|grant| set.expanded(grant, identity));
+    let grants: Vec<Option<Cow<'_, Grant>>> = request.grants.iter().map(found).collect();
+    let weighed: Vec<Option<Weighed<'_>>> = request
+        .grants
+        .iter()
+        .zip(&grants)
+        .map(|(asked, grant)| grant.as_deref().map(|grant| Weighed::new(set, grant, identity, asked, now)))
+        .collect();
     for (asked, _) in request.grants.iter().zip(&weighed).filter(|(_, weighed)| weighed.is_none()) {
         if let Some(other) = set.decoy(&asked.name) {
             // Only its time counts: the names of another grant's claims stay out of the trace.
-            let weighed = Weighed::new(set, other, identity, asked, now);
+            let other = set.expanded(other, identity);
+            let weighed = Weighed::new(set, &other, identity, asked, now);
             std::hint::black_box(tried(&weighed, identity).len());
         }
     }
@@ -188,11 +194,12 @@ pub fn decide(set: &PolicySet, identity: &JobIdentity, request: &Request, now: T
 pub fn usable<'a>(set: &'a PolicySet, identity: &JobIdentity, now: Timestamp) -> Vec<Usable<'a>> {
     let all = GrantRequest { name: String::new(), credentials: None, ttl: None };
     let usable = |grant: &'a Grant| {
-        let weighed = Weighed::new(set, grant, identity, &all, now);
+        let expanded = set.expanded(grant, identity);
+        let weighed = Weighed::new(set, &expanded, identity, &all, now);
         let credentials = match weighed.verdict {
             Ok(_) => credentials(&weighed, None),
-            // A guardrail may refuse one credential and not another.
-            Err(GUARDRAIL) => {
+            // A guardrail may refuse one credential and not another, and so may a template.
+            Err(GUARDRAIL | TEMPLATE) => {
                 grant.credentials.keys().filter_map(|name| alone(set, grant, name, identity, now)).collect()
             }
             Err(_) => Vec::new(),
@@ -212,7 +219,8 @@ fn alone(
 ) -> Option<PermittedCredential> {
     let asked =
         GrantRequest { name: String::new(), credentials: Some(vec![name.as_str().to_owned()]), ttl: None };
-    let weighed = Weighed::new(set, grant, identity, &asked, now);
+    let grant = set.expanded(grant, identity);
+    let weighed = Weighed::new(set, &grant, identity, &asked, now);
     weighed.verdict.ok()?;
     credentials(&weighed, None).pop()
 }

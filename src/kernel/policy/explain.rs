@@ -180,6 +180,8 @@ fn grant(set: &PolicySet, identity: &JobIdentity, asked: &GrantRequest, now: Tim
     let Some(grant) = set.grants.get(asked.name.as_str()) else {
         return ExplainedGrant { name, found: None, reason: Some("no-such-grant") };
     };
+    let expanded = set.expanded(grant, identity);
+    let grant = &*expanded;
     let weighed = Weighed::new(set, grant, identity, asked, now);
     let unknown = asked.credentials.iter().flatten();
     let found = FoundGrant {

@@ -19,6 +19,7 @@ use super::{
     matcher::Glob,
     set::{Credential, Grant, Rule},
     target::{Backend, Target},
+    template::{may_match, opaque},
 };
 use crate::kernel::{
     identity::{JobIdentity, job::Trigger, profile::Profile},
@@ -280,30 +281,39 @@ impl Rule {
 }
 
 impl Targets {
-    /// Whether it allows a target; a backend that no configuration names is none of those that it names.
+    /// Whether it allows a target, and of one that is a template every expansion; a backend that no configuration names
+    /// is none of those that it names.
     pub fn has(&self, target: &Target) -> bool {
-        self.fits(target, |wanted, backend| match backend {
+        let is_backend = |wanted: &str, backend: &Backend| match backend {
             Backend::Named(backend) => *wanted == **backend,
             Backend::BuiltIn | Backend::Unnamed => false,
-        })
+        };
+        let text = opaque(target.as_str());
+        self.fits(target, is_backend, |pattern| pattern.matches(&text, false))
     }
 
-    /// Whether it could mean a target; a backend that no configuration names could be any.
+    /// Whether it could mean a target, or some expansion of one; a backend that no configuration names could be any.
     pub(super) fn may_have(&self, target: &Target) -> bool {
-        self.fits(target, |wanted, backend| match backend {
+        let is_backend = |wanted: &str, backend: &Backend| match backend {
             Backend::Named(backend) => *wanted == **backend,
             Backend::BuiltIn => false,
             Backend::Unnamed => true,
-        })
+        };
+        self.fits(target, is_backend, |pattern| may_match(pattern, target.as_str()))
     }
 
-    fn fits(&self, target: &Target, is_backend: impl Fn(&str, &Backend) -> bool) -> bool {
+    fn fits(
+        &self,
+        target: &Target,
+        is_backend: impl Fn(&str, &Backend) -> bool,
+        matches: impl Fn(&Glob) -> bool,
+    ) -> bool {
         match self.0.get(target.kind().as_str()) {
             None => false,
             Some(Allowed::Any) => true,
             Some(Allowed::Matching(patterns)) => patterns.iter().any(|each| {
                 each.backend.as_deref().is_none_or(|wanted| is_backend(wanted, &target.backend()))
-                    && each.pattern.matches(target.as_str(), false)
+                    && matches(&each.pattern)
             }),
         }
     }

@@ -11,7 +11,7 @@ pub(super) use self::grant::class;
 use super::{
     finding::{Finding, Place},
     guardrail::Guardrail,
-    set::{Files, Grant, IssuerPolicy, PolicySet, TrustedIssuer},
+    set::{Files, Grant, IssuerPolicy, PolicySet, Trusted, TrustedIssuer},
     yaml::{self, Findings, Node},
 };
 use crate::kernel::name::{GrantName, IssuerName};
@@ -35,12 +35,14 @@ pub struct Loaded {
 pub fn load(
     files: &Files,
     commit: Option<String>,
-    trusted: Option<&BTreeMap<IssuerName, TrustedIssuer>>,
+    trusted: Option<&Trusted>,
 ) -> Result<Loaded, Vec<Finding>> {
     let mut list = Vec::new();
-    let (issuers, all_issuers_read) = issuers(files, trusted, &mut list);
+    let (issuers, all_issuers_read) = issuers(files, trusted.map(|trusted| &trusted.issuers), &mut list);
     let guardrails = guardrails(files, &issuers, all_issuers_read, &mut list);
-    let grants = grants(files, &issuers, all_issuers_read, &mut list);
+    let backends = trusted.map(|trusted| &trusted.backends);
+    let known = grant::Known { issuers: &issuers, all_issuers_read, backends };
+    let grants = grants(files, &known, &mut list);
     strangers(files, &mut list);
     nobody(files, &mut list);
     let mut set = PolicySet {
@@ -105,19 +107,12 @@ fn guardrails(
     guardrails
 }
 
-fn grants(
-    files: &Files,
-    issuers: &Issuers,
-    all_issuers_read: bool,
-    list: &mut Vec<Finding>,
-) -> HashMap<GrantName, Grant> {
-    // Where an issuer could not be read, a grant that names it is not at fault.
-    let known = grant::Known { issuers, all_issuers_read };
+fn grants(files: &Files, known: &grant::Known<'_>, list: &mut Vec<Finding>) -> HashMap<GrantName, Grant> {
     let mut grants: HashMap<GrantName, Grant> = HashMap::new();
     for file in of(files, Folder::Grants) {
         let Some(node) = document(file, list) else { continue };
         let mut findings = Findings::new(file.0);
-        if let Some(grant) = grant::read(&mut findings, &node, &known, &grants) {
+        if let Some(grant) = grant::read(&mut findings, &node, known, &grants) {
             grants.insert(grant.name.clone(), grant);
         }
         list.append(&mut findings.list);
@@ -142,7 +137,7 @@ fn warnings(set: &PolicySet, list: &mut Vec<Finding>) {
 /// Reads a grant that stands in no file of its own, such as a test's: what would be if somebody wrote it there. It must
 /// have a name that the set does not have.
 pub(super) fn supposed(findings: &mut Findings<'_>, node: &Node, set: &PolicySet) -> Option<Grant> {
-    let known = grant::Known { issuers: &set.issuers, all_issuers_read: true };
+    let known = grant::Known { issuers: &set.issuers, all_issuers_read: true, backends: None };
     grant::read(findings, node, &known, &set.grants)
 }
 

@@ -5,6 +5,7 @@ pub mod breaches;
 pub mod catalogue;
 pub mod class;
 pub mod decide;
+pub mod engines;
 pub mod explain;
 pub mod finding;
 pub mod guardrail;

@@ -1,6 +1,7 @@
 //! A whole policy set: immutable, named by its digest, indexed by grant.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
@@ -15,6 +16,7 @@ use super::{
     finding::Place,
     guardrail::{Guardrail, class_of},
     matcher::Condition,
+    target::Kind,
     template::TargetTemplate,
     window::Window,
 };
@@ -37,6 +39,22 @@ pub struct TrustedIssuer {
     pub url: String,
     /// Its profile.
     pub profile: &'static Profile,
+}
+
+/// What the operator's configuration says and policy must agree with.
+#[derive(Clone, Default)]
+pub struct Trusted {
+    /// The issuers.
+    pub issuers: BTreeMap<IssuerName, TrustedIssuer>,
+    /// The backends by name, each with the kind of credential that it makes.
+    pub backends: BTreeMap<String, Kind>,
+}
+
+impl From<BTreeMap<IssuerName, TrustedIssuer>> for Trusted {
+    /// Issuers, and no backend.
+    fn from(issuers: BTreeMap<IssuerName, TrustedIssuer>) -> Self {
+        Self { issuers, backends: BTreeMap::new() }
+    }
 }
 
 /// What policy says of an issuer.
@@ -211,6 +229,22 @@ impl PolicySet {
             }
         }
         named
+    }
+
+    /// A grant with the templates of its targets filled in for a job, and with the classes and guardrails of what came
+    /// out of it. One that cannot be filled in stays open, and nobody can get it.
+    pub(super) fn expanded<'g>(&self, grant: &'g Grant, identity: &JobIdentity) -> Cow<'g, Grant> {
+        if !grant.credentials.values().any(|credential| credential.target.is_open()) {
+            return Cow::Borrowed(grant);
+        }
+        let mut grant = grant.clone();
+        for credential in grant.credentials.values_mut() {
+            if let Some(target) = credential.target.expand(identity) {
+                credential.target = target;
+            }
+        }
+        grant.derive(&self.guardrails);
+        Cow::Owned(grant)
     }
 
     /// Some grant, always the same for the same text: what a name that no grant has is evaluated against, so that it

@@ -56,21 +56,61 @@ pub struct VaultTarget {
     pub fields: Option<Vec<String>>,
     /// What the engine is sent beside path and TTL, such as `common_name`; fixed by the policy.
     pub parameters: BTreeMap<String, Value>,
+    /// The fields that the policy declares secret, where its engine leaves that to it.
+    pub secret_fields: Vec<String>,
 }
 
-/// A secrets engine as the language knows it: what is done at its path, and what that yields.
-#[derive(Clone, PartialEq, Eq, Debug)]
+impl VaultTarget {
+    /// Whether a field of the answer is secret.
+    pub fn is_secret(&self, field: &str) -> bool {
+        match self.engine.secrecy {
+            Secrecy::AllBut(public) => !public.contains(&field),
+            Secrecy::Declared => self.secret_fields.iter().any(|each| each == field),
+            Secrecy::Nothing => false,
+        }
+    }
+}
+
+/// A secrets engine as the language knows it: what is done at its path, and what that yields. The known ones stand in
+/// [`super::engines`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Engine {
     /// Its word in policies.
-    pub name: String,
+    pub name: &'static str,
     /// What bounds the life of what it yields.
     pub lifetime: Lifetime,
     /// Whether it is asked by POST instead of GET.
     pub posts: bool,
     /// Which fields of its answer are secret.
-    pub secret_fields: Vec<String>,
+    pub secrecy: Secrecy,
     /// What the job gives to it.
     pub input: Option<Input>,
+    /// What a lease in its answer means.
+    pub leasing: Leasing,
+    /// Least and greatest TTL that it can honour; nothing to a static one.
+    pub ttl_seconds: (u64, u64),
+}
+
+/// Which fields of an answer are secret: known or declared, never guessed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Secrecy {
+    /// All but these: what a later version of an engine adds is secret until somebody says otherwise.
+    AllBut(&'static [&'static str]),
+    /// Those that the policy declares.
+    Declared,
+    /// None: what comes is made to be shown.
+    Nothing,
+}
+
+/// What a lease in an engine's answer means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Leasing {
+    /// It must be there: it is how the credential ends.
+    Due,
+    /// It must not be there: then the engine is not what the policy says.
+    Refused,
+    /// It is there, and revoking it ends nothing.
+    Useless,
 }
 
 /// What a job gives to the making of a credential (design: section 3, `inputs`).
@@ -239,11 +279,12 @@ impl Target {
 
     /// Least and greatest TTL it can honour; `None` where it has none.
     pub fn ttl_bounds(&self) -> Option<(Duration, Duration)> {
-        let (least, greatest) = match (self.kind(), self.lifetime()) {
-            (_, Lifetime::Static) => return None,
-            (Kind::Aws, _) => AWS_SECONDS,
-            (Kind::Oidc, _) => ASSERTION_SECONDS,
-            (Kind::Sealed | Kind::Vault, _) => VAULT_SECONDS,
+        let (least, greatest) = match self {
+            Self::Aws(_) => AWS_SECONDS,
+            Self::Oidc { .. } => ASSERTION_SECONDS,
+            Self::Sealed { .. } => return None,
+            Self::Vault(vault) if vault.engine.lifetime == Lifetime::Static => return None,
+            Self::Vault(vault) => vault.engine.ttl_seconds,
         };
         Some((Duration::from_secs(least), Duration::from_secs(greatest)))
     }
@@ -280,5 +321,3 @@ impl Target {
 const AWS_SECONDS: (u64, u64) = (900, 43_200);
 /// An assertion of our own (design: section 5).
 const ASSERTION_SECONDS: (u64, u64) = (60, 300);
-/// A job token of Vault: a CI job needs no less than a minute, and no more than a day.
-const VAULT_SECONDS: (u64, u64) = (60, 86_400);

@@ -92,6 +92,9 @@ impl<'a> Weighed<'a> {
         if !self.has_all {
             return Err("no-such-credential");
         }
+        if self.credentials.iter().any(|(_, credential)| credential.target.is_open()) {
+            return Err(TEMPLATE);
+        }
         if self.breaches(rule).next().is_some() {
             return Err(GUARDRAIL);
         }
@@ -261,4 +264,6 @@ fn allows_trigger(rule: &Rule, identity: &JobIdentity) -> bool {
 
 /// The reason of a denial that only a guardrail makes.
 pub(super) const GUARDRAIL: &str = "guardrail";
+/// The reason of a denial where a claim is absent, or does not fit the template that it stands in.
+pub(super) const TEMPLATE: &str = "template";
 const NO_RULE: &str = "no-rule";

@@ -141,6 +141,20 @@ impl Cluster {
         self.create("/api/v1/namespaces/ci/serviceaccounts", &json!({ "metadata": { "name": name } }));
     }
 
+    /// Lets a service account review tokens, as Vault's is.
+    pub(crate) fn delegate(&self, account: &str) {
+        self.create(
+            "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+            &json!({
+                "metadata": { "name": format!("{account}-reviews") },
+                "roleRef": {
+                    "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:auth-delegator",
+                },
+                "subjects": [{ "kind": "ServiceAccount", "name": account, "namespace": "ci" }],
+            }),
+        );
+    }
+
     /// TokenRequest for `deployer`, as its own workload or an operator of the cluster asks.
     pub(crate) fn token(&self, bound: Option<Bound<'_>>) -> String {
         self.token_for("deployer", AUDIENCE, bound)

@@ -1,24 +1,29 @@
 //! What a test needs to run Hallpass as an operator does: a CI issuer, an installation made by `hallpass init`, the
 //! built binary serving it, and a client without pooled connections.
 
+pub(crate) mod apache;
 pub(crate) mod authority;
 pub(crate) mod ci;
 pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod component;
 pub(crate) mod forgery;
+pub(crate) mod front;
 pub(crate) mod hostile_issuer;
 pub(crate) mod installation;
 pub(crate) mod issuer;
 pub(crate) mod key;
 pub(crate) mod kubernetes;
+pub(crate) mod moto;
 pub(crate) mod npm;
 pub(crate) mod proxy;
 pub(crate) mod python;
+pub(crate) mod radosgw;
 pub(crate) mod raw;
 pub(crate) mod situations;
 pub(crate) mod trust;
 pub(crate) mod vault;
+pub(crate) mod vault_server;
 
 use std::{
     sync::OnceLock,

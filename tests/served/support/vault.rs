@@ -101,6 +101,32 @@ impl Vault {
         answer["data"]["token"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
     }
 
+    /// Trusts an issuer of JWTs by its discovery document, for that audience and subject.
+    pub(crate) fn trust(&self, (issuer, authority): (&str, &str), audience: &str, subject: &str) {
+        let root = self.by(ROOT);
+        let post = |path: &str, body: &Value| root.call(Method::POST, path, Some(body));
+        post("sys/auth/jwt", &json!({ "type": "jwt" }));
+        let discovery = json!({
+            "oidc_discovery_url": issuer, "oidc_discovery_ca_pem": authority, "bound_issuer": issuer,
+        });
+        post("auth/jwt/config", &discovery);
+        let role = json!({
+            "role_type": "jwt", "user_claim": "sub", "bound_audiences": [audience], "bound_subject": subject,
+            "token_policies": "default",
+        });
+        post("auth/jwt/role/deploy", &role);
+    }
+
+    /// Logs in with a JWT; answers the status, and what it knows the bearer as or why it refuses.
+    pub(crate) fn log_in(&self, jwt: &str) -> (u16, Value) {
+        runtime().block_on(async {
+            let body = json!({ "role": "deploy", "jwt": jwt }).to_string();
+            let answer =
+                self.client.post(format!("{}/auth/jwt/login", self.api)).body(body).send().await.unwrap();
+            (answer.status().as_u16(), serde_json::from_str(&answer.text().await.unwrap()).unwrap())
+        })
+    }
+
     fn by<'a>(&'a self, token: &'a str) -> Caller<'a> {
         Caller { vault: self, token }
     }

@@ -22,6 +22,7 @@ macro_rules! laws {
     };
 }
 
+mod assertions;
 #[expect(dead_code, reason = "the tests of what is served use all of it")]
 #[path = "../../../../tests/served/support/cluster.rs"]
 mod cluster;

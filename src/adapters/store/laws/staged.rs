@@ -165,7 +165,7 @@ async fn a_retry_goes_on_only_when_what_the_call_got_is_revoked_for_it(on: Engin
     let id = begun(&bench, intent(Some(b"key"), 0)).await;
     assert!(moved(&bench, id, Event::Recorded, Change::default(), 1).await);
     assert_eq!(verdict(&bench.store, intent(Some(b"key"), 2)).await, "replace-first");
-    let replaced = Change { is_replaced: true, ..Change::default() };
+    let replaced = Change { keeps_chain: true, ..Change::default() };
     assert!(moved(&bench, id, Event::RevokeAsked, replaced, 3).await);
     assert_eq!(verdict(&bench.store, intent(Some(b"key"), 4)).await, "replace-first", "not confirmed yet");
     assert!(moved(&bench, id, Event::RevokeConfirmed, Change::default(), 5).await);

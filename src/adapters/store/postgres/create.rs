@@ -6,6 +6,7 @@ use sqlx::PgConnection;
 
 use super::{
     PasswordFault, Place,
+    assertions::insert,
     engine::Engine,
     open::OpenFault,
     schema::{self, MIGRATIONS, ROLES, SCHEMA},
@@ -13,13 +14,15 @@ use super::{
 use crate::{
     adapters::store::{
         shared::{
+            assertions,
             head::peaks_of,
-            keys::{self, ASSERTION, FIRST_VERSION, KeyFault, LEDGER, PSEUDONYM},
+            keys::{self, FIRST_VERSION, KeyFault, LEDGER, PSEUDONYM},
             stored::stored,
         },
         sqlite::Genesis,
     },
     kernel::{
+        assertion::{Algorithm, Schedule},
         ledger::{checkpoint::LogKey, tree::Frontier},
         sealing::{SealFault, SealingKey},
     },
@@ -78,7 +81,7 @@ impl From<sqlx::Error> for CreateFault {
 }
 
 impl super::Postgres {
-    /// Makes a store in the database, as the role that shall own it: a ledger key, an assertion key and a pseudonym key,
+    /// Makes a store in the database, as the role that shall own it: a ledger key, keys of assertions and a pseudonym key,
     /// sealed.
     ///
     /// # Errors
@@ -164,7 +167,7 @@ pub(super) async fn grant(conn: &mut PgConnection, roles: &Roles) -> sqlx::Resul
 
 /// What stands in a new store.
 struct First {
-    keys: Vec<(&'static str, Vec<u8>)>,
+    keys: Vec<(String, Vec<u8>)>,
     meta: Vec<(&'static str, Vec<u8>)>,
     note: String,
     now: Timestamp,
@@ -175,11 +178,15 @@ impl First {
         let seed = keys::fresh(32, genesis.random)?;
         let log = LogKey::from_seed(genesis.origin, &seed)
             .ok_or_else(|| CreateFault::Origin(genesis.origin.to_owned()))?;
-        let assertion = keys::new_rsa_key()?;
         let pseudonym = keys::fresh(32, genesis.random)?;
         let mut sealed = Vec::new();
-        for (purpose, key) in [(LEDGER, &seed), (ASSERTION, &assertion), (PSEUDONYM, &pseudonym)] {
-            sealed.push((purpose, keys::seal(sealing, (purpose, key), genesis.random)?.bytes));
+        for (purpose, key) in [(LEDGER, &seed), (PSEUDONYM, &pseudonym)] {
+            sealed.push((purpose.to_owned(), keys::seal(sealing, (purpose, key), genesis.random)?.bytes));
+        }
+        for (algorithm, key) in assertions::first_keys()? {
+            let purpose = assertions::purpose(algorithm, FIRST_VERSION);
+            let record = keys::seal(sealing, (&purpose, &key), genesis.random)?;
+            sealed.push((purpose, record.bytes));
         }
         let meta = vec![
             ("origin", genesis.origin.as_bytes().to_vec()),
@@ -202,6 +209,10 @@ impl First {
             .bind(stored(self.now))
             .execute(&mut *conn)
             .await?;
+        }
+        for algorithm in Algorithm::ALL {
+            let dates = Schedule::first(self.now);
+            insert(conn, (algorithm, FIRST_VERSION), None, &dates).await?;
         }
         for (name, value) in self.meta {
             sqlx::query("INSERT INTO hallpass.meta (name, value) VALUES ($1, $2)")

@@ -70,7 +70,7 @@ impl IssueStep {
         let state = if is_open { State::Intent } else { State::Issued };
         for (each, once) in self.rows.iter().zip(&plan.uses) {
             let row = &each.row;
-            let stood = Stood { state, is_revocable: row.revocable, is_replaced: false };
+            let stood = Stood { state, is_revocable: row.revocable, keeps_chain: false };
             batch.known.stood.insert(row.id.bytes(), stood);
             live(&mut batch.known, row);
             let counted = claims::counted(&self.issue.claims, &row.grant).filter(|_| !plan.is_retry());

@@ -178,13 +178,13 @@ impl Known {
             return Ok(());
         }
         let ids: Vec<&[u8]> = ids.iter().map(<[u8; 16]>::as_slice).collect();
-        let rows = sqlx::query("SELECT id, state, revocable, replaced FROM issuance WHERE id = ANY($1)")
+        let rows = sqlx::query("SELECT id, state, revocable, keeps_chain FROM issuance WHERE id = ANY($1)")
             .bind(ids)
             .fetch_all(conn)
             .await?;
         for row in &rows {
             let state = word(row, 1, State::parse)?;
-            let stood = Stood { state, is_revocable: row.try_get(2)?, is_replaced: row.try_get(3)? };
+            let stood = Stood { state, is_revocable: row.try_get(2)?, keeps_chain: row.try_get(3)? };
             self.stood.insert(bytes(row, 0)?, stood);
         }
         Ok(())

@@ -9,6 +9,7 @@
 //! Source: <https://www.postgresql.org/docs/15/transaction-iso.html>,
 //! <https://www.postgresql.org/docs/15/explicit-locking.html> (November 2026).
 
+mod assertions;
 mod batch;
 mod changes;
 mod copy;
@@ -74,7 +75,6 @@ use crate::{
         id::{IssuanceId, ReplicaId},
         ledger::{checkpoint::VerifierKey, entry::Entry, tiles::Tile},
         sealing::{Keyring, SealingKey},
-        secret::Secret,
     },
 };
 
@@ -104,7 +104,6 @@ struct Keys {
     sealing: Keyring,
     /// What tells the key of them that the store is sealed with.
     check: Digest,
-    assertion: Secret,
     pseudonym: Zeroizing<[u8; 32]>,
 }
 
@@ -175,11 +174,6 @@ impl Postgres {
     /// The key of pseudonyms; none where the store was opened without the sealing key.
     pub fn pseudonym_key(&self) -> Option<&[u8; 32]> {
         self.keys.as_ref().map(|keys| &*keys.pseudonym)
-    }
-
-    /// The key that signs assertions, PKCS#8; none where the store was opened without the sealing key.
-    pub fn assertion_key(&self) -> Option<&Secret> {
-        self.keys.as_ref().map(|keys| &keys.assertion)
     }
 
     /// The sealing keys; none where the store was opened without them.

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     adapters::store::{
         shared::{
-            keys::{self, ASSERTION, LEDGER, PSEUDONYM},
+            keys::{self, LEDGER, PSEUDONYM},
             secrets::SealedMap,
         },
         sqlite::Options,
@@ -212,10 +212,9 @@ async fn look(conn: &mut PgConnection, place: &Place, sealing: Option<Keyring>) 
     if log.verifier() != published {
         return Err(OpenFault::Damaged("the ledger's public key is not that of its own key"));
     }
-    let assertion = open_key(conn, &sealing, ASSERTION).await?;
     let pseudonym =
         keys::pseudonym(&open_key(conn, &sealing, PSEUDONYM).await?).map_err(OpenFault::Damaged)?;
-    let keys = Some(Keys { sealing, check, assertion, pseudonym });
+    let keys = Some(Keys { sealing, check, pseudonym });
     Ok(Found { origin, verifier: published, keys, log: Some(log) })
 }
 

@@ -17,6 +17,7 @@ use crate::{
     kernel::{
         ledger::entry::EntryCode,
         name::{IssuerName, SecretName},
+        secret::Secret,
     },
 };
 

@@ -74,13 +74,13 @@ async fn rows(conn: &mut PgConnection, steps: &[Step]) -> sqlx::Result<HashMap<I
 
 /// Writes one step; the head's lock is held, so that its row still stands where the step begins.
 async fn write(conn: &mut PgConnection, taken: &Taken<'_>) -> sqlx::Result<()> {
-    let Change { held, ends, usable_until, retry_at, is_replaced, .. } = &taken.step.change;
+    let Change { held, ends, usable_until, retry_at, keeps_chain, .. } = &taken.step.change;
     sqlx::query(
         "UPDATE issuance SET state = $3, held = CASE WHEN $4 THEN NULL ELSE coalesce($5, held) END,
              expires_at = CASE WHEN $6 THEN $7 ELSE expires_at END,
              live_until = CASE WHEN $6 THEN $8 ELSE coalesce($9, live_until) END,
              usable_until = coalesce($9, usable_until), retry_at = coalesce($10, retry_at),
-             told = told OR $11, replaced = replaced OR $12
+             told = told OR $11, keeps_chain = keeps_chain OR $12
          WHERE id = $1 AND state = $2",
     )
     .bind(taken.step.id.bytes().to_vec())
@@ -94,7 +94,7 @@ async fn write(conn: &mut PgConnection, taken: &Taken<'_>) -> sqlx::Result<()> {
     .bind(usable_until.map(stored))
     .bind(retry_at.map(stored))
     .bind(taken.step.event == Event::Overdue)
-    .bind(is_replaced)
+    .bind(keeps_chain)
     .execute(conn)
     .await?;
     Ok(())

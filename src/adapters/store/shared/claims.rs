@@ -86,8 +86,8 @@ pub(in crate::adapters::store) struct Stood {
     pub(in crate::adapters::store) state: State,
     /// Whether it can be revoked.
     pub(in crate::adapters::store) is_revocable: bool,
-    /// Whether a retry of the call that made it asked for its revoke.
-    pub(in crate::adapters::store) is_replaced: bool,
+    /// Whether its revoke was asked for by a broker itself, and by no job or operator.
+    pub(in crate::adapters::store) keeps_chain: bool,
 }
 
 /// A key that holds.
@@ -208,7 +208,7 @@ fn standing<F: Facts>(facts: &F, ids: &[u8]) -> Result<Option<ClaimRefused>, F::
     let mut first = Vec::new();
     let mut is_ended = false;
     for id in ids.as_chunks::<16>().0 {
-        let Some(Stood { state, is_revocable, is_replaced }) = facts.stood(id)? else {
+        let Some(Stood { state, is_revocable, keeps_chain }) = facts.stood(id)? else {
             is_ended = true;
             continue;
         };
@@ -217,8 +217,8 @@ fn standing<F: Facts>(facts: &F, ids: &[u8]) -> Result<Option<ClaimRefused>, F::
             State::Failed => {}
             State::Issued | State::Unresolved if is_revocable => first.push(IssuanceId::from_bytes(*id)),
             State::Issued | State::Unresolved => {}
-            State::Revoking if is_replaced => first.push(IssuanceId::from_bytes(*id)),
-            State::Revoked if is_replaced => {}
+            State::Revoking if keeps_chain => first.push(IssuanceId::from_bytes(*id)),
+            State::Revoked if keeps_chain => {}
             State::Released | State::Revoked | State::Revoking => is_ended = true,
         }
     }

@@ -4,10 +4,12 @@
 use aws_lc_rs::{
     encoding::{AsDer, Pkcs8V1Der},
     rsa::{KeyPair, KeySize},
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair},
 };
 use zeroize::Zeroizing;
 
 use crate::kernel::{
+    assertion::Algorithm,
     sealing::{Keyring, PURPOSE_KEY, RANDOM_BYTES, SealFault, Sealed, SealedRecord, SealingKey},
     secret::Secret,
 };
@@ -25,7 +27,7 @@ pub(in crate::adapters::store) enum KeyFault {
 
 /// The seed of the ledger's Ed25519 key.
 pub(in crate::adapters::store) const LEDGER: &str = "ledger";
-/// The RSA key that signs assertions, PKCS#8.
+/// The first RSA key that signs assertions, PKCS#8; others have names that begin so.
 pub(in crate::adapters::store) const ASSERTION: &str = "assertion";
 /// The key of pseudonyms, 32 bytes.
 pub(in crate::adapters::store) const PSEUDONYM: &str = "pseudonym";
@@ -33,11 +35,21 @@ pub(in crate::adapters::store) const PSEUDONYM: &str = "pseudonym";
 /// The version of a key that was never rotated.
 pub(in crate::adapters::store) const FIRST_VERSION: u64 = 1;
 
-/// Makes an RSA key of 2048 bits. Its randomness is the library's own; it takes none from outside.
-pub(in crate::adapters::store) fn new_rsa_key() -> Result<Secret, KeyFault> {
-    let pair = KeyPair::generate(KeySize::Rsa2048).map_err(|_| KeyFault::NoEntropy)?;
-    let der = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).map_err(|_| KeyFault::NoEntropy)?;
-    Ok(Secret::new(der.as_ref().to_vec()))
+/// Makes a key that signs assertions, PKCS#8: RSA of 2048 bits, or P-256. Its randomness is the library's own; it takes
+/// none from outside.
+pub(in crate::adapters::store) fn new_signing_key(algorithm: Algorithm) -> Result<Secret, KeyFault> {
+    match algorithm {
+        Algorithm::Rs256 => {
+            let pair = KeyPair::generate(KeySize::Rsa2048).map_err(|_| KeyFault::NoEntropy)?;
+            let der = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).map_err(|_| KeyFault::NoEntropy)?;
+            Ok(Secret::new(der.as_ref().to_vec()))
+        }
+        Algorithm::Es256 => {
+            let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING);
+            let der = pair.and_then(|pair| pair.to_pkcs8v1()).map_err(|_| KeyFault::NoEntropy)?;
+            Ok(Secret::new(der.as_ref().to_vec()))
+        }
+    }
 }
 
 /// Fills a secret with random bytes.

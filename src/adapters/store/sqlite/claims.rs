@@ -54,10 +54,10 @@ impl Facts for Read<'_> {
 
     fn stood(&self, issuance: &[u8]) -> rusqlite::Result<Option<Stood>> {
         let mut look =
-            self.0.prepare_cached("SELECT state, revocable, replaced FROM issuance WHERE id = ?1")?;
+            self.0.prepare_cached("SELECT state, revocable, keeps_chain FROM issuance WHERE id = ?1")?;
         look.query_row(params![issuance], |row| {
             let state = word(row, 0, State::parse)?;
-            Ok(Stood { state, is_revocable: row.get(1)?, is_replaced: row.get(2)? })
+            Ok(Stood { state, is_revocable: row.get(1)?, keeps_chain: row.get(2)? })
         })
         .optional()
     }

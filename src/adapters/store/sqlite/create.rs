@@ -11,9 +11,9 @@ use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::{
-    Sqlite,
+    Sqlite, assertions,
     head::peaks_of,
-    keys::{self, ASSERTION, LEDGER, PSEUDONYM},
+    keys::{self, LEDGER, PSEUDONYM},
     schema::{APPLICATION_ID, beside, migrate, writing},
 };
 use crate::{
@@ -74,7 +74,7 @@ impl From<KeyFault> for CreateFault {
 }
 
 impl Sqlite {
-    /// Makes a store: mode 0600, with a ledger key, an assertion key and a pseudonym key, sealed.
+    /// Makes a store: mode 0600, with a ledger key, keys of assertions and a pseudonym key, sealed.
     ///
     /// # Errors
     ///
@@ -102,16 +102,16 @@ fn fill(path: &Path, sealing: &SealingKey, genesis: Genesis<'_>) -> Result<(), C
     let seed = keys::fresh(32, genesis.random)?;
     let log = LogKey::from_seed(genesis.origin, &seed)
         .ok_or_else(|| CreateFault::Origin(genesis.origin.to_owned()))?;
-    let assertion = keys::new_rsa_key()?;
     let pseudonym = keys::fresh(32, genesis.random)?;
     let mut conn = writing(path)?;
     conn.execute_batch("PRAGMA page_size = 4096; PRAGMA journal_mode = WAL;")?;
     let change = conn.transaction()?;
     migrate(&change, 0)?;
     change.pragma_update(None, "application_id", APPLICATION_ID)?;
-    for (purpose, key) in [(LEDGER, &seed), (ASSERTION, &assertion), (PSEUDONYM, &pseudonym)] {
+    for (purpose, key) in [(LEDGER, &seed), (PSEUDONYM, &pseudonym)] {
         keys::keep(&change, sealing, (purpose, key), genesis)?;
     }
+    assertions::keep_first(&change, sealing, genesis)?;
     write_meta(&change, "origin", genesis.origin.as_bytes())?;
     write_meta(&change, "ledger_key", log.verifier().to_string().as_bytes())?;
     write_meta(&change, "sealing_check", &sealing.check().0)?;

@@ -7,9 +7,7 @@ use super::{
     create::{CreateFault, Genesis},
     schema::{stored, unsigned},
 };
-pub(super) use crate::adapters::store::shared::keys::{
-    ASSERTION, LEDGER, PSEUDONYM, fresh, new_rsa_key, pseudonym,
-};
+pub(super) use crate::adapters::store::shared::keys::{LEDGER, PSEUDONYM, fresh, pseudonym};
 use crate::{
     adapters::store::shared::keys,
     kernel::{

@@ -8,6 +8,7 @@
 //!
 //! Source: <https://www.sqlite.org/wal.html>, <https://www.sqlite.org/pragma.html> (SQLite 3.51, November 2026).
 
+mod assertions;
 mod backup;
 mod batch;
 mod begins;
@@ -77,7 +78,6 @@ use crate::{
         id::{IssuanceId, ReplicaId},
         ledger::{checkpoint::VerifierKey, entry::Entry, tiles::Tile},
         sealing::Keyring,
-        secret::Secret,
     },
 };
 
@@ -107,7 +107,6 @@ pub struct Sqlite {
 /// What the sealing key opened.
 struct Keys {
     sealing: Keyring,
-    assertion: Secret,
     pseudonym: Zeroizing<[u8; 32]>,
 }
 
@@ -145,11 +144,6 @@ impl Sqlite {
     /// The key of pseudonyms; none where the store was opened without the sealing key.
     pub fn pseudonym_key(&self) -> Option<&[u8; 32]> {
         self.keys.as_ref().map(|keys| &*keys.pseudonym)
-    }
-
-    /// The key that signs assertions, PKCS#8; none where the store was opened without the sealing key.
-    pub fn assertion_key(&self) -> Option<&Secret> {
-        self.keys.as_ref().map(|keys| &keys.assertion)
     }
 
     /// The sealing keys; none where the store was opened without.

@@ -18,7 +18,7 @@ use super::{
     Keys, Sqlite, Trouble,
     files::{self, Files},
     head,
-    keys::{self, ASSERTION, LEDGER, PSEUDONYM},
+    keys::{self, LEDGER, PSEUDONYM},
     reader::Readers,
     refuse::load_spent,
     schema::{APPLICATION_ID, SCHEMA, beside, migrate, peeking, reading, writing},
@@ -202,10 +202,9 @@ fn open_keys(conn: &Connection, sealing: Keyring) -> Result<(Keys, LogKey, u64),
     let (version, seed) = keys::open(conn, &sealing, LEDGER)?;
     let log = LogKey::from_seed(&origin, &seed)
         .ok_or(Trouble::Damaged("the ledger key does not fit its origin"))?;
-    let (_, assertion) = keys::open(conn, &sealing, ASSERTION)?;
     let (_, pseudonym) = keys::open(conn, &sealing, PSEUDONYM)?;
     let pseudonym = keys::pseudonym(&pseudonym).map_err(Trouble::Damaged)?;
-    Ok((Keys { sealing, assertion, pseudonym }, log, version))
+    Ok((Keys { sealing, pseudonym }, log, version))
 }
 
 /// Readers without a writer.

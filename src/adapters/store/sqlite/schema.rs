@@ -9,19 +9,20 @@ pub(super) use crate::adapters::store::shared::stored::stored;
 use crate::{adapters::store::shared::stored::from_stored, kernel::digest::Digest};
 
 /// What makes each schema of the one before, from none on.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("../../../../migrations/sqlite/0001_ledger_and_issuances.sql"),
     include_str!("../../../../migrations/sqlite/0002_limits_and_letting_in.sql"),
     include_str!("../../../../migrations/sqlite/0003_emergency.sql"),
     include_str!("../../../../migrations/sqlite/0004_two_steps.sql"),
     include_str!("../../../../migrations/sqlite/0005_publish.sql"),
+    include_str!("../../../../migrations/sqlite/0006_assertion_keys.sql"),
 ];
 
 /// `PRAGMA application_id`: tells our files from those of others ("HaLp").
 pub(super) const APPLICATION_ID: i64 = 0x4861_4c70;
 
 /// `PRAGMA user_version`: the newest schema that this version knows.
-pub(super) const SCHEMA: i64 = 5;
+pub(super) const SCHEMA: i64 = 6;
 
 /// How long a writer waits for another process before it answers 503, within a second. Another command's transaction
 /// takes milliseconds; who waits longer than this waits for something stuck.

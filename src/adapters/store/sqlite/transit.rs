@@ -63,13 +63,13 @@ fn rows(conn: &Connection, steps: &[Step]) -> rusqlite::Result<HashMap<IssuanceI
 
 /// Writes one step, if its row still stands where the step begins: within the transaction it does.
 fn write(conn: &Connection, taken: &Taken<'_>) -> rusqlite::Result<()> {
-    let Change { held, ends, usable_until, retry_at, is_replaced, .. } = &taken.step.change;
+    let Change { held, ends, usable_until, retry_at, keeps_chain, .. } = &taken.step.change;
     let mut swap = conn.prepare_cached(
         "UPDATE issuance SET state = ?3, held = CASE WHEN ?4 THEN NULL ELSE coalesce(?5, held) END,
              expires_at = CASE WHEN ?6 THEN ?7 ELSE expires_at END,
              live_until = CASE WHEN ?6 THEN ?8 ELSE coalesce(?9, live_until) END,
              usable_until = coalesce(?9, usable_until), retry_at = coalesce(?10, retry_at),
-             told = told OR ?11, replaced = replaced OR ?12
+             told = told OR ?11, keeps_chain = keeps_chain OR ?12
          WHERE id = ?1 AND state = ?2",
     )?;
     swap.execute(params![
@@ -84,7 +84,7 @@ fn write(conn: &Connection, taken: &Taken<'_>) -> rusqlite::Result<()> {
         usable_until.map(stored),
         retry_at.map(stored),
         taken.step.event == Event::Overdue,
-        is_replaced,
+        keeps_chain,
     ])?;
     Ok(())
 }

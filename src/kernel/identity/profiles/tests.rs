@@ -97,7 +97,7 @@ impl Bench {
         let policy = format!("issuer: ci\nprofile: {profile}\nurl: {url}\naudience: \"{audience}\"\n");
         let files = [("issuers/ci.yaml", policy), ("grants/a.yaml", grant)];
         let files = files.into_iter().map(|(path, text)| (path.to_owned(), text.into_bytes())).collect();
-        let trusted = BTreeMap::from([(issuer.name.clone(), issuer.clone())]);
+        let trusted = BTreeMap::from([(issuer.name.clone(), issuer.clone())]).into();
         let set = load(&Files(files), None, Some(&trusted))?.set;
         Ok(Self { issuer: issuer.clone(), audience: audience.to_owned(), set })
     }

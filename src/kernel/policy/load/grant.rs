@@ -1,11 +1,14 @@
 //! `grants/**/*.yaml`: who may get what.
 
+mod aws;
+mod backend;
 mod credentials;
 mod limits;
 mod rule;
+mod vault;
 mod window;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 
@@ -15,6 +18,7 @@ use crate::kernel::{
     policy::{
         class::Class,
         set::{Grant, LimitScope, Limits},
+        target::Kind,
         yaml::{Content, Findings, Node},
     },
 };
@@ -23,7 +27,10 @@ pub(super) use rule::issuer;
 /// What a grant may speak of.
 pub(super) struct Known<'a> {
     pub(super) issuers: &'a Issuers,
+    /// Where an issuer could not be read, a grant that names it is not at fault.
     pub(super) all_issuers_read: bool,
+    /// The configured backends; `None` where no configuration is known.
+    pub(super) backends: Option<&'a BTreeMap<String, Kind>>,
 }
 
 pub(super) fn read(
@@ -48,7 +55,8 @@ pub(super) fn read(
     let limits = limits_node.map_or(Some(Limits::default()), |node| limits::read(findings, node));
     let disclose = fields.take("disclose").map(|node| disclose_owner(findings, node));
     fields.finish(findings);
-    let (rules, limits) = (rules?, limits?);
+    let (rules, credentials, limits) = (rules?, credentials?, limits?);
+    backend::check_claims(findings, &credentials, &rules, known);
     if let Some(node) = limits_node.filter(|_| limits.per == LimitScope::Project) {
         limits::need_projects(findings, node, &rules, known.issuers);
     }
@@ -62,7 +70,7 @@ pub(super) fn read(
         place: name_node?.place(),
         folder: folder_of(findings.file).into(),
         rules,
-        credentials: credentials?,
+        credentials,
         limits,
         disclose_owner: disclose.flatten().is_some(),
         lapses_at: valid_until.flatten().map(|(_, end)| end),

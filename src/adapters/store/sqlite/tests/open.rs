@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, time::SystemTime};
 
 use super::*;
+use crate::kernel::assertion::{Algorithm, KeyState};
 
 /// What stands in a folder: name, bytes, time of change.
 fn contents(folder: &Path) -> BTreeMap<String, (Vec<u8>, SystemTime)> {
@@ -135,14 +136,16 @@ fn a_head_that_does_not_fit_its_ledger_is_refused() {
     }
 }
 
-#[test]
-fn the_stores_own_keys_open_with_the_sealing_key_only() {
+#[tokio::test]
+async fn the_stores_own_keys_open_with_the_sealing_key_only() {
     let (_folder, path) = folder_with_store();
     let store = open(&path);
     assert!(store.pseudonym_key().is_some());
-    assert!(aws_lc_rs::rsa::KeyPair::from_pkcs8(store.assertion_key().unwrap().expose()).is_ok());
+    let keys = store.assertion_keys().await.unwrap();
+    assert!(aws_lc_rs::rsa::KeyPair::from_pkcs8(keys[0].private.as_ref().unwrap().expose()).is_ok());
     assert_eq!((store.origin(), store.verifier_key().origin()), (ORIGIN, ORIGIN));
-    assert!(Sqlite::inspect(&path).unwrap().assertion_key().is_none());
+    let keys = Sqlite::inspect(&path).unwrap().assertion_keys().await.unwrap();
+    assert!(keys.len() == 2 && keys.iter().all(|key| key.private.is_none()));
 }
 
 #[tokio::test]
@@ -187,7 +190,8 @@ async fn a_file_of_the_first_version_is_brought_up_and_keeps_what_it_holds() {
          ALTER TABLE issuance DROP COLUMN chain; ALTER TABLE issuance DROP COLUMN once;
          ALTER TABLE issuance DROP COLUMN idempotency; ALTER TABLE issuance DROP COLUMN counted;
          ALTER TABLE issuance DROP COLUMN tries; ALTER TABLE issuance DROP COLUMN retry_at;
-         ALTER TABLE issuance DROP COLUMN told; ALTER TABLE issuance DROP COLUMN replaced;
+         ALTER TABLE issuance DROP COLUMN told; ALTER TABLE issuance DROP COLUMN keeps_chain;
+         DROP TABLE publication; DROP TABLE assertion_key; DELETE FROM keys WHERE purpose = 'assertion-es256-1';
          DROP TABLE freeze; DROP TABLE frozen_key; DROP TABLE replica; DROP TABLE policy_skew;
          DROP INDEX issuance_by_holder; DROP TABLE intent_count; DROP TABLE policy_let_in; DROP INDEX issuance_by_end;
          ALTER TABLE issuance DROP COLUMN live_until; ALTER TABLE issuance DROP COLUMN project;
@@ -214,4 +218,9 @@ async fn a_file_of_the_first_version_is_brought_up_and_keeps_what_it_holds() {
     let ends: Vec<Option<i64>> = rows.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
     assert_eq!(ends, [Some(9), None]);
     stores[0].append(vec![entry(EntryCode::Started)]).await.unwrap();
+    // Its one key of assertions goes on signing.
+    let keys = stores[1].assertion_keys().await.unwrap();
+    let [key] = keys.as_slice() else { panic!("{} keys", keys.len()) };
+    assert_eq!((key.algorithm, key.version), (Algorithm::Rs256, 1));
+    assert!(key.private.is_some() && key.schedule.state(now()) == KeyState::Active);
 }

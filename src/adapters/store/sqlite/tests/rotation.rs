@@ -80,7 +80,7 @@ async fn everything_opens_with_the_new_sealing_key_after_the_change_and_with_bot
     super::secrets::set(&changing, "npm-token", "two").await;
     assert!(opens(&changing, &ring(1, None)));
     let done = changing.rewrap(filling(), told()).await.unwrap();
-    assert_eq!((done.told, done.index.is_some()), (4, true));
+    assert_eq!((done.told, done.index.is_some()), (5, true));
     assert!(opens(&changing, &ring(2, None)) && !opens(&changing, &ring(1, None)));
     super::secrets::set(&changing, "npm-token", "three").await;
     assert!(opens(&changing, &ring(2, None)));

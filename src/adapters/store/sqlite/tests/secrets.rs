@@ -1,7 +1,7 @@
 //! Secrets in the files.
 
 use super::*;
-use crate::kernel::name::SecretName;
+use crate::kernel::{name::SecretName, secret::Secret};
 
 /// Sets a secret of one field; answers its version.
 pub(super) async fn set(store: &Sqlite, name: &str, value: &str) -> u64 {

@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::Known;
+use super::{Known, backend::untemplated};
 use crate::kernel::{
     name::{CredentialName, SecretName},
     policy::{
         class::Class,
         set::Credential,
-        target::{LATER_KINDS, Target},
+        target::{Kind, LATER_KINDS, Target},
         template::TargetTemplate,
         yaml::{Findings, Key, Node},
     },
@@ -43,31 +43,29 @@ pub(super) fn read_all(
 
 fn read(findings: &mut Findings<'_>, key: &Key, node: &Node, known: &Known<'_>) -> Option<Credential> {
     let mut fields = findings.fields(node)?;
-    let sealed = fields.take("sealed");
-    let oidc = fields.take("oidc");
+    let named: Vec<(Kind, &Node)> =
+        Kind::ALL.into_iter().filter_map(|kind| Some((kind, fields.take(kind.as_str())?))).collect();
     let ttl_node = fields.take("ttl");
     let before = findings.list.len();
-    for later in LATER_KINDS.into_iter().chain(["aws", "vault"]) {
+    for later in LATER_KINDS {
         fields.not_yet(findings, later);
     }
     let is_later = findings.list.len() > before;
     fields.finish(findings);
-    let target = match (sealed, oidc) {
-        (Some(node), None) => read_sealed(findings, node)?,
-        (None, Some(node)) => read_oidc(findings, node, known)?,
-        (None, None) if is_later => return None,
-        (Some(_), Some(_)) | (None, None) => {
+    let target = match named.as_slice() {
+        [(Kind::Aws, node)] => super::aws::read(findings, node, known)?,
+        [(Kind::Oidc, node)] => read_oidc(findings, node, known)?,
+        [(Kind::Sealed, node)] => read_sealed(findings, node)?,
+        [(Kind::Vault, node)] => super::vault::read(findings, node, known)?,
+        [] if is_later => return None,
+        [] | [_, _, ..] => {
             let message = format!("the credential `{}` must be of exactly one kind", key.text);
-            findings.at_key(
-                key,
-                "kind",
-                message,
-                "write `sealed: { secret: NAME }` or `oidc: { audience: URL }`",
-            );
+            let remedy = "write one of sealed, oidc, vault, aws, such as `sealed: { secret: NAME }`";
+            findings.at_key(key, "kind", message, remedy);
             return None;
         }
     };
-    let ttl = ttl(findings, &target, ttl_node)?;
+    let ttl = ttl(findings, &target, (key, ttl_node))?;
     Some(Credential {
         place: key.place(),
         target: TargetTemplate(target),
@@ -108,7 +106,7 @@ fn read_oidc(findings: &mut Findings<'_>, node: &Node, known: &Known<'_>) -> Opt
     }
     if is_federated(audience) {
         let message = "a cloud takes assertions for this audience in exchange for its own credentials";
-        let remedy = "use the kind of that cloud, which comes with a later version";
+        let remedy = "use the kind of that cloud: `aws`, or one that comes with a later version";
         findings.at(node, "audience-federated", message, remedy);
         return None;
     }
@@ -134,30 +132,21 @@ fn is_same_place(ours: &str, theirs: &str) -> bool {
 /// Known hole: each of them lets its owner choose another audience, which nobody can tell from here.
 fn is_federated(audience: &str) -> bool {
     let audience = audience.to_ascii_lowercase();
-    let google = audience.strip_prefix("https:").unwrap_or(&audience);
-    matches!(audience.as_str(), "sts.amazonaws.com" | "sts.amazonaws.com.cn")
+    let place = audience.strip_prefix("https:").unwrap_or(&audience);
+    let host = place.strip_prefix("//").unwrap_or(place).trim_end_matches('/');
+    let is_sts = host.starts_with("sts.") || host.starts_with("sts-fips.");
+    (is_sts && [".amazonaws.com", ".amazonaws.com.cn", ".api.aws"].iter().any(|end| host.ends_with(end)))
         || audience.starts_with("api://azureadtokenexchange")
-        || google.starts_with("//iam.googleapis.com/")
-}
-
-/// A text in which a template would let a job choose what it reaches.
-fn untemplated<'n>(findings: &mut Findings<'_>, node: &'n Node, what: &str) -> Option<&'n str> {
-    let text = findings.filled(node)?;
-    if text.contains("${") {
-        findings.at(
-            node,
-            "template",
-            format!("{what} takes no template"),
-            "write it out, in a grant for each",
-        );
-        return None;
-    }
-    Some(text)
+        || place.starts_with("//iam.googleapis.com/")
 }
 
 /// `Some(None)`: the kind has no TTL.
 #[expect(clippy::option_option, reason = "the outer level is a finding, the inner one a kind without TTL")]
-fn ttl(findings: &mut Findings<'_>, target: &Target, node: Option<&Node>) -> Option<Option<Duration>> {
+fn ttl(
+    findings: &mut Findings<'_>,
+    target: &Target,
+    (key, node): (&Key, Option<&Node>),
+) -> Option<Option<Duration>> {
     let Some((least, greatest)) = target.ttl_bounds() else {
         if let Some(node) = node {
             let message = format!("a `{}` credential is static: nobody can end it", target.kind().as_str());
@@ -166,7 +155,15 @@ fn ttl(findings: &mut Findings<'_>, target: &Target, node: Option<&Node>) -> Opt
         }
         return Some(None);
     };
-    let Some(node) = node else { return Some(Some(greatest)) };
+    let Some(node) = node else {
+        // The greatest of an assertion of our own is minutes, that of another system's credential half a day and more.
+        if target.kind() == Kind::Oidc {
+            return Some(Some(greatest));
+        }
+        let message = format!("`{}` does not say how long it lives", key.text);
+        findings.at_key(key, "missing-key", message, "add `ttl: 15m`, or as long as the job needs");
+        return None;
+    };
     let ttl = findings.duration(node)?;
     if ttl < least || ttl > greatest {
         let message = format!("a credential of kind `{}` cannot live for that long", target.kind().as_str());

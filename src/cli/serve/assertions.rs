@@ -1,0 +1,100 @@
+//! Follows the keys of assertions: reads their dates from the database, tells the signer, keeps the published documents
+//! current, and has private halves deleted that signed their last. Every broker does it, and none needs another.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio::sync::Notify;
+
+use crate::{
+    adapters::{mint::Assertions, store::Database},
+    broker::{Clock, ports::StoreFault},
+    cli::issuer_documents,
+    kernel::assertion::{AssertionKey, KeyState},
+};
+
+/// How often they are read. A key that was withdrawn signs for no longer than this, and the signer stops by itself where
+/// no reading succeeds.
+const EVERY: Duration = Duration::from_secs(5);
+/// For how long a verifier may keep the documents: far less than the least lead time of a key.
+pub(crate) const MAX_AGE: Duration = Duration::from_secs(300);
+/// How long after its last signature a private half is looked at as something to delete; the store waits as long.
+const FORGET_AFTER: Duration = Duration::from_secs(60);
+
+/// What follows them.
+pub(crate) struct AssertionKeys {
+    assertions: Arc<Assertions>,
+    store: Arc<Database>,
+    publish: Option<PathBuf>,
+    asked: Arc<Notify>,
+}
+
+impl AssertionKeys {
+    /// Tells that signer of what is in the store, keeps the documents in that folder current, and looks at once whenever
+    /// it is asked to.
+    pub(crate) fn new(
+        assertions: Arc<Assertions>,
+        (store, publish): (&Arc<Database>, Option<PathBuf>),
+        asked: &Arc<Notify>,
+    ) -> Self {
+        Self { assertions, store: Arc::clone(store), publish, asked: Arc::clone(asked) }
+    }
+
+    /// Follows them for ever.
+    pub(crate) async fn follow(self) {
+        loop {
+            self.look().await;
+            tokio::select! {
+                () = tokio::time::sleep(EVERY) => {}
+                () = self.asked.notified() => {}
+            }
+        }
+    }
+
+    async fn look(&self) {
+        // Before the reading, so that what is read is never taken for newer than it is.
+        let now = Clock::System.now();
+        let keys = match self.read(now).await {
+            Ok(keys) => keys,
+            Err(fault) => {
+                tracing::warn!(%fault, "the assertion keys were not read; without them nothing is signed after a minute");
+                return;
+            }
+        };
+        self.publish(now).await;
+        let is_spent = |key: &AssertionKey| {
+            let state = |at: Timestamp| key.schedule.state(at);
+            let then = now.saturating_sub(FORGET_AFTER).unwrap_or(now);
+            key.private.is_some() && key.public.is_some() && state(then) >= KeyState::Retired
+        };
+        if keys.iter().any(is_spent) {
+            match self.store.forget_assertion_keys(now).await {
+                Ok(()) => tracing::info!("a retired assertion key lost its private half"),
+                Err(fault) => tracing::warn!(%fault, "a retired assertion key still has its private half"),
+            }
+        }
+    }
+
+    async fn read(&self, now: Timestamp) -> Result<Vec<AssertionKey>, StoreFault> {
+        let keys = self.store.assertion_keys().await?;
+        match self.assertions.renew(&keys, now) {
+            Ok(true) => tracing::info!("verifiers are told of other assertion keys from now on"),
+            Ok(false) => {}
+            Err(fault) => return Err(StoreFault::Unavailable(fault.to_string())),
+        }
+        Ok(keys)
+    }
+
+    /// Only what was just read is published: a broker that lost the database must not bring back old keys.
+    async fn publish(&self, now: Timestamp) {
+        let Some(folder) = self.publish.clone() else { return };
+        let assertions = Arc::clone(&self.assertions);
+        let written = tokio::task::spawn_blocking(move || issuer_documents::write(&folder, &assertions, now));
+        match written.await {
+            Ok(Ok(changed)) if changed.is_empty() => {}
+            Ok(Ok(_)) => tracing::info!("the issuer's documents were written anew"),
+            Ok(Err(fault)) => tracing::warn!(%fault, "the issuer's documents cannot be written"),
+            Err(fault) => tracing::warn!(%fault, "the issuer's documents were not written"),
+        }
+    }
+}
