@@ -11,8 +11,8 @@ pub mod sqlite;
 pub use self::{
     database::{Database, StorePlace},
     postgres::Postgres,
-    shared::publication::{LEASE, Lease},
     shared::assertions::{AssertionHandover, AssertionRotation, AssertionRotationFault},
+    shared::publication::{LEASE, Lease},
     sqlite::{
         AcceptedPolicy, Change, CopyFault, CreateFault, Genesis, Handover, HeldKey, LedgerRow, LettingIn,
         OpenFault, Options, PolicyStanding, Random, Rotated, RotationFault, SealingHandover, SecretFault,
