@@ -37,7 +37,7 @@ use super::{
 use crate::{
     adapters::{
         issuer_keys::IssuerKeys,
-        mint::{Assertions, Oidc, Sealed},
+        mint::{Assertions, Oidc, Sealed, Vault},
         policy_source::{PolicySource, Reload},
         store::{Database, Options},
         vault::{self, VaultClient},
@@ -180,7 +180,7 @@ impl Replica {
         let options = Options { single_writer_lock: true, ..Options::default() };
         let store = installation::open_store(config, options)?;
         let vaults = installation::vaults(config)?;
-        let (broker, assertions) = wire(config, &store, &keys).await?;
+        let (broker, assertions) = wire(config, &store, &keys, &vaults).await?;
         let seen = guard(config, &store, &broker).await?;
         if let Some(known) = store.keyring() {
             store.announce(known).await?;
@@ -398,6 +398,7 @@ async fn wire(
     config: &Config,
     store: &Arc<Database>,
     keys: &Arc<IssuerKeys>,
+    vaults: &[Arc<VaultClient>],
 ) -> Result<(Arc<Broker>, Arc<Assertions>), Failure> {
     let (read_at, keys_of_assertions) = (Clock::System.now(), store.assertion_keys().await?);
     let assertions = Assertions::of_store(settings_of_assertions(config), &keys_of_assertions, read_at)
@@ -411,6 +412,7 @@ async fn wire(
         (Kind::Aws, Arc::new(aws) as Arc<dyn Minter>),
         (Kind::Oidc, Arc::new(Oidc::new(Arc::clone(&assertions))) as Arc<dyn Minter>),
         (Kind::Sealed, Arc::new(sealed) as Arc<dyn Minter>),
+        (Kind::Vault, Arc::new(Vault::new(vaults.iter().cloned())) as Arc<dyn Minter>),
     ]);
     let broker = Broker::new(Parts {
         settings: settings(config, store)?,

@@ -5,8 +5,10 @@ pub mod assertions;
 pub mod aws;
 pub mod oidc;
 pub mod sealed;
+pub mod vault;
 
 pub use assertions::{Assertion, AssertionFault, AssertionSettings, Assertions};
 pub use aws::{Aws, AwsSettings};
 pub use oidc::Oidc;
 pub use sealed::Sealed;
+pub use vault::Vault;

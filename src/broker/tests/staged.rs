@@ -8,7 +8,10 @@ use crate::{
     broker::ports::{Field, Held, Opened, RevokeFault},
     kernel::{
         lifetime::{Lifetime, after},
-        policy::target::{AwsTarget, Backend, Engine, Target, VaultTarget},
+        policy::{
+            engines::EngineSpec,
+            target::{AwsTarget, Backend, Target, VaultTarget},
+        },
     },
 };
 
@@ -144,13 +147,7 @@ fn grant_leases(broker: &Broker) {
     leased.ttl = Some(Duration::from_secs(600));
     let mut fixed = leased.clone();
     fixed.ttl = Some(Duration::from_secs(900));
-    let engine = Engine {
-        name: "database".to_owned(),
-        lifetime: Lifetime::Leased,
-        posts: false,
-        secret_fields: vec!["password".to_owned()],
-        input: None,
-    };
+    let engine = EngineSpec::by_name("database").unwrap().engine;
     leased.target.0 = Target::Vault(Arc::new(VaultTarget {
         backend: Backend::Named("main".into()),
         engine,
@@ -158,6 +155,7 @@ fn grant_leases(broker: &Broker) {
         version: None,
         fields: None,
         parameters: BTreeMap::new(),
+        secret_fields: Vec::new(),
     }));
     fixed.target.0 = Target::Aws(Arc::new(AwsTarget {
         backend: Backend::Named("main".into()),

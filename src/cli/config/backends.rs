@@ -41,6 +41,7 @@ impl Backend {
     /// The kind of credential that it makes.
     pub(crate) fn kind(&self) -> Kind {
         match self {
+            Self::Aws { .. } => Kind::Aws,
             Self::Vault { .. } => Kind::Vault,
         }
     }

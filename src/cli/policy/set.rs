@@ -9,13 +9,11 @@ use crate::{
         exit::{Exit, Failure, chain},
         installation, process,
     },
-    kernel::{
-        policy::{
-            Finding, PolicySet, Severity,
-            set::{Files, Trusted},
-            target::Target,
-            yaml::{self, Content},
-        },
+    kernel::policy::{
+        Finding, PolicySet, Severity,
+        set::{Files, Trusted},
+        target::Target,
+        yaml::{self, Content},
     },
 };
 

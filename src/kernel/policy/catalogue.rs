@@ -62,6 +62,11 @@ pub const EXAMPLES: &[Example] = &[
     grant("attacker-controlled", MATCH_BY_WORD, MATCH),
     issuer("audience", "audience: []", "audience: https://hallpass.example.com"),
     issuer("audience-default", "audience: https://github.com/acme", "audience: https://hallpass.example.com"),
+    grant(
+        "arn",
+        "role_arn: payments-deploy",
+        "role_arn: \"arn:aws:iam::123456789012:role/payments-deploy\"",
+    ),
     grant("audience-federated", "audience: sts.amazonaws.com", "audience: https://warehouse.example.com"),
     grant(
         "audience-ourselves",
@@ -85,6 +90,7 @@ pub const EXAMPLES: &[Example] = &[
     grant("duration", "ttl: 5", "ttl: 5m"),
     grant("empty", "secret: \"\"", "secret: npm-token"),
     grant("empty-match", "event_name: []", "event_name: [push, workflow_dispatch]"),
+    grant("engine", "engine: postgres", "engine: database"),
     guardrail("folder", "folder: /payments/", "folder: payments"),
     grant("glob", "glob: \"refs/heads/***\"", "glob: \"refs/heads/release/*\""),
     grant("glob-in-literal", "ref: \"refs/heads/*\"", "ref: { glob: \"refs/heads/release/*\" }"),
@@ -100,13 +106,22 @@ pub const EXAMPLES: &[Example] = &[
     guardrail("mode", "mode: report", "mode: report\nreport_until: 2027-03-31"),
     grant("must-name", "match: { project: payments }", "match: { sub: payments-job }"),
     grant("name", "grant: Payments_Prod", "grant: payments-prod"),
-    grant("not-yet", "npm: { vault: { path: kv/npm } }", "npm: { sealed: { secret: npm-token } }"),
+    grant("not-yet", "npm: { gcp: { account: npm } }", "npm: { sealed: { secret: npm-token } }"),
+    grant("parameter", "parameters: { cn: ci.example.com }", "parameters: { common_name: ci.example.com }"),
+    grant("path", "path: database/../payments-rw", "path: database/creds/payments-rw"),
     grant("pointer", "      /repository: acme/payments", "      repository: acme/payments"),
     grant("registered-claim", "      aud: acme", "      repository: acme/payments"),
     guardrail("requirement", "runner: self-hosted", "runner: hosted"),
     grant("second-document", "enabled: true\n---\nenabled: true", "enabled: true"),
+    grant(
+        "session-policy",
+        "session_policy: '{}'",
+        "session_policy: '{ \"Version\": \"2012-10-17\", \"Statement\": [] }'",
+    ),
     grant("tab", "\tenabled: true", "enabled: true"),
     grant("tag", "enabled: !bool true", "enabled: true"),
+    grant("tag-key", "\"aws:repo\": \"${claims.sub}\"", "repo: \"${claims.sub}\""),
+    grant("tag-value", "team: \"a;b\"", "team: payments"),
     grant("template", "secret: \"${claims.repository}\"", "secret: npm-token"),
     grant("tenant-pin", "", "      repository_owner_id: \"4216\"\n"),
     issuer("token-age", "max_token_age: 2d", "max_token_age: 10m"),
@@ -189,6 +204,14 @@ allow:
     match: { sub: payments-job }
 credentials:
   npm: { sealed: { secret: npm-token } }
+  db: { vault: { engine: database, path: database/creds/payments-rw }, ttl: 15m }
+  cert: { vault: { engine: pki, path: pki/issue/ci, parameters: { common_name: ci.example.com } }, ttl: 2h }
+  cloud:
+    aws:
+      role_arn: "arn:aws:iam::123456789012:role/payments-deploy"
+      tags: { repo: "${claims.sub}", team: payments }
+      session_policy: '{ "Version": "2012-10-17", "Statement": [] }'
+    ttl: 15m
   warehouse: { oidc: { audience: https://warehouse.example.com }, ttl: 5m }
 limits: { live: 4 }
 disclose: owner

@@ -81,7 +81,7 @@ pub const ENGINES: &[EngineSpec] = &[
     leased("database", CREDS, &["username"], "a role of its own in a database"),
     fetched(
         "database-static",
-        "static-creds",
+        STATIC_CREDS,
         &["username", "last_vault_rotation", "rotation_period", "ttl"],
         "a role whose password Vault rotates",
     ),
@@ -122,12 +122,12 @@ pub const ENGINES: &[EngineSpec] = &[
         required: &["kubernetes_namespace"],
         about: "a token of a service account; it lives until its end, whatever is revoked",
     },
-    fetched("kv1", "", &[], "a secret of KV version 1"),
-    fetched("kv2", "data", &[], "a secret of KV version 2"),
+    fetched("kv1", &[], &[], "a secret of KV version 1"),
+    fetched("kv2", DATA, &[], "a secret of KV version 2"),
     leased("ldap", CREDS, &["username", "distinguished_names"], "an entry of its own in a directory"),
     fetched(
         "ldap-static",
-        "static-cred",
+        STATIC_CRED,
         &["username", "dn", "last_vault_rotation", "rotation_period", "ttl"],
         "an entry whose password Vault rotates",
     ),
@@ -183,6 +183,7 @@ pub const ENGINES: &[EngineSpec] = &[
             "signature_algorithm",
             "marshaling_algorithm",
             "key_version",
+            "prehashed",
             "salt_length",
         ],
         required: &[],
@@ -191,6 +192,9 @@ pub const ENGINES: &[EngineSpec] = &[
 ];
 
 const CREDS: &[Operation] = &[operation("creds")];
+const STATIC_CREDS: &[Operation] = &[operation("static-creds")];
+const STATIC_CRED: &[Operation] = &[operation("static-cred")];
+const DATA: &[Operation] = &[Operation { word: "data", input: None, after: (1, 64) }];
 
 const PKI_PUBLIC: &[&str] =
     &["certificate", "issuing_ca", "ca_chain", "private_key_type", "serial_number", "expiration"];
@@ -227,19 +231,13 @@ const fn leased(
     EngineSpec { engine: lease(name, public), operations, parameters: &[], required: &[], about }
 }
 
-/// A static engine; any path below its mount where the word is empty, else with one or more segments behind it.
+/// A static engine that is read.
 const fn fetched(
     name: &'static str,
-    word: &'static str,
+    operations: &'static [Operation],
     public: &'static [&'static str],
     about: &'static str,
 ) -> EngineSpec {
-    let operations: &'static [Operation] = match word.as_bytes() {
-        b"data" => &[Operation { word: "data", input: None, after: (1, 64) }],
-        b"static-creds" => &[operation("static-creds")],
-        b"static-cred" => &[operation("static-cred")],
-        _ => &[],
-    };
     EngineSpec {
         engine: Engine { lifetime: Lifetime::Static, leasing: Leasing::Refused, ..lease(name, public) },
         operations,

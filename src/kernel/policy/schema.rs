@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::target::Kind;
+use super::{engines::ENGINES, target::Kind};
 use crate::kernel::identity::profiles;
 
 /// Every schema by the word that begins its file: `grant`, `guardrail`, `issuer`, `test`.
@@ -168,6 +168,8 @@ fn credentials() -> Value {
             object(&["audience"], [("audience", text("Who shall accept it"))]),
         ),
     );
+    properties.insert(Kind::Vault.as_str().to_owned(), vault());
+    properties.insert(Kind::Aws.as_str().to_owned(), aws());
     let one_kind: Vec<Value> =
         Kind::ALL.into_iter().map(|kind| json!({ "required": [kind.as_str()] })).collect();
     json!({
@@ -180,6 +182,48 @@ fn credentials() -> Value {
             "type": "object", "additionalProperties": false, "properties": properties, "oneOf": one_kind,
         },
     })
+}
+
+fn vault() -> Value {
+    let engines: Vec<&str> = ENGINES.iter().map(|spec| spec.engine.name).collect();
+    let lifetimes = json!({ "enum": ["leased", "fixed", "static"] });
+    described(
+        "A path of Vault",
+        object(
+            &["engine", "path"],
+            [
+                ("backend", text("One of `backends` in hallpass.yaml; due where there are several of Vault")),
+                ("engine", described("What stands behind the path", json!({ "enum": engines }))),
+                ("path", text("MOUNT/OPERATION/NAME, without v1; a segment may hold ${claims.NAME}")),
+                (
+                    "version",
+                    described("The version of a kv2 secret; the newest where absent", json!({ "type": "integer", "minimum": 1 })),
+                ),
+                ("fields", described("The chosen fields; all where absent", texts())),
+                ("parameters", described("What the engine is told, such as common_name", json!({ "type": "object" }))),
+                ("lifetime", described("generic: how long it lives", lifetimes)),
+                ("secret_fields", described("generic: what of the answer is secret", texts())),
+                ("method", described("generic: how it is asked; get where absent", json!({ "enum": ["get", "post"] }))),
+            ],
+        ),
+    )
+}
+
+fn aws() -> Value {
+    let tags = json!({ "type": "object", "maxProperties": 50, "additionalProperties": filled() });
+    described(
+        "A session of a role of AWS, 15 minutes to 12 hours",
+        object(
+            &["role_arn"],
+            [
+                ("backend", text("One of `backends` in hallpass.yaml; due where there are several of AWS")),
+                ("role_arn", text("arn:aws:iam::ACCOUNT:role/NAME; its trust policy names `sub: grant:NAME`")),
+                ("tags", described("Session tags; a value may hold ${claims.NAME}", tags)),
+                ("session_policy", text("The JSON of a policy, which can only narrow; at most 2,048 characters")),
+                ("managed_policies", described("ARNs of managed session policies, at most 10", texts())),
+            ],
+        ),
+    )
 }
 
 fn limits() -> Value {

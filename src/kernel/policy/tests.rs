@@ -36,6 +36,13 @@ pub(super) fn documents() -> BTreeMap<&'static str, Value> {
         "credentials": {
             "npm": { "sealed": { "secret": "team-npm" } },
             "sts": { "oidc": { "audience": "https://sts.test/a" }, "ttl": "4m" },
+            "kv": { "vault": { "backend": "main", "engine": "kv2", "path": "kv/data/ci/npm", "version": 3,
+                "fields": ["token"] } },
+            "door": { "vault": { "engine": "generic", "path": "kv/door", "lifetime": "leased", "method": "post",
+                "secret_fields": ["key"], "parameters": { "who": "ci" } }, "ttl": "5m" },
+            "aws": { "aws": { "backend": "aws", "role_arn": "arn:aws:iam::123456789012:role/team-deploy",
+                "tags": { "repo": "${claims.sub}" }, "session_policy": "{\"Statement\": []}",
+                "managed_policies": ["arn:aws:iam::aws:policy/ReadOnlyAccess"] }, "ttl": "15m" },
         },
         "limits": { "issuances_per_hour": 20, "live": 4, "uses_per_token": 2 },
         "valid_until": "2027-01-31", "enabled": true, "disclose": "owner",

@@ -98,7 +98,7 @@ fn every_spoiled_grant_is_refused_at_its_place() {
         ("https://sts.test", "\"\"", "empty", 14),
         ("https://sts.test", "\"https://a b\"", "audience", 14),
         ("https://sts.test", "\"https://${claims.repository}.test\"", "template", 14),
-        ("sealed: { secret: npm-token }", "vault: { engine: kv2, path: x }", "not-yet", 13),
+        ("sealed: { secret: npm-token }", "gcp: { account: x }", "not-yet", 13),
         ("class: production", "limits: { live: 0 }", "limits", 4),
         ("class: production", "limits: { live: 1_000 }", "type", 4),
         ("class: production", "limits: { live: -1 }", "limits", 4),
@@ -503,5 +503,121 @@ fn every_code_stands_in_the_table_with_its_meaning() {
     assert!(CODES.is_sorted());
     for code in &codes {
         assert!(sources.contains(&format!("\"{code}\"")), "nobody says {code}");
+    }
+}
+
+mod backends {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::kernel::policy::{
+        set::{Trusted, TrustedIssuer},
+        target::{Backend, Kind, Target},
+    };
+
+    const DB: &str = "vault: { engine: database, path: database/creds/app }, ttl: 15m";
+
+    fn grant(credential: &str) -> String {
+        GRANT.replace("sealed: { secret: npm-token }", credential)
+    }
+
+    /// The first code of a credential, or none.
+    fn code(credential: &str) -> Option<&'static str> {
+        findings(ISSUER, &grant(credential)).first().map(|finding| finding.code)
+    }
+
+    #[test]
+    fn credentials_of_vault_and_aws_load() {
+        for good in [
+            DB,
+            "vault: { engine: kv2, path: kv/data/ci/npm, version: 3, fields: [token] }",
+            "vault: { engine: kv1, path: secret/ci }",
+            "vault: { engine: kv2, path: \"kv/data/ci/${claims.repository_id}/npm\" }",
+            "vault: { engine: database-static, path: database/static-creds/app }",
+            "vault: { engine: pki, path: pki/sign/ci, parameters: { common_name: ci.test, alt_names: [a.test] } }, ttl: 1h",
+            "vault: { engine: ssh, path: ssh/sign/ci, parameters: { valid_principals: deploy, extensions: { permit-pty: \"\" } } }, ttl: 5m",
+            "vault: { engine: transit, path: transit/sign/release/sha2-256 }",
+            "vault: { engine: generic, path: custom/token/ci, lifetime: leased, secret_fields: [token], method: post }, ttl: 5m",
+            "vault: { engine: kubernetes, path: kubernetes/creds/ci, parameters: { kubernetes_namespace: ci } }, ttl: 10m",
+            "aws: { role_arn: \"arn:aws:iam::123456789012:role/path/deploy\", tags: { run: \"${claims.run_id}\" } }, ttl: 15m",
+        ] {
+            assert_eq!(findings(ISSUER, &grant(good)), [], "{good}");
+        }
+    }
+
+    #[test]
+    fn faults_of_vault_and_aws_are_told_where_they_stand() {
+        for (bad, due) in [
+            ("vault: { path: database/creds/app }, ttl: 15m", "missing-key"),
+            ("vault: { engine: database, path: database/creds/app }", "missing-key"),
+            ("vault: { engine: databse, path: database/creds/app }, ttl: 15m", "engine"),
+            ("vault: { engine: database, path: database/creds/app }, ttl: 25h", "ttl"),
+            ("vault: { engine: database, path: database/roles/app }, ttl: 15m", "path"),
+            ("vault: { engine: database, path: database/creds/../app }, ttl: 15m", "path"),
+            ("vault: { engine: database, path: /database/creds/app }, ttl: 15m", "path"),
+            ("vault: { engine: database, path: v1/database/creds/app }, ttl: 15m", "path"),
+            ("vault: { engine: generic, path: sys/leases/x, lifetime: static, secret_fields: [a] }", "path"),
+            ("vault: { engine: generic, path: auth/token/create, lifetime: fixed, secret_fields: [a] }, ttl: 5m", "path"),
+            ("vault: { engine: kv2, path: kv/ci/npm }", "path"),
+            ("vault: { engine: kv1, path: kv/ci, version: 2 }", "engine"),
+            ("vault: { engine: kv2, path: kv/data/ci, version: 0 }", "engine"),
+            ("vault: { engine: kv2, path: kv/data/ci }, ttl: 15m", "ttl-on-static"),
+            ("vault: { engine: kv2, path: kv/data/ci, lifetime: leased }", "engine"),
+            ("vault: { engine: kv2, path: kv/data/ci, fields: [] }", "empty"),
+            ("vault: { engine: generic, path: x/y, lifetime: static }", "engine"),
+            ("vault: { engine: kv2, path: \"kv/data/${claims.repository}/x\" }", "template"),
+            ("vault: { engine: kv2, path: \"kv/data/${claims.head_ref}/x\" }", "template"),
+            ("vault: { engine: kv2, path: \"kv/data/${claims.nothing}/x\" }", "template"),
+            ("vault: { engine: kv2, path: \"kv/data/${env.HOME}/x\" }", "template"),
+            ("vault: { engine: kv2, path: \"${claims.repository_id}/data/x\" }", "path"),
+            ("vault: { backend: \"${claims.repository_id}\", engine: kv2, path: kv/data/x }", "template"),
+            ("vault: { engine: pki, path: pki/sign/ci }, ttl: 1h", "parameter"),
+            ("vault: { engine: pki, path: pki/sign/ci, parameters: { common_name: \"${claims.repository_id}\" } }, ttl: 1h", "template"),
+            ("vault: { engine: pki, path: pki/sign/ci, parameters: { common_name: a, ttl: 1h } }, ttl: 1h", "parameter"),
+            ("vault: { engine: ssh, path: ssh/sign/ci, parameters: { valid_principals: \"*\" } }, ttl: 1h", "parameter"),
+            ("vault: { engine: ssh, path: ssh/sign/ci, parameters: { valid_principals: [] } }, ttl: 1h", "parameter"),
+            ("vault: { engine: aws-sts, path: aws/sts/ci }, ttl: 10m", "ttl"),
+            ("vault: { engine: gcp-token, path: gcp/roleset/ci/token }, ttl: 1h", "path"),
+            ("aws: { role_arn: deploy }, ttl: 15m", "arn"),
+            ("aws: { role_arn: \"arn:aws:iam::123456789012:role/${claims.repository_id}\" }, ttl: 15m", "template"),
+            ("aws: { role_arn: \"arn:aws:iam::123456789012:role/*\" }, ttl: 15m", "arn"),
+            ("aws: { role_arn: \"arn:aws:iam::123456789012:role/deploy\" }, ttl: 14m", "ttl"),
+            ("aws: { role_arn: \"arn:aws:iam::123456789012:role/deploy\" }, ttl: 13h", "ttl"),
+            ("aws: { role_arn: \"arn:aws:iam::123456789012:role/deploy\", tags: { a: x, A: y } }, ttl: 15m", "tag-key"),
+        ] {
+            assert_eq!(code(bad), Some(due), "{bad}");
+        }
+    }
+
+    fn of_configured(backends: &[(&str, Kind)], credential: &str) -> Result<Backend, &'static str> {
+        let issuers = [("github", "https://token.actions.githubusercontent.com", "github-actions")];
+        let issuers = issuers.map(|(name, url, profile)| {
+            let name = crate::kernel::name::IssuerName::parse(name).unwrap();
+            let profile = crate::kernel::identity::profile::Profile::by_name(profile).unwrap();
+            (name.clone(), TrustedIssuer { name, url: url.into(), profile })
+        });
+        let backends = backends.iter().map(|(name, kind)| ((*name).to_owned(), *kind)).collect();
+        let trusted = Trusted { issuers: BTreeMap::from(issuers), backends };
+        let files = files(&[("issuers/github.yaml", ISSUER), ("grants/t/a.yaml", &grant(credential))]);
+        match load(&files, None, Some(&trusted)) {
+            Err(found) => Err(found[0].code),
+            Ok(loaded) => {
+                let grant = loaded.set.grants.values().next().unwrap();
+                let vault = grant.credentials.values().find(|each| matches!(each.target.0, Target::Vault(_)));
+                Ok(vault.unwrap().target.0.backend())
+            }
+        }
+    }
+
+    #[test]
+    fn backend_is_the_one_named_or_the_only_one_of_its_kind() {
+        let named = |name: &str| Ok(Backend::Named(name.into()));
+        let other = "vault: { backend: dr, engine: database, path: database/creds/app }, ttl: 15m";
+        assert_eq!(of_configured(&[("main", Kind::Vault), ("aws", Kind::Aws)], DB), named("main"));
+        assert_eq!(of_configured(&[("main", Kind::Vault), ("dr", Kind::Vault)], other), named("dr"));
+        assert_eq!(of_configured(&[("main", Kind::Vault), ("dr", Kind::Vault)], DB), Err("backend"));
+        assert_eq!(of_configured(&[("aws", Kind::Aws)], DB), Err("backend"));
+        assert_eq!(of_configured(&[("main", Kind::Vault)], other), Err("backend"));
+        assert_eq!(of_configured(&[("dr", Kind::Aws)], other), Err("backend"));
     }
 }

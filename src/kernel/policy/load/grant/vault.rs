@@ -283,4 +283,4 @@ fn value(findings: &mut Findings<'_>, node: &Node) -> Option<Value> {
 /// What no credential reaches: Vault's own doors.
 const RESERVED: [&str; 5] = ["auth", "cubbyhole", "identity", "sys", "v1"];
 /// What Hallpass sends itself: from the TTL, or from the job's input.
-const OURS: [&str; 6] = ["csr", "input", "lease", "prehashed", "public_key", "ttl"];
+const OURS: [&str; 5] = ["csr", "input", "lease", "public_key", "ttl"];
