@@ -140,7 +140,7 @@ const TABLES: [Table; 16] = [
             ("tries", Number),
             ("retry_at", Number),
             ("told", Flag),
-            ("replaced", Flag),
+            ("keeps_chain", Flag),
         ],
         order: "id",
     },
