@@ -197,13 +197,25 @@ fn vault() -> Value {
                 ("path", text("MOUNT/OPERATION/NAME, without v1; a segment may hold ${claims.NAME}")),
                 (
                     "version",
-                    described("The version of a kv2 secret; the newest where absent", json!({ "type": "integer", "minimum": 1 })),
+                    described(
+                        "The version of a kv2 secret; the newest where absent",
+                        json!({ "type": "integer", "minimum": 1 }),
+                    ),
                 ),
                 ("fields", described("The chosen fields; all where absent", texts())),
-                ("parameters", described("What the engine is told, such as common_name", json!({ "type": "object" }))),
+                (
+                    "parameters",
+                    described("What the engine is told, such as common_name", json!({ "type": "object" })),
+                ),
                 ("lifetime", described("generic: how long it lives", lifetimes)),
                 ("secret_fields", described("generic: what of the answer is secret", texts())),
-                ("method", described("generic: how it is asked; get where absent", json!({ "enum": ["get", "post"] }))),
+                (
+                    "method",
+                    described(
+                        "generic: how it is asked; get where absent",
+                        json!({ "enum": ["get", "post"] }),
+                    ),
+                ),
             ],
         ),
     )
@@ -217,9 +229,15 @@ fn aws() -> Value {
             &["role_arn"],
             [
                 ("backend", text("One of `backends` in hallpass.yaml; due where there are several of AWS")),
-                ("role_arn", text("arn:aws:iam::ACCOUNT:role/NAME; its trust policy names `sub: grant:NAME`")),
+                (
+                    "role_arn",
+                    text("arn:aws:iam::ACCOUNT:role/NAME; its trust policy names `sub: grant:NAME`"),
+                ),
                 ("tags", described("Session tags; a value may hold ${claims.NAME}", tags)),
-                ("session_policy", text("The JSON of a policy, which can only narrow; at most 2,048 characters")),
+                (
+                    "session_policy",
+                    text("The JSON of a policy, which can only narrow; at most 2,048 characters"),
+                ),
                 ("managed_policies", described("ARNs of managed session policies, at most 10", texts())),
             ],
         ),

@@ -34,11 +34,11 @@ fn findings(issuer: &str, grant: &str) -> Vec<Finding> {
     found
 }
 
-fn trusted(name: &str, url: &str, profile: &str) -> BTreeMap<IssuerName, TrustedIssuer> {
+fn trusted(name: &str, url: &str, profile: &str) -> Trusted {
     let name = IssuerName::parse(name).unwrap();
     let issuer =
         TrustedIssuer { name: name.clone(), url: url.into(), profile: Profile::by_name(profile).unwrap() };
-    BTreeMap::from([(name, issuer)])
+    BTreeMap::from([(name, issuer)]).into()
 }
 
 #[test]
@@ -168,13 +168,13 @@ fn every_spoiled_issuer_is_refused() {
 fn policy_must_agree_with_the_operators_trust() {
     let set = files(&[("issuers/github.yaml", ISSUER)]);
     let url = "https://token.actions.githubusercontent.com";
-    assert!(load(&set, None, Some(&trusted("github", url, "github-actions"))).is_ok());
+    assert!(load(&set, None, Some(&trusted("github", url, "github-actions").into())).is_ok());
     for wrong in [
         trusted("gitlab", url, "github-actions"),
         trusted("github", "https://other.test", "github-actions"),
         trusted("github", url, "generic"),
     ] {
-        let found = load(&set, None, Some(&wrong)).err().unwrap_or_default();
+        let found = load(&set, None, Some(&wrong.into())).err().unwrap_or_default();
         assert!(found.iter().any(|finding| finding.code == "untrusted-issuer"), "{found:?}");
     }
 }
@@ -510,10 +510,7 @@ mod backends {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::kernel::policy::{
-        set::{Trusted, TrustedIssuer},
-        target::{Backend, Kind, Target},
-    };
+    use crate::kernel::policy::target::{Backend, Kind, Target};
 
     const DB: &str = "vault: { engine: database, path: database/creds/app }, ttl: 15m";
 
@@ -557,7 +554,10 @@ mod backends {
             ("vault: { engine: database, path: /database/creds/app }, ttl: 15m", "path"),
             ("vault: { engine: database, path: v1/database/creds/app }, ttl: 15m", "path"),
             ("vault: { engine: generic, path: sys/leases/x, lifetime: static, secret_fields: [a] }", "path"),
-            ("vault: { engine: generic, path: auth/token/create, lifetime: fixed, secret_fields: [a] }, ttl: 5m", "path"),
+            (
+                "vault: { engine: generic, path: auth/token/create, lifetime: fixed, secret_fields: [a] }, ttl: 5m",
+                "path",
+            ),
             ("vault: { engine: kv2, path: kv/ci/npm }", "path"),
             ("vault: { engine: kv1, path: kv/ci, version: 2 }", "engine"),
             ("vault: { engine: kv2, path: kv/data/ci, version: 0 }", "engine"),
@@ -572,18 +572,36 @@ mod backends {
             ("vault: { engine: kv2, path: \"${claims.repository_id}/data/x\" }", "path"),
             ("vault: { backend: \"${claims.repository_id}\", engine: kv2, path: kv/data/x }", "template"),
             ("vault: { engine: pki, path: pki/sign/ci }, ttl: 1h", "parameter"),
-            ("vault: { engine: pki, path: pki/sign/ci, parameters: { common_name: \"${claims.repository_id}\" } }, ttl: 1h", "template"),
-            ("vault: { engine: pki, path: pki/sign/ci, parameters: { common_name: a, ttl: 1h } }, ttl: 1h", "parameter"),
-            ("vault: { engine: ssh, path: ssh/sign/ci, parameters: { valid_principals: \"*\" } }, ttl: 1h", "parameter"),
-            ("vault: { engine: ssh, path: ssh/sign/ci, parameters: { valid_principals: [] } }, ttl: 1h", "parameter"),
+            (
+                "vault: { engine: pki, path: pki/sign/ci, parameters: { common_name: \"${claims.repository_id}\" } }, ttl: 1h",
+                "template",
+            ),
+            (
+                "vault: { engine: pki, path: pki/sign/ci, parameters: { common_name: a, ttl: 1h } }, ttl: 1h",
+                "parameter",
+            ),
+            (
+                "vault: { engine: ssh, path: ssh/sign/ci, parameters: { valid_principals: \"*\" } }, ttl: 1h",
+                "parameter",
+            ),
+            (
+                "vault: { engine: ssh, path: ssh/sign/ci, parameters: { valid_principals: [] } }, ttl: 1h",
+                "parameter",
+            ),
             ("vault: { engine: aws-sts, path: aws/sts/ci }, ttl: 10m", "ttl"),
             ("vault: { engine: gcp-token, path: gcp/roleset/ci/token }, ttl: 1h", "path"),
             ("aws: { role_arn: deploy }, ttl: 15m", "arn"),
-            ("aws: { role_arn: \"arn:aws:iam::123456789012:role/${claims.repository_id}\" }, ttl: 15m", "template"),
+            (
+                "aws: { role_arn: \"arn:aws:iam::123456789012:role/${claims.repository_id}\" }, ttl: 15m",
+                "template",
+            ),
             ("aws: { role_arn: \"arn:aws:iam::123456789012:role/*\" }, ttl: 15m", "arn"),
             ("aws: { role_arn: \"arn:aws:iam::123456789012:role/deploy\" }, ttl: 14m", "ttl"),
             ("aws: { role_arn: \"arn:aws:iam::123456789012:role/deploy\" }, ttl: 13h", "ttl"),
-            ("aws: { role_arn: \"arn:aws:iam::123456789012:role/deploy\", tags: { a: x, A: y } }, ttl: 15m", "tag-key"),
+            (
+                "aws: { role_arn: \"arn:aws:iam::123456789012:role/deploy\", tags: { a: x, A: y } }, ttl: 15m",
+                "tag-key",
+            ),
         ] {
             assert_eq!(code(bad), Some(due), "{bad}");
         }
