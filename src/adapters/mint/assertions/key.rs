@@ -4,13 +4,9 @@
 
 use aws_lc_rs::{
     digest::{SHA256, digest},
-    rsa::KeyPair,
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256},
-};
-#[cfg(test)]
-use aws_lc_rs::{
     encoding::{AsDer, Pkcs8V1Der},
-    rsa::KeySize,
+    rsa::{KeyPair, KeySize},
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
@@ -25,12 +21,11 @@ use crate::kernel::{
 /// The bytes of an ES256 signature: r and s, 32 each (RFC 7518 section 3.4).
 const ES256_BYTES: usize = 64;
 
-/// Makes a private key, PKCS#8, for a test that has no store.
+/// Makes a private key, PKCS#8, for whoever has no store to keep one.
 ///
 /// # Errors
 ///
 /// [`AssertionFault::Key`] where the operating system has no random bytes.
-#[cfg(test)]
 pub fn generate(algorithm: Algorithm) -> Result<Secret, AssertionFault> {
     match algorithm {
         Algorithm::Rs256 => {
