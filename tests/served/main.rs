@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod attacks;
 #[cfg(test)]
+mod backend_aws;
+#[cfg(test)]
 mod backend_vault;
 #[cfg(test)]
 mod client;
@@ -69,6 +71,8 @@ mod policy;
 mod policy_commands;
 #[cfg(test)]
 mod postgres;
+#[cfg(test)]
+mod postgres_kept;
 #[cfg(test)]
 mod profiles;
 #[cfg(test)]
