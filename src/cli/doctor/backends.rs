@@ -166,7 +166,7 @@ fn offer_looks(
         }
     };
     let mut looks = Vec::new();
-    if let Some(due) = due(&target.engine.name)
+    if let Some(due) = due(target.engine.name)
         && !due.is_met(mount)
     {
         let version = mount.kv_version.map(|version| format!(" version {version}")).unwrap_or_default();
