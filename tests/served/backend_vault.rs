@@ -194,6 +194,54 @@ fn doctor_names_missing_and_surplus_rights_and_refuses_root() {
 }
 
 #[test]
+fn doctor_compares_grants_with_mounts_rights_and_limits() {
+    let vault = VaultServer::start();
+    vault
+        .by_root("sys/mounts/database", &json!({ "type": "database", "config": { "max_lease_ttl": "10m" } }));
+    let acl = format!("{BROKER_ACL}\npath \"database/creds/*\" {{ capabilities = [\"read\"] }}");
+    vault.by_root("sys/policies/acl/broad", &json!({ "policy": acl }));
+    let installation = installation(&vault, "token: { file: vault.token }", "");
+    installation.write("vault.token", vault.token(&["broad"], "1h")["client_token"].as_str().unwrap());
+    let grant = |npm: &str, ttl: &str| {
+        let text = format!(
+            "grant: vaulted\ndescription: What comes from Vault\nallow:\n  - name: main\n    issuer: ci\n    match:\n      \
+             {{ repository_owner_id: \"4216\", repository_id: \"70155112\" }}\ncredentials:\n  npm:\n    \
+             vault: {{ backend: main, {npm} }}\n  db:\n    \
+             vault: {{ backend: main, engine: database, path: database/creds/ci }}\n    ttl: {ttl}\n"
+        );
+        installation.write("policies/grants/vaulted.yaml", &text);
+        looks(&installation)
+    };
+    let good = grant("engine: kv2, path: secret/data/ci/npm", "5m");
+    assert!(good.iter().all(|(standing, _)| standing == "ok"), "{good:?}");
+
+    let is_said = |looks: &[(String, String)], standing: &str, part: &str| {
+        assert!(
+            looks.iter().any(|(each, found)| each == standing && found.contains(part)),
+            "{part}: {looks:?}"
+        );
+    };
+    is_said(&grant("engine: kv1, path: secret/data/ci/npm", "5m"), "failing", "secret/ is kv version 2");
+    is_said(&grant("engine: kv1, path: nothing/ci/npm", "5m"), "failing", "nothing that the broker may use");
+    is_said(
+        &grant("engine: kv2, path: secret/data/other/npm", "5m"),
+        "failing",
+        "may not read secret/data/other/npm",
+    );
+    is_said(
+        &grant("engine: kv2, path: secret/data/ci/npm", "30m"),
+        "warning",
+        "the mount grants at most 600 s",
+    );
+    vault.by_root("sys/mounts/database/tune", &json!({ "max_lease_ttl": "24h" }));
+    is_said(
+        &grant("engine: kv2, path: secret/data/ci/npm", "2h"),
+        "warning",
+        "the token role grants at most 3600 s",
+    );
+}
+
+#[test]
 fn sealed_vault_stops_neither_start_nor_readiness_and_is_used_when_it_is_unsealed() {
     let mut vault = VaultServer::start();
     let (role_id, secret_id) = vault.approle("1h");

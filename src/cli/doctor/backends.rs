@@ -166,7 +166,7 @@ fn offer_looks(
         }
     };
     let mut looks = Vec::new();
-    if let Some(due) = due(&target.engine.name)
+    if let Some(due) = due(target.engine.name)
         && !due.is_met(mount)
     {
         let version = mount.kv_version.map(|version| format!(" version {version}")).unwrap_or_default();
@@ -206,18 +206,20 @@ impl Due {
 /// `None` for engines whose mount has any name.
 fn due(engine: &str) -> Option<Due> {
     let (kind, kv_version) = match engine {
+        "aws" | "aws-sts" => ("aws", None),
+        "azure" => ("azure", None),
+        "consul" => ("consul", None),
+        "database" | "database-static" => ("database", None),
+        "gcp-token" => ("gcp", None),
+        "kubernetes" => ("kubernetes", None),
         "kv1" => ("kv", Some(1)),
         "kv2" => ("kv", Some(2)),
-        "database" | "database-static" => ("database", None),
-        "pki" | "pki-sign" | "pki-issue" => ("pki", None),
-        "ssh" | "ssh-sign" | "ssh-issue" => ("ssh", None),
-        "transit" => ("transit", None),
-        "rabbitmq" => ("rabbitmq", None),
-        "kubernetes" => ("kubernetes", None),
         "ldap" | "ldap-static" => ("ldap", None),
-        "aws" | "aws-sts" => ("aws", None),
-        "gcp-token" => ("gcp", None),
-        "azure" => ("azure", None),
+        "nomad" => ("nomad", None),
+        "pki" => ("pki", None),
+        "rabbitmq" => ("rabbitmq", None),
+        "ssh" => ("ssh", None),
+        "transit" => ("transit", None),
         _ => return None,
     };
     Some(Due { kind, kv_version })
@@ -225,7 +227,7 @@ fn due(engine: &str) -> Option<Due> {
 
 /// The right that a harmless fetch needs of the broker's own token; all else is done under a job's.
 fn right(offer: &Offer<'_>) -> Option<Right> {
-    let is_own = matches!(offer.target.engine.name, "kv1" | "kv2");
+    let is_own = matches!(offer.target.engine.name, "database-static" | "kv1" | "kv2" | "ldap-static");
     let path = &offer.target.path;
     (is_own && !path.contains("${")).then(|| Right::read(path.as_str()))
 }
