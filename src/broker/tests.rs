@@ -7,6 +7,7 @@ mod policy;
 mod staged;
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
     sync::{Mutex, OnceLock},
 };
@@ -39,10 +40,10 @@ use crate::{
             token::RawToken,
         },
         ledger::entry::EntryCode,
-        name::SecretName,
+        name::{IssuerName, SecretName},
         policy::{
             decide::{GrantRequest, Request},
-            set::Files,
+            set::{Files, TrustedIssuer},
             target::Kind,
         },
         sealing::SealingKey,
@@ -686,7 +687,7 @@ async fn giving_back_twice_repeats_the_answer_with_one_entry() {
         for _ in 0..2 {
             let handle = Right::Handle(Secret::new(one.handle.expose().to_vec()));
             let back = world.broker.give_back(&one.id.to_string(), handle).await.unwrap();
-            assert_eq!(back, GivenBack::Released { usable_until: released });
+            assert_eq!(back, GivenBack::Released { usable_until: released, remedy: None });
         }
         let handle = Right::Handle(Secret::new(one.handle.expose().to_vec()));
         let view = world.broker.issuance(&one.id.to_string(), handle).await.unwrap();

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod attacks;
 #[cfg(test)]
+mod backend_aws;
+#[cfg(test)]
 mod backend_vault;
 #[cfg(test)]
 mod client;
@@ -70,6 +72,8 @@ mod policy_commands;
 #[cfg(test)]
 mod postgres;
 #[cfg(test)]
+mod postgres_kept;
+#[cfg(test)]
 mod profiles;
 #[cfg(test)]
 mod publishing;
@@ -87,5 +91,7 @@ mod requests;
 mod support;
 #[cfg(test)]
 mod token;
+#[cfg(test)]
+mod vault_engines;
 #[cfg(test)]
 mod wiped;
