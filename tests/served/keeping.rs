@@ -101,7 +101,7 @@ fn keys_are_listed_with_their_past_and_without_their_secret_parts() {
     assert_eq!(of("assertion")[0]["id"].as_str().unwrap().len(), 43, "an RFC 7638 thumbprint");
     assert_eq!((of("pseudonym").len(), of("sealing").len()), (1, 1));
     let table = tell(&installation, &["keys", "list"]);
-    assert_eq!(table.lines().count(), 6, "{table}");
+    assert_eq!(table.lines().count(), 7, "{table}");
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn sealing_key_changes_while_it_serves_and_the_old_one_is_worth_nothing_then() {
     let told = server.entries("KEY_ROTATED");
     assert_eq!(
         (told.len(), &told[0]["result"]["key"], &told[0]["result"]["records"]),
-        (1, &json!("sealing"), &json!(4))
+        (1, &json!("sealing"), &json!(5))
     );
     server.stop();
     name("{ file: sealing.key }");

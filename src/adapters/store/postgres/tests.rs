@@ -92,6 +92,13 @@ async fn neither_writer_nor_owner_changes_an_entry_and_a_reader_sees_the_ledger_
     let gap = "INSERT INTO hallpass.entry SELECT 9, leaf, code, at, decision, issuance, issuer, grants, bytes
                FROM hallpass.entry WHERE idx = 0";
     assert!(told(WRITER, gap).contains("the ledger is append-only"));
+    // It may let go of keys of assertions, and of no other.
+    for purpose in ["ledger", "pseudonym"] {
+        let lost = format!("DELETE FROM hallpass.keys WHERE purpose = '{purpose}'");
+        for role in [WRITER, OWNER] {
+            assert!(told(role, &lost).contains("is never deleted"), "{purpose}");
+        }
+    }
     for table in ["entry", "subtree", "personal", "head", "meta"] {
         let read = format!("SELECT count(*) FROM hallpass.{table}");
         own.cluster.try_psql_as(READER, "own", &read).unwrap();
