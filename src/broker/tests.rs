@@ -7,6 +7,7 @@ mod policy;
 mod staged;
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
     sync::{Mutex, OnceLock},
 };
@@ -39,10 +40,10 @@ use crate::{
             token::RawToken,
         },
         ledger::entry::EntryCode,
-        name::SecretName,
+        name::{IssuerName, SecretName},
         policy::{
             decide::{GrantRequest, Request},
-            set::Files,
+            set::{Files, TrustedIssuer},
             target::Kind,
         },
         sealing::SealingKey,

@@ -2,6 +2,7 @@
 
 pub mod assertions;
 pub mod backends;
+pub mod engines;
 pub mod entries;
 pub mod exchange;
 pub mod findings;

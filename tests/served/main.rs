@@ -90,4 +90,6 @@ mod support;
 #[cfg(test)]
 mod token;
 #[cfg(test)]
+mod vault_engines;
+#[cfg(test)]
 mod wiped;

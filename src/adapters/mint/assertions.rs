@@ -13,9 +13,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use self::key::Key;
-#[cfg(test)]
-pub use self::key::generate;
-pub use self::key::public_half;
+pub use self::key::{generate, public_half};
 use crate::kernel::{
     assertion::{Algorithm, AssertionKey, Claims, KeyState, Schedule},
     secret::Secret,

@@ -1,6 +1,6 @@
 //! The client as the minter sees it: requests under the broker's own token or under a job's.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -80,8 +80,8 @@ impl VaultClient {
 
     /// Keeps the broker logged in, and its TLS files fresh, until it is dropped; a backend that does not answer is
     /// asked again and again.
-    pub fn keep(&self) -> impl Future<Output = ()> + Send + use<> {
-        Arc::clone(&self.session).keep()
+    pub fn keep(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(Arc::clone(&self.session).keep())
     }
 
     /// Gives the broker's own token back, where a login made it; for a graceful stop. At most a second.

@@ -1,7 +1,7 @@
 //! Exchanges in two steps: nothing usable is left behind that no row speaks of, whatever breaks in between. The backend
 //! is a fake that keeps leases as Vault does, under a job token that ends them all; the real one has tests of its own.
 
-use std::{collections::BTreeMap, sync::atomic::AtomicUsize};
+use std::sync::atomic::AtomicUsize;
 
 use super::*;
 use crate::{

@@ -347,10 +347,10 @@ backends:
 
     fn settings(backends: &str) -> Settings {
         let config = read(backends).unwrap_or_else(|findings| panic!("{findings:?}"));
-        let Backend::Vault { settings, .. } = config.backends["main"].clone() else {
-            panic!("it is a Vault")
-        };
-        *settings
+        match config.backends["main"].clone() {
+            Backend::Vault { settings, .. } => *settings,
+            Backend::Aws { .. } => panic!("another kind"),
+        }
     }
 
     fn login(auth: &str) -> Login {

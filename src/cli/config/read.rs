@@ -160,11 +160,6 @@ impl Folder {
     }
 }
 
-/// Refuses keys that only later versions honour.
-pub(super) fn later(fields: &mut Fields<'_>, findings: &mut Findings<'_>, names: &[&'static str]) {
-    names.iter().for_each(|name| fields.not_yet(findings, name));
-}
-
 fn store(
     findings: &mut Findings<'_>,
     fields: &mut Fields<'_>,

@@ -59,10 +59,10 @@ const fn issuer(code: &'static str, bad: &'static str, good: &'static str) -> Ex
 /// One example for every code that a snippet can show, sorted by code.
 pub const EXAMPLES: &[Example] = &[
     grant("anchor", "owners: &team [team-payments]", "owners: [team-payments]"),
+    grant("arn", "role_arn: payments-deploy", "role_arn: \"arn:aws:iam::123456789012:role/payments-deploy\""),
     grant("attacker-controlled", MATCH_BY_WORD, MATCH),
     issuer("audience", "audience: []", "audience: https://hallpass.example.com"),
     issuer("audience-default", "audience: https://github.com/acme", "audience: https://hallpass.example.com"),
-    grant("arn", "role_arn: payments-deploy", "role_arn: \"arn:aws:iam::123456789012:role/payments-deploy\""),
     grant("audience-federated", "audience: sts.amazonaws.com", "audience: https://warehouse.example.com"),
     grant(
         "audience-ourselves",

@@ -25,12 +25,11 @@ use crate::kernel::{
 /// The bytes of an ES256 signature: r and s, 32 each (RFC 7518 section 3.4).
 const ES256_BYTES: usize = 64;
 
-/// Makes a private key, PKCS#8, for a test that has no store.
+/// Makes a private key, PKCS#8, for whoever has no store to keep one.
 ///
 /// # Errors
 ///
 /// [`AssertionFault::Key`] where the operating system has no random bytes.
-#[cfg(test)]
 pub fn generate(algorithm: Algorithm) -> Result<Secret, AssertionFault> {
     match algorithm {
         Algorithm::Rs256 => {

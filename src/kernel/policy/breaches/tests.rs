@@ -38,6 +38,37 @@ fn found(guardrail: &str) -> Vec<(usize, Severity)> {
 }
 
 #[test]
+fn template_that_could_reach_outside_is_told_as_a_warning_and_one_that_must_as_an_error() {
+    use Severity::{Error, Warning};
+    for (allowed, due) in [
+        ("kv/data/ci/**", None),
+        ("kv/data/ci/*", None),
+        ("kv/data/ci/701", Some(Warning)),
+        ("kv/data/**/x", Some(Error)),
+    ] {
+        let grant = GRANT.replace(
+            "sealed: { secret: team-npm }",
+            "vault: { engine: kv2, path: \"kv/data/ci/${claims.repository_id}\" }",
+        );
+        let own = grant.find("  - name: own").unwrap()..grant.find("credentials:").unwrap();
+        let grant = grant.replace(&grant[own], "");
+        let guardrail = format!("guardrail: g\ntargets: {{ oidc: any, vault: \"{allowed}\" }}\n");
+        let files = [
+            ("issuers/github.yaml", GITHUB),
+            ("grants/team/a.yaml", &grant),
+            ("guardrails/g.yaml", &guardrail),
+        ];
+        let files = files.into_iter().map(|(path, text)| (path.to_owned(), text.as_bytes().to_vec()));
+        let set = load::load(&Files(files.collect()), None, None)
+            .unwrap_or_else(|findings| panic!("{findings:#?}"))
+            .set;
+        let told = breaches(&set, "2027-01-13T10:00:00Z".parse().unwrap());
+        assert_eq!(told.first().map(|finding| finding.severity), due, "{allowed}");
+        assert_eq!(told.len(), usize::from(due.is_some()), "{allowed}");
+    }
+}
+
+#[test]
 fn every_breach_is_told_once_at_its_place() {
     use Severity::{Error, Warning};
     for (guardrail, due) in [

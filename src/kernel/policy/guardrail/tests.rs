@@ -460,3 +460,74 @@ fn guardrail_that_is_changed_is_heeded_once_the_set_is_derived_anew() {
     set.derive();
     assert!(ask(&set, &job(&[]), None).is_ok());
 }
+
+/// A grant of one credential of Vault at a path.
+fn at_path(path: &str) -> String {
+    HONEST.replace(
+        "npm: { sealed: { secret: team-npm } }",
+        &format!("npm: {{ vault: {{ engine: kv2, path: \"{path}\" }} }}"),
+    )
+}
+
+const TEMPLATE: &str = "kv/data/ci/${claims.repository_id}/npm";
+
+#[test]
+fn target_is_judged_as_it_is_expanded_for_the_job() {
+    for (allowed, holds) in [
+        ("kv/data/ci/701/npm", true),
+        ("kv/data/ci/*/npm", true),
+        ("kv/data/ci/**", true),
+        ("kv/data/ci/702/npm", false),
+        ("kv/data/prod/**", false),
+    ] {
+        let guardrail = format!("guardrail: a\ntargets: {{ vault: \"{allowed}\" }}\n");
+        let set = fenced(&guardrail, "grants/team/a.yaml", &at_path(TEMPLATE));
+        match ask(&set, &job(&[]), Some(&["npm"])) {
+            Ok(permit) => {
+                assert!(holds, "{allowed}");
+                assert_eq!(permit.grants()[0].credentials[0].target.as_str(), "kv/data/ci/701/npm");
+            }
+            Err(reasons) => assert_eq!((reasons, holds), (vec!["targets".to_owned()], false), "{allowed}"),
+        }
+    }
+}
+
+#[test]
+fn class_is_that_of_the_expanded_target() {
+    let guardrail = "guardrail: a\nclassify:\n  - { vault: \"kv/data/ci/701/**\", class: read }\n  - { vault: \"kv/data/ci/702/**\", class: signing }\n";
+    let grant = at_path(TEMPLATE)
+        .replace("class: production\n", "")
+        .replace("  sts: { oidc: { audience: \"https://team.test/a\" }, ttl: 2m }\n", "");
+    let grant = grant.replace("\"701\"", "[\"701\", \"702\", \"703\"]");
+    let set = fenced(guardrail, "grants/team/a.yaml", &grant);
+    assert_eq!(set.grants.values().next().unwrap().class, Class::Signing, "what it could reach at most");
+    for (project, class) in [("701", Class::Read), ("702", Class::Signing), ("703", Class::Production)] {
+        let job = job(&[("repository_id", json!(project))]);
+        let permit = ask(&set, &job, None).unwrap_or_else(|reasons| panic!("{project}: {reasons:?}"));
+        assert_eq!(permit.grants()[0].class, class, "{project}");
+    }
+}
+
+#[test]
+fn claim_that_does_not_fit_refuses_the_exchange() {
+    // An immutable claim of another shape can only come from a CI system gone wrong; it must not lead elsewhere.
+    let grant = at_path(TEMPLATE).replace("      repository_id: \"701\"\n", "");
+    let set = fenced("guardrail: a\ntargets: { vault: any, oidc: any }\n", "grants/team/a.yaml", &grant);
+    assert!(ask(&set, &job(&[]), None).is_ok());
+    for bad in ["..", "../prod", "701/../../prod", "", "a b", "%2e%2e"] {
+        let job = job(&[("repository_id", json!(bad))]);
+        assert_eq!(ask(&set, &job, Some(&["npm"])).err(), Some(vec!["template".to_owned()]), "{bad:?}");
+        assert!(ask(&set, &job, Some(&["sts"])).is_ok(), "the other credential has no template");
+    }
+}
+
+#[test]
+fn guardrail_by_backend_speaks_of_every_credential_that_leaves_it_out_where_none_is_known() {
+    let guardrail = "guardrail: a\napplies_to: { backend: dr }\nrequire: { grant_names: [\"other-*\"] }\n";
+    let set = fenced(guardrail, "grants/team/a.yaml", &at_path("kv/data/ci/npm"));
+    assert!(ask(&set, &job(&[]), Some(&["npm"])).is_err());
+    assert!(ask(&set, &job(&[]), Some(&["sts"])).is_ok());
+    let named = at_path("kv/data/ci/npm").replace("engine:", "backend: main, engine:");
+    let set = fenced(guardrail, "grants/team/a.yaml", &named);
+    assert!(ask(&set, &job(&[]), Some(&["npm"])).is_ok());
+}

@@ -34,11 +34,11 @@ fn findings(issuer: &str, grant: &str) -> Vec<Finding> {
     found
 }
 
-fn trusted(name: &str, url: &str, profile: &str) -> BTreeMap<IssuerName, TrustedIssuer> {
+fn trusted(name: &str, url: &str, profile: &str) -> Trusted {
     let name = IssuerName::parse(name).unwrap();
     let issuer =
         TrustedIssuer { name: name.clone(), url: url.into(), profile: Profile::by_name(profile).unwrap() };
-    BTreeMap::from([(name, issuer)])
+    BTreeMap::from([(name, issuer)]).into()
 }
 
 #[test]
@@ -168,13 +168,13 @@ fn every_spoiled_issuer_is_refused() {
 fn policy_must_agree_with_the_operators_trust() {
     let set = files(&[("issuers/github.yaml", ISSUER)]);
     let url = "https://token.actions.githubusercontent.com";
-    assert!(load(&set, None, Some(&trusted("github", url, "github-actions"))).is_ok());
+    assert!(load(&set, None, Some(&trusted("github", url, "github-actions").into())).is_ok());
     for wrong in [
         trusted("gitlab", url, "github-actions"),
         trusted("github", "https://other.test", "github-actions"),
         trusted("github", url, "generic"),
     ] {
-        let found = load(&set, None, Some(&wrong)).err().unwrap_or_default();
+        let found = load(&set, None, Some(&wrong.into())).err().unwrap_or_default();
         assert!(found.iter().any(|finding| finding.code == "untrusted-issuer"), "{found:?}");
     }
 }
@@ -510,10 +510,7 @@ mod backends {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::kernel::policy::{
-        set::{Trusted, TrustedIssuer},
-        target::{Backend, Kind, Target},
-    };
+    use crate::kernel::policy::target::{Backend, Kind, Target};
 
     const DB: &str = "vault: { engine: database, path: database/creds/app }, ttl: 15m";
 
