@@ -2,6 +2,8 @@
 -- until that is rotated; who upgrades ends that version before rotating. It runs within the transaction that raises the
 -- version.
 
+SET LOCAL search_path = hallpass;
+
 -- Which key signs when, for all brokers: the state of a key is a function of these dates and the time. The private half
 -- stands in `keys` under `purpose`, sealed, and is deleted once it has signed its last; `public` is the JWK, NULL of a
 -- first key until it is rotated, since it follows from the private half. Rows stay, so that no number is used twice.
@@ -17,13 +19,13 @@ CREATE TABLE assertion_key (
     PRIMARY KEY (algorithm, version)
 );
 
-INSERT INTO hallpass.assertion_key (algorithm, version, purpose, published_at, active_at)
-SELECT 'RS256', version, purpose, made_at, made_at FROM hallpass.keys WHERE purpose = 'assertion';
+INSERT INTO assertion_key (algorithm, version, purpose, published_at, active_at)
+SELECT 'RS256', version, purpose, made_at, made_at FROM keys WHERE purpose = 'assertion';
 
 -- The writer may delete keys of assertions that have signed their last, and no other key.
-CREATE FUNCTION hallpass.refuse_key_loss() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION refuse_key_loss() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'the key of % is never deleted', OLD.purpose;
 END $$;
-CREATE TRIGGER keys_of_the_store_stay BEFORE DELETE ON hallpass.keys
-    FOR EACH ROW WHEN (OLD.purpose IN ('ledger', 'pseudonym')) EXECUTE FUNCTION hallpass.refuse_key_loss();
+CREATE TRIGGER keys_of_the_store_stay BEFORE DELETE ON keys
+    FOR EACH ROW WHEN (OLD.purpose IN ('ledger', 'pseudonym')) EXECUTE FUNCTION refuse_key_loss();

@@ -1,14 +1,7 @@
 //! One running broker with its two listeners: wired, started, stopped in order. `serve` and `demo` both run it, so the
 //! demo walks the ordinary path.
 
-use std::{
-    collections::HashMap,
-    io,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use serde_json::json;
 use tokio::{
@@ -27,9 +20,10 @@ use super::{
     keys::assertions::settings as settings_of_assertions,
     process,
     serve::{
-        assertions::{AssertionKeys, MAX_AGE},
+        assertions::{AssertionKeys, own_issuer},
         policy::Follower,
         publish::{self, Publisher},
+        sealing,
         seen::{self, Rollback, Seen},
         tls::Certificate,
     },
@@ -225,24 +219,20 @@ impl Replica {
         chores.spawn(Arc::clone(&keys).keep_fresh());
         chores.spawn(look_at_certificates(certificates.clone()));
         vaults.iter().for_each(|vault| drop(chores.spawn(keep_vault(Arc::clone(vault)))));
-        let assertion_keys = Arc::default();
-        let publish = config.assertions.publish.clone();
-        let following = AssertionKeys::new(assertions, (&store, publish), &assertion_keys);
-        chores.spawn(following.follow());
+        let assertion_keys = AssertionKeys::start(&mut chores, assertions, (&store, config));
         let sealing = Arc::default();
-        chores.spawn(follow_sealing_keys(Arc::clone(&sealing), config.file.clone(), Arc::clone(&store)));
+        chores.spawn(sealing::follow(Arc::clone(&sealing), config.file.clone(), Arc::clone(&store)));
         if let Some(seen) = &seen {
             chores.spawn(keep_head(Arc::clone(seen), Arc::clone(&store)));
         }
         let forked = publish::Forked::default();
         let publisher = guard_while_serving(&mut chores, config, (&broker, &store), &forked);
-        let listeners = serving;
         Ok(Self {
             broker,
             store,
             keys,
             stop,
-            listeners,
+            listeners: serving,
             chores,
             reload,
             certificates,
@@ -367,17 +357,6 @@ fn figures(
             }
         }
     })
-}
-
-/// What verifiers of our assertions are told.
-fn own_issuer(assertions: &Arc<Assertions>) -> http::OwnIssuer {
-    let configuration = assertions.is_issuer_at_public_url().then(|| assertions.openid_configuration());
-    let assertions = Arc::clone(assertions);
-    http::OwnIssuer {
-        configuration,
-        jwks: Box::new(move || assertions.jwks(Clock::System.now())),
-        max_age: MAX_AGE,
-    }
 }
 
 fn sealed_keys_missing() -> Failure {
@@ -552,35 +531,6 @@ async fn keep_head(seen: Kept, store: Arc<Database>) {
         seen.lock().await.keep(&store).await;
         tokio::time::sleep(seen::EVERY).await;
     }
-}
-
-/// Reads the sealing keys anew whenever it is asked to, so that they change places while this broker serves. Nothing
-/// else of the configuration is taken.
-async fn follow_sealing_keys(asked: Arc<Notify>, file: PathBuf, store: Arc<Database>) {
-    loop {
-        asked.notified().await;
-        if let Err(fault) = take_sealing_keys(&file, &store).await {
-            tracing::warn!(%fault, "the sealing keys stay as they are");
-        }
-    }
-}
-
-async fn take_sealing_keys(file: &Path, store: &Database) -> Result<(), Failure> {
-    let named = installation::sealing_keys(&Config::load(Some(file))?)?;
-    let known = store.keyring().ok_or_else(sealed_keys_missing)?;
-    if known.checks() == named.checks() {
-        return Ok(());
-    }
-    if named.of(&store.sealed_with().await?.0).is_none() {
-        let message = "the database is sealed with a key that the configuration does not name any more";
-        return Err(Failure::usage(message));
-    }
-    // Said first: until then nobody may wrap a record under a key that is new to this broker. It also reads the records
-    // anew, so that none is left in memory that only a key opens which goes now.
-    store.announce(&named).await?;
-    known.replace(&named);
-    tracing::info!(keys = named.checks().len(), "the sealing keys were read anew");
-    Ok(())
 }
 
 /// Keeps the broker logged in, and says once what its token may not do, or may do too much. A Vault that is not there

@@ -4,12 +4,13 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::JoinSet};
 
 use crate::{
     adapters::{mint::Assertions, store::Database},
     broker::{Clock, ports::StoreFault},
-    cli::issuer_documents,
+    cli::{config::Config, issuer_documents},
+    http::OwnIssuer,
     kernel::assertion::{AssertionKey, KeyState},
 };
 
@@ -17,9 +18,20 @@ use crate::{
 /// no reading succeeds.
 const EVERY: Duration = Duration::from_secs(5);
 /// For how long a verifier may keep the documents: far less than the least lead time of a key.
-pub(crate) const MAX_AGE: Duration = Duration::from_secs(300);
+const MAX_AGE: Duration = Duration::from_secs(300);
 /// How long after its last signature a private half is looked at as something to delete; the store waits as long.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
+
+/// What verifiers of our assertions are told.
+pub(crate) fn own_issuer(assertions: &Arc<Assertions>) -> OwnIssuer {
+    let configuration = assertions.is_issuer_at_public_url().then(|| assertions.openid_configuration());
+    let assertions = Arc::clone(assertions);
+    OwnIssuer {
+        configuration,
+        jwks: Box::new(move || assertions.jwks(Clock::System.now())),
+        max_age: MAX_AGE,
+    }
+}
 
 /// What follows them.
 pub(crate) struct AssertionKeys {
@@ -30,18 +42,22 @@ pub(crate) struct AssertionKeys {
 }
 
 impl AssertionKeys {
-    /// Tells that signer of what is in the store, keeps the documents in that folder current, and looks at once whenever
-    /// it is asked to.
-    pub(crate) fn new(
+    /// Tells that signer of what is in the store from now on, and keeps the configuration's folder current; answers what
+    /// asks for a look at once.
+    pub(crate) fn start(
+        chores: &mut JoinSet<()>,
         assertions: Arc<Assertions>,
-        (store, publish): (&Arc<Database>, Option<PathBuf>),
-        asked: &Arc<Notify>,
-    ) -> Self {
-        Self { assertions, store: Arc::clone(store), publish, asked: Arc::clone(asked) }
+        (store, config): (&Arc<Database>, &Config),
+    ) -> Arc<Notify> {
+        let asked = Arc::<Notify>::default();
+        let publish = config.assertions.publish.clone();
+        let following = Self { assertions, store: Arc::clone(store), publish, asked: Arc::clone(&asked) };
+        chores.spawn(following.follow());
+        asked
     }
 
     /// Follows them for ever.
-    pub(crate) async fn follow(self) {
+    async fn follow(self) {
         loop {
             self.look().await;
             tokio::select! {

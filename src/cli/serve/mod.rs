@@ -4,6 +4,7 @@
 pub(crate) mod assertions;
 pub(crate) mod policy;
 pub(crate) mod publish;
+pub(crate) mod sealing;
 pub(crate) mod seen;
 pub(crate) mod tls;
 
