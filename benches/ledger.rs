@@ -1,5 +1,7 @@
-//! What a ledger on SQLite takes: entries a second by how many callers append at once, beside what the machine's disk
-//! confirms a second and what SQLite alone does with the same bytes in the same batches. Entries are sealed beforehand;
+//! What a ledger takes, on SQLite and on PostgreSQL with 1, 2 and 4 brokers: entries a second by how many callers append at
+//! once, beside what the machine's disk confirms a second, what a commit of the server takes, and what either database
+//! alone does with the same bytes in the same batches. The brokers are stores of this process, each with its own
+//! connections and writer; the server is one of its own on the same disk, and takes its share of the same cores. Entries are sealed beforehand;
 //! what is measured is the store: columns, tree, signature, rows, one commit a batch, a receipt for each entry. It
 //! prints the machine's load before and after, since on a busy one the figures say little, and asserts nothing about
 //! speed.
@@ -8,6 +10,7 @@
 
 #![expect(
     clippy::indexing_slicing,
+    clippy::panic,
     clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a benchmark prints what it found and ends at the first thing that is not as it should be"
@@ -22,7 +25,10 @@ use std::{
 };
 
 use hallpass::{
-    adapters::store::{Genesis, Options, Sqlite},
+    adapters::store::{
+        Genesis, Options, Postgres, Sqlite,
+        postgres::{Place, Roles},
+    },
     broker::{Entropy, ports::Store as _},
     kernel::{
         id::{DecisionId, IssuanceId, ReplicaId},
@@ -34,7 +40,12 @@ use hallpass::{
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 use serde_json::json;
+use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
 use tokio::task::JoinSet;
+
+#[expect(dead_code, reason = "the tests use more of it")]
+#[path = "../tests/served/support/cluster.rs"]
+mod cluster;
 
 fn main() {
     // Cargo also builds and runs benchmarks as tests (`cargo test --benches`); nothing is measured there.
@@ -54,7 +65,87 @@ fn main() {
     for (callers, at_once) in [(1, 1), (8, 1), (32, 1), (128, 1), (256, 1), (512, 1), (8, 64), (8, 256)] {
         runtime.block_on(measure(folder.path(), &entries, callers, at_once));
     }
+    on_server(&runtime, &entries);
     println!("load after: {}", load());
+}
+
+/// The same on a server: what one commit takes, what it does alone, and what brokers do.
+fn on_server(runtime: &tokio::runtime::Runtime, entries: &[Entry]) {
+    // Deleted with the value, so it is started where the folder's disk is that is measured.
+    let cluster = cluster::Cluster::start(None, "max_wal_size = 4GB");
+    cluster.role("owner");
+    let options = |database: &str| -> PgConnectOptions { cluster.url("owner", database).parse().unwrap() };
+    cluster.psql("postgres", "CREATE DATABASE bare OWNER owner");
+    runtime.block_on(async {
+        let mut conn = PgConnection::connect_with(&options("bare")).await.unwrap();
+        let create = "CREATE TABLE entry (idx BIGINT PRIMARY KEY, bytes BYTEA NOT NULL); CREATE TABLE tick (at BIGINT)";
+        sqlx::raw_sql(create).execute(&mut conn).await.unwrap();
+        let mut commits = Vec::new();
+        for round in 0..400_i64 {
+            let start = Instant::now();
+            sqlx::query("INSERT INTO tick VALUES ($1)").bind(round).execute(&mut conn).await.unwrap();
+            commits.push(start.elapsed());
+        }
+        commits.sort_unstable();
+        println!("PostgreSQL, one row a commit: p50 {:.0?}, p99 {:.0?}", commits[200], commits[396]);
+        let mut written = 0_i64;
+        for batch in BATCHES {
+            let (start, before) = (Instant::now(), written);
+            while start.elapsed() < LOAD {
+                let (indices, rows): (Vec<i64>, Vec<&[u8]>) = (written..)
+                    .zip(entries.iter().cycle().take(batch).map(|entry| entry.bytes.as_slice()))
+                    .unzip();
+                written += i64::try_from(indices.len()).unwrap();
+                let insert = "INSERT INTO entry SELECT * FROM unnest($1::bigint[], $2::bytea[])";
+                sqlx::query(insert).bind(indices).bind(rows).execute(&mut conn).await.unwrap();
+            }
+            let rate = rate(written - before, start.elapsed());
+            println!("PostgreSQL, bare append, {batch} a commit: {rate:.0} entries/s");
+        }
+    });
+    println!("PostgreSQL: brokers  callers of each  entries a call  entries/s");
+    for brokers in [1, 2, 4] {
+        for (callers, at_once) in [(1, 1), (32, 1), (256, 1), (8, 256)] {
+            let database = format!("ledger_{brokers}_{callers}_{at_once}");
+            cluster.psql("postgres", &format!("CREATE DATABASE {database} OWNER owner"));
+            let place = Place::parse(&cluster.url("owner", &database), Path::new("")).unwrap();
+            let sealing = Arc::new(SealingKey::new(Secret::new(vec![1; 32])).unwrap());
+            let genesis = Genesis { origin: "bench.example/ledger", now: moment(), random: &random };
+            Postgres::create(&place, &sealing, genesis, Roles::default()).unwrap();
+            let stores: Vec<_> = (0..brokers)
+                .map(|_| Postgres::open(&place, Arc::clone(&sealing), Options::default()).unwrap())
+                .collect();
+            runtime.block_on(measure_server(&stores, entries, callers, at_once));
+            cluster.psql("postgres", &format!("DROP DATABASE {database} WITH (FORCE)"));
+        }
+    }
+}
+
+async fn measure_server(stores: &[Arc<Postgres>], entries: &[Entry], callers: usize, at_once: usize) {
+    let (start, mut all) = (Instant::now(), JoinSet::new());
+    for (caller, store) in (0..callers).flat_map(|caller| stores.iter().map(move |store| (caller, store))) {
+        let store = Arc::clone(store);
+        let own: Vec<Entry> = entries.iter().cycle().skip(caller * 7).take(1_024).cloned().collect();
+        all.spawn(async move {
+            let mut written = 0;
+            for chunk in own.chunks(at_once).cycle() {
+                if start.elapsed() >= LOAD {
+                    break;
+                }
+                // A turn that lost the head too often is told to its callers, as to a broker's.
+                if let Ok(receipts) = store.append(chunk.to_vec()).await {
+                    written += i64::try_from(receipts.len()).unwrap();
+                }
+            }
+            written
+        });
+    }
+    let written: i64 = all.join_all().await.into_iter().sum();
+    let per_second = rate(written, start.elapsed());
+    println!("{:>19}  {callers:>15}  {at_once:>14}  {per_second:>9.0}", stores.len());
+    for store in stores {
+        store.close().await;
+    }
 }
 
 /// How long the disk takes to confirm 4 KiB, in a file that is long enough already and in one that grows.

@@ -1,6 +1,8 @@
 -- Keys of assertions with their dates. It only adds: a broker of the version before goes on signing with the first key,
 -- until that is rotated; who upgrades ends that version before rotating. It runs within the transaction that raises the
--- version.
+-- version, as the schema's owner.
+
+SET LOCAL search_path = hallpass;
 
 SET LOCAL search_path = hallpass;
 

@@ -419,6 +419,15 @@ fn settings(config: &Config, store: &Database) -> Result<Settings, Failure> {
 /// Looks whether the ledger is the one that was seen last. A ledger that was set back gets ALERT_ROLLBACK, if it can
 /// be written, and is not served.
 async fn guard(config: &Config, store: &Arc<Database>, broker: &Broker) -> Result<Option<Kept>, Failure> {
+    if let Some(folder) = config.ledger.publish.as_deref().filter(|folder| !folder.is_dir()) {
+        store.close().await;
+        let message = format!(
+            "`ledger.publish`: {} is no folder; mount its volume, or make it: nothing is published into one that is made \
+             where a volume should be",
+            folder.display()
+        );
+        return Err(Failure::usage(message));
+    }
     let rollback = match seen::check(&config.ledger, store).await {
         Ok(seen) => return Ok(seen.map(|seen| Arc::new(Mutex::new(seen)))),
         Err(rollback) => rollback,

@@ -124,6 +124,23 @@
 //! be computed from the two other files, since nothing signs it: who exported, and when, is told by the EXPORTED entry.
 //! A verifier computes its bytes anew. In this version an export is of the whole log.
 //!
+//! ## Publication
+//!
+//! `ledger.publish` names a folder, and the admin listener serves the same under `/ledger/`, in the layout of C2SP
+//! tlog-tiles (<https://c2sp.org/tlog-tiles>, read November 2026): `checkpoint`, `tile/L/N` with 256 hashes,
+//! `tile/entries/N` with 256 entries, each behind its length in two bytes, and parts of the last ones as `….p/W`. A part
+//! is taken away once its tile is full: a reader takes what it needs out of that. Tiles are written before the checkpoint
+//! that needs them, each whole or not at all and durable.
+//!
+//! Which replica publishes is a row of the store, for 15 s at a time, with a number that grows whenever it changes hands.
+//! The number stands in `.publisher` of the folder, which is locked (`flock`) while the checkpoint is replaced; whoever
+//! has a smaller one, such as a replica that was paused, changes nothing. Before each replacement the publisher proves
+//! that its ledger contains the checkpoint that is there. Where it does not, the broker records `ALERT_ROLLBACK` and ends.
+//!
+//! Known limits: a replica that is paused just while it holds the lock keeps others from publishing until it wakes or
+//! ends, and `/readyz` says so. After a restore that gave entries up the published ones are never taken back: the ledger
+//! goes on in an empty folder. The volume must know `flock` and renaming (local file systems, NFS 4).
+//!
 //! ## Verification
 //!
 //! Everything is computed anew: that each line is canonical JSON with the members above, the root over all lines, the

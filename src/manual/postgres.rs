@@ -65,6 +65,8 @@
 //!   logged as `ALERT_ROLLBACK`, and nothing is issued until the right database is back.
 //! - What one broker changes is seen by the others in their next batch, and within a second where they have none: secrets,
 //!   tokens that had their last denial.
+//!   The alert counts in `hallpass_alerts_total` at once, and is an entry of the right database as soon as that is back: the
+//!   other one is another history, and nothing is appended to it while it is served. A broker that starts on it refuses to.
 //! - A database that is gone, hangs or refuses is 503 `ledger_unavailable` within a second, and service comes back by itself.
 //!   So it is where the machine's clock is more than 5 s off the server's: `/readyz` says so.
 //! - Who holds the head's lock without a word for 0.7 s is cut off by the server, so that a broker that was paused stops
@@ -73,7 +75,17 @@
 //!   (`synchronous_standby_names`), a failover loses nothing; without one, a failover may lose the newest entries, and then
 //!   every broker refuses the standby.
 //!
+//! ## Copies
+//!
+//! `hallpass backup --out DIR` reads everything in one repeatable-read transaction, as the brokers' role, while they write.
+//! The copy is a database file of SQLite's with a manifest, the same as on one machine: `restore --verify` looks through it
+//! without a server. `restore --from DIR --as URL` makes the schema as its owner and fills it, in one transaction, and
+//! only where there is none. Which replicas live and which one publishes is not copied. Copies by the server's own tools
+//! work as well; whatever way an older state comes back, brokers refuse it until `restore --accept-loss`.
+//!
 //! ## Known limits
+//!
+//! - `keys rotate ledger` and `keys rewrap` are refused here: brokers do not yet learn of another ledger key from each other.
 //!
 //! - Thirty entries a minute for refusals of one project are each broker's own.
 //! - Where a commit's answer is lost, the caller hears 503 although it may have been durable. With an idempotency key the

@@ -72,6 +72,8 @@ mod policy_commands;
 #[cfg(test)]
 mod postgres;
 #[cfg(test)]
+mod postgres_kept;
+#[cfg(test)]
 mod profiles;
 #[cfg(test)]
 mod publishing;

@@ -221,6 +221,39 @@ fn database_behind_what_is_published_or_gone_is_refused() {
     assert!(published(&folder) > before);
 }
 
+/// Two databases of one ledger, such as two servers that both believe to be the first: the second one ends.
+#[test]
+fn broker_of_another_history_than_the_published_one_tells_of_it_and_ends() {
+    let (installation, folder) = publishing(Installation::new());
+    installation.serve().stop();
+    fs::copy(installation.file("hallpass.db"), installation.file("other.db")).unwrap();
+    fs::create_dir(installation.file("elsewhere")).unwrap();
+    let text = fs::read_to_string(installation.file("hallpass.yaml")).unwrap();
+    let text = text
+        .replace("sqlite:hallpass.db", "sqlite:other.db")
+        .replace("publish: public", "publish: elsewhere");
+    installation.write("other.yaml", &text.replace("seen: ledger.seen", "seen: other.seen"));
+    let (first, second) = (
+        installation.serve(),
+        installation.serve_by(&mut installation.command(&["serve", "--config", "other.yaml"])),
+    );
+    for server in [&first, &second] {
+        server.only(&installation.issuer.token(), "npm");
+    }
+    published_all(&first, &installation, &folder);
+
+    // Now both publish into one folder.
+    fs::rename(installation.file("elsewhere"), installation.file("aside")).unwrap();
+    std::os::unix::fs::symlink(&folder, installation.file("elsewhere")).unwrap();
+
+    let (status, said) = second.ended();
+    assert_eq!(status.code(), Some(30), "{said}");
+    assert!(said.contains("ALERT_ROLLBACK"), "{said}");
+    first.only(&installation.issuer.token(), "npm");
+    published_all(&first, &installation, &folder);
+    assert!(accepts("tiles", &key(&installation), &folder));
+}
+
 #[test]
 fn unguarded_is_said_by_doctor_readiness_and_started() {
     let (installation, folder) = publishing(Installation::new());
@@ -244,9 +277,16 @@ fn unguarded_is_said_by_doctor_readiness_and_started() {
     eventually("publishing to go on", || told("keep `ledger.seen`"));
     published_all(&server, &installation, &folder);
 
+    // A folder that is not there is no place to begin in.
+    fs::rename(&folder, installation.file("away")).unwrap();
+    server.stop();
+    let refused = finish(&mut installation.command(&["serve"]), "");
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    assert!(!folder.exists());
+    fs::rename(installation.file("away"), &folder).unwrap();
+
     // On another volume it is guarded.
     let shared = tempfile::Builder::new().prefix("hallpass-").tempdir_in("/dev/shm").unwrap();
-    server.stop();
     let configuration = fs::read_to_string(installation.file("hallpass.yaml")).unwrap();
     let elsewhere = format!("publish: {},", shared.path().display());
     installation.write("hallpass.yaml", &configuration.replace("publish: public,", &elsewhere));

@@ -346,9 +346,10 @@ async fn read_all(options: &PgConnectOptions, mut file: Connection) -> Result<Co
 /// A column as one of the four kinds of value that SQLite has.
 fn read_as(name: &str, holds: Holds) -> String {
     match holds {
-        Bytes | Number | Text => name.to_owned(),
+        Bytes | Text => name.to_owned(),
         Flag => format!("{name}::int::bigint AS {name}"),
-        Small => format!("{name}::bigint AS {name}"),
+        // Some are shorter on the server.
+        Number | Small => format!("{name}::bigint AS {name}"),
     }
 }
 

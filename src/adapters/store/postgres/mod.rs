@@ -64,6 +64,7 @@ use crate::{
         publication::tile as tile_of,
         transit::{Steps, TransitFound},
     },
+    broker::metrics::Exposition,
     broker::ports::{
         Answer, Beat, ClaimRefused, Claims, EntryQuery, IssuanceRow, Issue, IssueVerdict, PolicyLoad,
         PolicyVerdict, Receipt, Refusal, Selection, Skew, Store, StoreFault, StoredEntry, Summary, Transit,
@@ -229,10 +230,16 @@ impl Postgres {
             return Err(fault);
         }
         let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
-        queue.as_ref().ok_or_else(closed)?.try_send(step).map_err(|fault| match fault {
-            mpsc::error::TrySendError::Full(_) => StoreFault::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => closed(),
-        })
+        let waiting = &self.shared.metrics.waiting;
+        // Before it is sent: the writer may have taken it by the time that `try_send` returns.
+        waiting.add(1);
+        let sent = queue.as_ref().ok_or_else(closed).and_then(|queue| {
+            queue.try_send(step).map_err(|fault| match fault {
+                mpsc::error::TrySendError::Full(_) => StoreFault::Overloaded,
+                mpsc::error::TrySendError::Closed(_) => closed(),
+            })
+        });
+        sent.inspect_err(|_| waiting.add(-1))
     }
 }
 
@@ -448,6 +455,10 @@ impl Store for Postgres {
     fn tile(&self, tile: Tile) -> Answer<'_, Result<Option<Vec<u8>>, StoreFault>> {
         let (from, width) = (tile.range().0, u32::try_from(tile.width).unwrap_or(u32::MAX));
         Box::pin(tile_of(self, tile, self.ledger_rows(from, width)))
+    }
+
+    fn expose(&self, to: &mut Exposition) {
+        self.shared.metrics.expose(to);
     }
 
     fn health(&self) -> Result<(), StoreFault> {

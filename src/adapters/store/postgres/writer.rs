@@ -20,7 +20,10 @@ use std::{
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use sqlx::{PgConnection, postgres::PgConnectOptions};
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
 use super::{
     Trouble,
@@ -37,7 +40,7 @@ use crate::{
         refusals::Rates,
         secrets::SealedMap,
     },
-    broker::{Clock, ports::StoreFault},
+    broker::{Clock, metrics::StoreMetrics, ports::StoreFault},
     kernel::{digest::Digest, ledger::checkpoint::LogKey},
 };
 
@@ -62,6 +65,8 @@ pub(super) struct Shared {
     /// Tokens that had their last denial. A lock and not a snapshot: it is changed a key at a time, and read once a
     /// request.
     pub(super) spent: RwLock<HashMap<Digest, Timestamp>>,
+    /// What is counted of the writer's work.
+    pub(super) metrics: StoreMetrics,
     /// Why the last turn failed, if it did.
     ailing: Mutex<Option<String>>,
     /// The size that was seen and the one that was found, while the database is not the one that was seen.
@@ -74,6 +79,7 @@ impl Shared {
         Self {
             sealed: ArcSwap::from_pointee(sealed),
             spent: RwLock::new(spent),
+            metrics: StoreMetrics::default(),
             ailing: Mutex::default(),
             set_back: watch::Sender::new(None),
         }
@@ -125,6 +131,7 @@ impl Writer {
         (head, spent): (Head, i64),
         shared: Arc<Shared>,
     ) -> Self {
+        shared.metrics.entries.set(head.frontier.size());
         Self { options, conn: Some(conn), key, head, spent, rates: Rates::default(), shared }
     }
 
@@ -140,6 +147,7 @@ impl Writer {
             match self.shared.ailing() {
                 // Nobody is sent here while it is so; these came a moment before.
                 Some(fault) if !steps.is_empty() => {
+                    self.taken(steps.len());
                     steps.drain(..).for_each(|step| step.answer(Err(&fault)));
                 }
                 Some(_) | None => self.turn(&mut steps).await,
@@ -150,11 +158,23 @@ impl Writer {
     /// One turn: all or nothing. Without steps it is a look.
     async fn turn(&mut self, steps: &mut Vec<Step>) {
         let deadline = if self.shared.ailing().is_none() { DEADLINE } else { DEADLINE_WHEN_AILING };
+        let commands = steps.len();
+        self.taken(commands);
+        let began = Instant::now();
         let outcome = match tokio::time::timeout(deadline, self.commit(steps)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Trouble::Slow),
         };
         let outcome = outcome.map(Arc::new).map_err(|trouble| self.ail(&trouble));
+        let metrics = &self.shared.metrics;
+        if outcome.is_err() {
+            metrics.failures.count();
+        } else if commands > 0 {
+            // A look by itself is no commit that anybody waits for.
+            metrics.commits.took(began.elapsed());
+            metrics.batches.observe(commands as u64);
+        }
+        metrics.entries.set(self.head.frontier.size());
         if outcome.is_ok() {
             self.shared.set_back.send_if_modified(|found| found.take().is_some());
             if self.shared.set_ailing(None) {
@@ -164,6 +184,11 @@ impl Writer {
         for step in steps.drain(..) {
             step.answer(outcome.as_ref());
         }
+    }
+
+    /// So many wait no more.
+    fn taken(&self, commands: usize) {
+        self.shared.metrics.waiting.add(-i64::try_from(commands).unwrap_or(0));
     }
 
     /// Tries a second time where the connection was found to be dead, as after a restart of the server, or where the
