@@ -161,7 +161,7 @@ fn broker_that_is_killed_while_sts_thinks_leaves_an_intent_that_another_closes_a
         assert!(started.elapsed() < Duration::from_secs(90), "it stays open");
         std::thread::sleep(Duration::from_millis(200));
     };
-    assert_eq!(unresolved["issuance_id"], intent["issuance_id"]);
+    assert_eq!(unresolved["issuance"], intent["issuance"]);
     let until: jiff::Timestamp = unresolved["result"]["usable_until"].as_str().unwrap().parse().unwrap();
     let made: jiff::Timestamp = intent["at"].as_str().unwrap().parse().unwrap();
     assert!(until.as_second() - made.as_second() >= 900, "{unresolved}");
