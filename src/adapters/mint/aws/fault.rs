@@ -95,8 +95,9 @@ impl Fault {
             }
             SdkError::TimeoutError(_) => Self::of_wire(WireFault::Late),
             SdkError::ResponseError(_) => Self::lost("answer-malformed"),
-            // The enum is the SDK's, and it may grow; what was not sent made nothing.
-            _ => Self::certain(unsent),
+            SdkError::ConstructionFailure(_) => Self::certain(unsent),
+            // The enum is the SDK's, and it may grow.
+            _ => Self::lost("answer-malformed"),
         }
     }
 
