@@ -42,6 +42,8 @@ mod keeping;
 #[cfg(test)]
 mod keys;
 #[cfg(test)]
+mod kubernetes_manifests;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod listeners;
