@@ -80,6 +80,8 @@ mod requests;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod tls;
+#[cfg(test)]
 mod token;
 #[cfg(test)]
 mod wiped;
