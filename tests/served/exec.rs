@@ -11,11 +11,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    process::{Pid, Signal, kill_process, test_kill_process},
+};
 use tempfile::TempDir;
 
 use super::support::{
-    Installation, Server, eventually,
+    Installation, PATIENCE, Server, eventually,
     installation::{CANARY, binary, finish, run},
     issuer::fresh_id,
 };
@@ -111,20 +114,63 @@ impl Job {
 /// A run in the background whose output is read line by line.
 pub(crate) struct Step {
     child: Child,
-    out: BufReader<ChildStdout>,
+    out: Output,
+}
+
+/// What a child prints, never waited for without end: a fault must fail its test, not hang the run.
+pub(crate) struct Output(BufReader<ChildStdout>);
+
+impl Output {
+    pub(crate) fn of(child: &mut Child) -> Self {
+        Self(BufReader::new(child.stdout.take().unwrap()))
+    }
+
+    /// The next line with its end; nothing where there is none any more.
+    pub(crate) fn line(&mut self) -> String {
+        self.until(|bytes| bytes.iter().position(|byte| *byte == b'\n').map(|at| at + 1))
+    }
+
+    /// All that is left.
+    pub(crate) fn rest(&mut self) -> String {
+        self.until(|_| None)
+    }
+
+    fn until(&mut self, end: impl Fn(&[u8]) -> Option<usize>) -> String {
+        let start = Instant::now();
+        let mut read = Vec::new();
+        loop {
+            if self.0.buffer().is_empty() {
+                self.wait(start, &read);
+            }
+            let bytes = self.0.fill_buf().unwrap();
+            let (taken, is_whole) = end(bytes).map_or((bytes.len(), bytes.is_empty()), |at| (at, true));
+            read.extend_from_slice(&bytes[..taken]);
+            self.0.consume(taken);
+            if is_whole {
+                return String::from_utf8(read).unwrap();
+            }
+        }
+    }
+
+    /// Waits for more, or for the end.
+    fn wait(&self, start: Instant, read: &[u8]) {
+        let mut look = [PollFd::new(self.0.get_ref(), PollFlags::IN)];
+        let left = PATIENCE.saturating_sub(start.elapsed());
+        let ready = poll(&mut look, Some(&left.try_into().unwrap())).unwrap();
+        assert!(ready > 0, "waited in vain for output behind {:?}", String::from_utf8_lossy(read));
+    }
 }
 
 impl Step {
     pub(crate) fn start(command: &mut Command) -> Self {
         let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = piped.spawn().unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap());
+        let out = Output::of(&mut child);
         Self { child, out }
     }
 
     pub(crate) fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.out.read_line(&mut line).unwrap();
+        let line = self.out.line();
         assert!(line.ends_with('\n'), "it ended: {line:?}, {:?}", self.child.wait());
         line.trim_end().to_owned()
     }
@@ -140,8 +186,7 @@ impl Step {
     /// What it ended with, what was left of stdout, and stderr.
     pub(crate) fn end(mut self) -> (Option<i32>, String, String) {
         let status = eventually("the end of the step", || self.child.try_wait().unwrap());
-        let (mut out, mut err) = (String::new(), String::new());
-        self.out.read_to_string(&mut out).unwrap();
+        let (out, mut err) = (self.out.rest(), String::new());
         self.child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
         (status.code(), out, err)
     }
@@ -495,7 +540,7 @@ fn a_reader_that_goes_away_ends_the_command_as_it_would_without_us() {
     assert_eq!(step.line(), "line");
 
     let Step { child, out } = &mut step;
-    drop(std::mem::replace(out, BufReader::new(child_stdout())));
+    drop(std::mem::replace(out, Output(BufReader::new(child_stdout()))));
 
     let status = eventually("the end of the step", || child.try_wait().unwrap());
     // The shell may tell of the broken pipe or die of it.
@@ -558,25 +603,37 @@ fn exec_cannot_be_read_by_its_own_user_and_the_command_leaves_no_core() {
     step.end();
 }
 
+/// The run passes signals on in order, so a key that it wrongly passed on would come before what ends the command: no
+/// wait for a second key is needed.
 #[test]
 fn a_terminal_is_passed_through_and_its_keys_are_heard_once() {
     let job = Job::new();
-    let script = r#"n=0; trap 'n=$((n+1)); echo got' INT; test -t 1 && echo terminal; echo $NPM_VALUE; echo ready
-        i=0; while [ $n = 0 ] || [ $i -lt 20 ]; do sleep 0.02; i=$((i+1)); done; echo count $n"#;
+    let script = r#"n=0; end=; trap 'n=$((n+1)); echo got' INT; trap 'end=1' USR1
+        test -t 1 && echo terminal; echo $NPM_VALUE; echo "run $PPID ready"
+        while [ -z "$end" ]; do sleep 0.02; done; echo count $n"#;
     let (mut child, mut out) = on_a_terminal(&job, &job.script(script));
     let mut seen = String::new();
-    while !seen.contains("ready") {
-        assert_ne!(out.read_line(&mut seen).unwrap(), 0, "{seen}");
-    }
+    let mut until = |word: &str| loop {
+        let line = out.line();
+        assert_ne!(line, "", "it ended before {word:?}: {seen}");
+        seen.push_str(&line);
+        if line.contains(word) {
+            return line;
+        }
+    };
+    let ready = until("ready");
+    let run = ready.split_whitespace().nth(1).unwrap().parse().unwrap();
 
     // Ctrl-C, as the terminal's driver reads it.
     std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"\x03").unwrap();
+    until("got");
+    kill_process(Pid::from_raw(run).unwrap(), Signal::USR1).unwrap();
 
-    out.read_to_string(&mut seen).unwrap();
+    seen.push_str(&out.rest());
     assert!(child.wait().unwrap().success(), "{seen}");
     assert!(seen.contains("terminal") && seen.contains(CANARY), "{seen}");
     assert!(seen.contains("count 1"), "{seen}");
-    assert_eq!(job.given_back(), 3);
+    assert_eq!(job.given_back(), 3, "{seen}");
 }
 
 /// P5: what was used is wiped, although the run goes on. On a terminal nothing is masked, so nothing is kept for that.
@@ -589,8 +646,7 @@ fn token_and_credentials_are_gone_from_memory_while_the_command_runs() {
     let token = fs::read_to_string(&words[at + 1]).unwrap();
 
     let (mut child, mut out) = on_a_terminal(&job, &line);
-    let mut pid = String::new();
-    out.read_line(&mut pid).unwrap();
+    let pid = out.line();
 
     let needles = needles(CANARY, &token);
     let pid = pid.trim().parse().unwrap();
@@ -602,16 +658,37 @@ fn token_and_credentials_are_gone_from_memory_while_the_command_runs() {
     child.wait().unwrap();
 }
 
-/// Runs a command on a terminal of its own, by util-linux' `script`.
-fn on_a_terminal(job: &Job, line: &Command) -> (Child, BufReader<ChildStdout>) {
-    let words = [line.get_program()].into_iter().chain(line.get_args());
-    let quoted = words.map(|word| format!("'{}'", word.to_str().unwrap().replace('\'', r"'\''")));
-    let mut command = Command::new("script");
-    command.args(["-q", "-e", "-c", &quoted.collect::<Vec<_>>().join(" "), "/dev/null"]);
+/// Runs a command on a terminal of its own. util-linux' `script` gives up 10 ms after the command's end and loses what
+/// the kernel has not carried to it by then; this reads on until nobody has the terminal open.
+fn on_a_terminal(job: &Job, line: &Command) -> (Child, Output) {
+    const TERMINAL: &str = r"
+import os, pty, select, signal, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    os.execvp(sys.argv[1], sys.argv[1:])
+while True:
+    ready, _, _ = select.select([terminal, 0], [], [])
+    if 0 in ready:
+        keys = os.read(0, 4096)
+        if not keys:
+            sys.exit(1)
+        os.write(terminal, keys)
+    if terminal in ready:
+        try:
+            shown = os.read(terminal, 65536)
+        except OSError:
+            break
+        while shown:
+            shown = shown[os.write(1, shown):]
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 255)
+";
+    let mut command = Command::new("python3");
+    command.args(["-c", TERMINAL]).arg(line.get_program()).args(line.get_args());
     command.current_dir(job.workspace.path());
     command.envs(line.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let out = BufReader::new(child.stdout.take().unwrap());
+    let out = Output::of(&mut child);
     (child, out)
 }
 

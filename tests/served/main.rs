@@ -48,6 +48,8 @@ mod keeping;
 #[cfg(test)]
 mod keys;
 #[cfg(test)]
+mod kubernetes_manifests;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod listeners;
@@ -89,6 +91,8 @@ mod removal;
 mod requests;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod tls;
 #[cfg(test)]
 mod token;
 #[cfg(test)]

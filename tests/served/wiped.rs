@@ -7,12 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use reqwest::{ClientBuilder, Version, tls};
 use serde_json::json;
 
 use super::{
     once::{deploy, only},
     record::{large_grant, send},
-    support::{Installation, Server, eventually, installation::CANARY},
+    support::{Installation, Server, authority::Authority, eventually, installation::CANARY, runtime},
+    tls::secure,
 };
 
 /// Long enough that chance does not find one, short enough that an allocator's list pointers do not hide it.
@@ -36,6 +39,65 @@ fn delivered_secret_and_token_are_gone_a_second_after_the_close() {
 
     assert!(String::from_utf8(answer).unwrap().contains(SECRET));
     assert_gone(&server, &needles);
+}
+
+/// Each protocol has buffers of its own: records of TLS, frames of HTTP/2. The client keeps its connection until the
+/// broker ends it.
+#[test]
+fn delivered_secret_and_token_are_gone_over_every_protocol() {
+    const SECRET: &str = "k7Qw-zX2v_canary_P9rT-51bLmNs0aH";
+    let authority = Authority::new();
+    let trusted = reqwest::Certificate::from_pem(authority.certificate.as_bytes()).unwrap();
+    let client = || reqwest::Client::builder().no_proxy();
+    let trusting = |version| {
+        client().tls_certs_only([trusted.clone()]).tls_version_min(version).tls_version_max(version)
+    };
+    let [plain, secured] = [(); 2].map(|()| Installation::new());
+    secure(&secured, &authority.certify_loopback());
+    let in_clear =
+        [(client().http1_only(), Version::HTTP_11), (client().http2_prior_knowledge(), Version::HTTP_2)];
+    let over_tls = [tls::Version::TLS_1_2, tls::Version::TLS_1_3].map(|version| {
+        [(trusting(version).http1_only(), Version::HTTP_11), (trusting(version), Version::HTTP_2)]
+    });
+
+    gone_after(&plain, "http", SECRET, in_clear);
+    gone_after(&secured, "https", SECRET, over_tls.into_iter().flatten());
+}
+
+fn gone_after(
+    installation: &Installation,
+    scheme: &str,
+    secret: &str,
+    clients: impl IntoIterator<Item = (ClientBuilder, Version)>,
+) {
+    installation.set_secret("npm-token", secret);
+    let server = installation.serve();
+    let url = format!("{scheme}://{}/v1/exchange", server.public.address);
+    for (client, version) in clients {
+        let client = client.build().unwrap();
+        let token = installation.issuer.token();
+
+        let answered = runtime().block_on(async {
+            let answer = client.post(&url).bearer_auth(&token).json(&only("npm")).send().await.unwrap();
+            (answer.version(), answer.text().await.unwrap())
+        });
+
+        assert!(answered.0 == version && answered.1.contains(secret), "{scheme} {version:?}: {answered:?}");
+        let mut needles = needles(secret, &token);
+        needles.extend(encoded(secret));
+        assert_gone(&server, &needles);
+        drop(client);
+    }
+}
+
+/// Windows of the forms that a secret takes on its way elsewhere: base64 at each of its three places, hex, URL.
+fn encoded(secret: &str) -> Vec<Vec<u8>> {
+    let bytes = secret.as_bytes();
+    let shifted = (0..3).map(|at| STANDARD.encode(&bytes[at..]));
+    let by_byte = |form: fn(&u8) -> String| bytes.iter().map(form).collect::<String>();
+    let others = [by_byte(|byte| format!("{byte:02x}")), by_byte(|byte| format!("%{byte:02X}"))];
+    let windows = |text: String| text.as_bytes().chunks_exact(WINDOW).map(<[u8]>::to_vec).collect::<Vec<_>>();
+    shifted.chain(others).flat_map(windows).collect()
 }
 
 #[test]

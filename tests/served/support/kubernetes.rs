@@ -185,6 +185,38 @@ impl Cluster {
         serde_json::from_str(&body).unwrap()
     }
 
+    /// What the server would make of a manifest, as by `kubectl apply --server-side --dry-run=server`: it goes through
+    /// validation and admission, an unknown field is a fault, and nothing is kept.
+    #[track_caller]
+    pub(crate) fn dry_run(&self, path: &str, manifest: &str) -> Value {
+        self.patch(path, "&dryRun=All", manifest)
+    }
+
+    /// The same for good.
+    #[track_caller]
+    pub(crate) fn apply(&self, path: &str, manifest: &str) -> Value {
+        self.patch(path, "", manifest)
+    }
+
+    /// Status and body of a pod's creation, without one.
+    pub(crate) fn pod_in(&self, namespace: &str, pod: &Value) -> (u16, String) {
+        let path = format!("/api/v1/namespaces/{namespace}/pods?dryRun=All");
+        self.call(Method::POST, &path, Some(pod)).unwrap()
+    }
+
+    #[track_caller]
+    fn patch(&self, path: &str, more: &str, manifest: &str) -> Value {
+        let url = format!("{}{path}?fieldManager=operator&fieldValidation=Strict{more}", self.url);
+        let (status, body) = runtime().block_on(async {
+            let request = self.client.patch(url).bearer_auth(ADMIN).timeout(PATIENCE);
+            let request = request.header("content-type", "application/apply-patch+yaml");
+            let answer = request.body(manifest.to_owned()).send().await.unwrap();
+            (answer.status().as_u16(), answer.text().await.unwrap())
+        });
+        assert!([200, 201].contains(&status), "{path}: {body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
     /// Status and body; `None` where there is no answer.
     fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Option<(u16, String)> {
         runtime().block_on(async {
