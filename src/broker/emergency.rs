@@ -22,6 +22,7 @@ use crate::kernel::{
     issuance::{Event, State},
     ledger::entry::{Draft, Entry, EntryCode, Personal},
     name::{GrantName, IssuerName},
+    policy::target::Kind,
 };
 
 /// The longest reason, in characters: as long as a job's (design: section 3).
@@ -82,6 +83,8 @@ pub struct Ended {
     pub credential: String,
     /// Until when it may be usable; `None` where static.
     pub usable_until: Option<Timestamp>,
+    /// What an operator can do about it, where nobody can revoke it and there is something.
+    pub remedy: Option<&'static str>,
 }
 
 impl Operator<'_> {
@@ -301,21 +304,30 @@ pub(super) fn ending(row: &IssuanceRow) -> Option<Event> {
 /// RELEASED, or REVOKING where a backend will be asked.
 pub(super) fn ending_draft(base: Draft, row: &IssuanceRow, event: Event, by: &str) -> Draft {
     let code = if event == Event::GivenBack { EntryCode::Released } else { EntryCode::Revoking };
+    let mut result = json!({ "usable_until": usable_until(row).map(|at| at.to_string()) });
+    if let (Some(remedy), Some(result)) = (remedy(row), result.as_object_mut()) {
+        result.insert("remedy".to_owned(), remedy.into());
+    }
     Draft {
         code: Some(code),
         decision: Some(row.decision),
         issuance: Some(row.id),
         policy: Some(json!({ "grant": row.grant })),
         request: Some(json!({ "credential": row.credential, "by": by })),
-        result: Some(json!({ "usable_until": usable_until(row).map(|at| at.to_string()) })),
+        result: Some(result),
         ..base
     }
 }
 
 /// An issuance as a revocation tells of it.
 pub(super) fn ended(row: IssuanceRow) -> Ended {
-    let usable_until = usable_until(&row);
-    Ended { id: row.id, grant: row.grant, credential: row.credential, usable_until }
+    let (usable_until, remedy) = (usable_until(&row), remedy(&row));
+    Ended { id: row.id, grant: row.grant, credential: row.credential, usable_until, remedy }
+}
+
+/// What an operator can do about a credential that nobody can revoke.
+pub(super) fn remedy(row: &IssuanceRow) -> Option<&'static str> {
+    Kind::parse(&row.kind).filter(|_| !row.revocable).and_then(Kind::remedy)
 }
 
 fn usable_until(row: &IssuanceRow) -> Option<Timestamp> {

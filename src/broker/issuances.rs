@@ -8,7 +8,7 @@ use subtle::ConstantTimeEq;
 
 use super::{
     Broker,
-    emergency::{Revocation, ending, ending_draft, sort},
+    emergency::{Revocation, ending, ending_draft, remedy, sort},
     error::{Code, Refused},
     identify::Caller,
     ports::{Holder, IssuanceRow, Selection, Transit, Transition},
@@ -65,6 +65,8 @@ pub enum GivenBack {
     Released {
         /// Until when it may be usable; `None` where static.
         usable_until: Option<Timestamp>,
+        /// What an operator can do about it, where there is something.
+        remedy: Option<&'static str>,
     },
 }
 
@@ -225,7 +227,7 @@ fn has_ended(row: &IssuanceRow, now: Timestamp) -> bool {
 }
 
 fn released(row: &IssuanceRow) -> GivenBack {
-    GivenBack::Released { usable_until: row.usable_until.or(row.expires_at) }
+    GivenBack::Released { usable_until: row.usable_until.or(row.expires_at), remedy: remedy(row) }
 }
 
 /// What was given back and nobody can revoke is usable to its end.

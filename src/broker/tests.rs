@@ -687,7 +687,7 @@ async fn giving_back_twice_repeats_the_answer_with_one_entry() {
         for _ in 0..2 {
             let handle = Right::Handle(Secret::new(one.handle.expose().to_vec()));
             let back = world.broker.give_back(&one.id.to_string(), handle).await.unwrap();
-            assert_eq!(back, GivenBack::Released { usable_until: released });
+            assert_eq!(back, GivenBack::Released { usable_until: released, remedy: None });
         }
         let handle = Right::Handle(Secret::new(one.handle.expose().to_vec()));
         let view = world.broker.issuance(&one.id.to_string(), handle).await.unwrap();

@@ -177,6 +177,9 @@ fn told(revocation: &Revocation) -> Value {
         let mut item = plain(each);
         if let Value::Object(members) = &mut item {
             members.insert("usable_until".to_owned(), each.usable_until.map(|at| at.to_string()).into());
+            if let Some(remedy) = each.remedy {
+                members.insert("remedy".to_owned(), remedy.into());
+            }
         }
         item
     };
@@ -216,6 +219,9 @@ fn lines(told: &Value, is_dry: bool) -> String {
                         ": nobody can revoke it and it never ends by itself; change it where it is used",
                     ),
                 }
+                if let Some(remedy) = member("remedy") {
+                    text.push_str(&format!("; {remedy}"));
+                }
             }
             text.push('\n');
         }
@@ -234,7 +240,7 @@ mod tests {
             "queued": [{ "id": "iss_2" }],
             "irrevocable": [
                 { "id": "iss_3", "usable_until": null },
-                { "id": "iss_4", "usable_until": "2027-01-13T10:05:00Z" },
+                { "id": "iss_4", "usable_until": "2027-01-13T10:05:00Z", "remedy": "deny it at the role" },
             ],
         });
         assert_eq!(
@@ -242,7 +248,7 @@ mod tests {
             "iss_1 revoked, g/db\n\
              iss_2 queued for revoking\n\
              iss_3 released: nobody can revoke it and it never ends by itself; change it where it is used\n\
-             iss_4 released: nobody can revoke it, it ends at 2027-01-13T10:05:00Z\n"
+             iss_4 released: nobody can revoke it, it ends at 2027-01-13T10:05:00Z; deny it at the role\n"
         );
         assert!(lines(&told, true).starts_with("iss_1 would be revoked"));
         assert_eq!(lines(&json!({}), false), "nothing that is still usable\n");

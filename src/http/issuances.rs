@@ -42,8 +42,8 @@ pub(super) async fn give_back(
     match floor.broker.give_back(&id_of(id), right).await? {
         GivenBack::Ended => Ok(answer::empty(StatusCode::NO_CONTENT)),
         GivenBack::Queued => Ok(answer::empty(StatusCode::ACCEPTED)),
-        GivenBack::Released { usable_until } => {
-            let body = Released { state: "released", usable_until: answer::time(usable_until) };
+        GivenBack::Released { usable_until, remedy } => {
+            let body = Released { state: "released", usable_until: answer::time(usable_until), remedy };
             answer::json(StatusCode::OK, &body)
         }
     }
@@ -78,6 +78,8 @@ fn is_handle(bearer: &Secret) -> bool {
 struct Released {
     state: &'static str,
     usable_until: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<&'static str>,
 }
 
 #[derive(Serialize)]

@@ -47,6 +47,9 @@ struct Item<'a> {
     /// Of what nobody can revoke: null where it never ends by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     usable_until: Option<Option<String>>,
+    /// Of what nobody can revoke: what an operator can do, where there is something.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<&'static str>,
 }
 
 /// What a revocation came to, as every call tells it.
@@ -65,5 +68,6 @@ fn item(ended: &Ended, is_usable: bool) -> Item<'_> {
         grant: &ended.grant,
         credential: &ended.credential,
         usable_until: is_usable.then(|| answer::time(ended.usable_until)),
+        remedy: ended.remedy.filter(|_| is_usable),
     }
 }

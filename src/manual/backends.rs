@@ -36,3 +36,36 @@
 //! After five failures in a row a backend is left alone for one second, then two, up to fifteen.
 //!
 //! Quotas of Vault count by client address, and all jobs share the broker's: raise them for its paths.
+//!
+//! ## `aws`
+//!
+//! AWS STS. Roles are assumed with an assertion that Hallpass signs itself, so that there is no key of AWS anywhere; AWS
+//! fetches the keys for it at `assertions.issuer`. `examples/aws/` has provider, role and grant.
+//!
+//! | key | means | without it |
+//! |---|---|---|
+//! | `region` | whose STS is asked; the global host never is | due |
+//! | `fips` | whether the region's FIPS host is asked; not every region has one | no |
+//! | `endpoint` | another address of STS, such as a VPC endpoint | the region's |
+//! | `ca_file` | the only authorities trusted for it, PEM | the system's |
+//! | `audience` | `aud` of the assertions, a client id of the OIDC provider in AWS | `sts.amazonaws.com` |
+//! | `credentials` | `ambient`: roles are assumed with what AWS's own chain finds around the broker (environment, shared files, container or instance role) | by assertion |
+//! | `external_id` | what the trust policy asks for as `sts:ExternalId`; only with `credentials` | none |
+//! | `timeout` | of one try: 1s to 30s | 3s |
+//!
+//! The session's name and source identity are the issuance's id, so a trust policy allows `sts:TagSession` and
+//! `sts:SetSourceIdentity` beside the call itself. The job gets `access_key_id`, `secret_access_key` and `session_token`.
+//! Nobody can end a session: giving it back says until when it works and what an operator can do.
+//!
+//! | AWS says | the ledger says | tried again |
+//! |---|---|---|
+//! | `AccessDenied` | `access-denied`: the trust policy, or the role's name | no |
+//! | `InvalidIdentityToken` | `assertion-refused`: the provider, its audience, or keys that AWS has not seen | once, with a new assertion |
+//! | `ExpiredTokenException` | `assertion-expired`: a clock is off | once, with a new assertion |
+//! | `IDPCommunicationError` | `issuer-not-reached`: AWS could not fetch the keys | twice |
+//! | `IDPRejectedClaim` | `claim-rejected` | no |
+//! | `MalformedPolicyDocument`, `PackedPolicyTooLarge` | `session-policy-malformed`, `session-policy-too-large` | no |
+//! | `RegionDisabledException`, `ValidationError` | `region-disabled`, `request-refused` | no |
+//! | throttling, 503, no connection | `throttled`, `backend-unavailable`, `backend-unreachable` | twice |
+//! | 500, 502, 504, a broken answer, silence | `backend-error`, `answer-lost`, a timeout: UNRESOLVED, since a session may stand somewhere | twice |
+//! | 200 with no session in it | `answer-malformed`, `answer-without-credentials`: UNRESOLVED | no |

@@ -21,7 +21,7 @@
 //! | `POLICY_LOADED` | a policy set decides from now on | `result {digest, commit, issuers, guardrails, grants, lost}`, `lost` where it was let in without them |
 //! | `POLICY_REJECTED` | a policy set was refused | `result {digest, commit, findings, first}`, with `lost` and `command` where it lacks guardrails or issuers |
 //! | `READ` | somebody read the ledger: once a query, once a reader and hour for single entries | `result {reader, what}`, `commitments {query}` |
-//! | `RELEASED` | a job gave back, or an operator revoked, what nobody can revoke | `decision`, `issuance`, `policy {grant}`, `request {credential, by}` (handle, token or operator), `result {usable_until}`; of an operator `result {by}` too, and `commitments {reason}` |
+//! | `RELEASED` | a job gave back, or an operator revoked, what nobody can revoke | `decision`, `issuance`, `policy {grant}`, `request {credential, by}` (handle, token or operator), `result {usable_until, remedy}`, the last where an operator can do something about it; of an operator `result {by}` too, and `commitments {reason}` |
 //! | `RESTORED` | an operator goes on from an older state of the database | `result {by, lost {size, root, checkpoint}, resumed {size, root}}`, `lost` null where no later head is known; `commitments {reason}` |
 //! | `REVOKED` | its backend confirmed that nothing usable is left | `decision`, `issuance`, `policy {grant}`, `request {credential}`, `result {kind, tries}` |
 //! | `REVOKING` | the same of what its backend can revoke, which is asked from now on | as `RELEASED`; `by` is also `retry` (a call repeated under its key), `undelivered`, `exchange` or `recovery` |

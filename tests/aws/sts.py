@@ -5,6 +5,7 @@ checks. It prints a line with its URL; then, for each line of JSON on stdin, doe
 
     {"accept": {"id": …, "secret": …, "session": … or null}}    from now on, beside the others
     {"refuse": id}                                              no longer
+    {"assumed": true}                                           the forms by which roles were assumed so far
     {"calls": true}                                             ids of keys that signed well so far, and refusals
 """
 
@@ -20,6 +21,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 accepted: dict = {}
 signed: list = []
 refused: list = []
+assumed: list = []
 
 
 def digest(key: bytes, text: str) -> bytes:
@@ -73,7 +75,23 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         why = fault(self, body)
-        if why is None and urllib.parse.parse_qs(body.decode()).get("Action") == ["GetCallerIdentity"]:
+        form = {name: values[0] for name, values in urllib.parse.parse_qs(body.decode()).items()}
+        if why is None and form.get("Action") == "AssumeRole":
+            assumed.append(form)
+            end = datetime.now(timezone.utc) + timedelta(seconds=int(form["DurationSeconds"]))
+            role = form["RoleArn"].rsplit("/", 1)[1]
+            status, answer = 200, (
+                '<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult>'
+                f"<SourceIdentity>{form['SourceIdentity']}</SourceIdentity><AssumedRoleUser>"
+                f"<Arn>arn:aws:sts::123456789012:assumed-role/{role}/{form['RoleSessionName']}</Arn>"
+                f"<AssumedRoleId>AROA:{form['RoleSessionName']}</AssumedRoleId></AssumedRoleUser><Credentials>"
+                "<AccessKeyId>ASIASECOND</AccessKeyId><SecretAccessKey>second-secret</SecretAccessKey>"
+                "<SessionToken>second-session</SessionToken>"
+                f"<Expiration>{end:%Y-%m-%dT%H:%M:%SZ}</Expiration></Credentials>"
+                "<PackedPolicySize>8</PackedPolicySize></AssumeRoleResult>"
+                "<ResponseMetadata><RequestId>1</RequestId></ResponseMetadata></AssumeRoleResponse>"
+            )
+        elif why is None and form.get("Action") == "GetCallerIdentity":
             status, answer = 200, (
                 '<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">'
                 "<GetCallerIdentityResult><Arn>arn:aws:sts::123456789012:assumed-role/deploy/job</Arn>"
@@ -105,4 +123,7 @@ for line in sys.stdin:
         accepted[order["accept"]["id"]] = order["accept"]
     elif "refuse" in order:
         accepted.pop(order["refuse"], None)
+    elif "assumed" in order:
+        print(json.dumps({"assumed": assumed}), flush=True)
+        continue
     print(json.dumps({"signed": signed, "refused": refused}), flush=True)

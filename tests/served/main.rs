@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod attacks;
 #[cfg(test)]
+mod backend_aws;
+#[cfg(test)]
 mod backend_vault;
 #[cfg(test)]
 mod client;

@@ -121,7 +121,7 @@ async fn whoever_shows_honours_issuer_key_and_all_and_giving_back_is_never_froze
         };
         assert_eq!(world.broker.issuance(&id, right().await).await.is_err(), holds, "{word}");
         let back = world.broker.give_back(&id, right().await).await.unwrap();
-        assert_eq!(back, GivenBack::Released { usable_until: None }, "{word}");
+        assert_eq!(back, GivenBack::Released { usable_until: None, remedy: None }, "{word}");
         assert_eq!(irrevocable(&world.revoke_job(&own).await).len(), 2, "{word}");
         assert!(world.thaw(word, name).await);
     }

@@ -75,8 +75,11 @@ fn told(id: &str, answer: &Answer) -> Result<Value, Failure> {
             let body = read_bounded(answer.body.expose())
                 .map_err(|_| Failure::new(Exit::Unreachable, "the answer is not a broker's"))?;
             let until = body.get("usable_until").cloned().unwrap_or_default();
-            let item = json!([{ "id": id, "usable_until": until }]);
-            Ok(json!({ "revoked": [], "queued": [], "irrevocable": item }))
+            let mut item = json!({ "id": id, "usable_until": until });
+            if let (Some(remedy), Some(item)) = (body.get("remedy"), item.as_object_mut()) {
+                item.insert("remedy".to_owned(), remedy.clone());
+            }
+            Ok(json!({ "revoked": [], "queued": [], "irrevocable": [item] }))
         }
     }
 }

@@ -222,9 +222,10 @@ fn shown() -> Vec<(String, Value)> {
         ],
         3,
     );
+    let released = [("state", constant("released")), ("usable_until", maybe_time()), ("remedy", text())];
     vec![
         named("Issuance", issuance),
-        named("Released", object(&[("state", constant("released")), ("usable_until", maybe_time())])),
+        named("Released", partly(&released, 2)),
         named("Job", job()),
         named("Grants", object(&[("grants", list(&grant))])),
         named("KeySet", object(&[("keys", list(&key))])),
@@ -255,11 +256,11 @@ fn emergency() -> Vec<(String, Value)> {
     });
     let ended = [("id", id("iss")), ("grant", name()), ("credential", name())];
     let mut usable = ended.to_vec();
-    usable.push(("usable_until", maybe_time()));
+    usable.extend([("usable_until", maybe_time()), ("remedy", text())]);
     let revocation = object(&[
         ("revoked", list(&object(&ended))),
         ("queued", list(&object(&ended))),
-        ("irrevocable", list(&object(&usable))),
+        ("irrevocable", list(&partly(&usable, 4))),
     ]);
     let freeze = |more: Members<'_>| {
         let mut members = vec![("scope", scopes.clone()), ("by", text()), ("reason", text()), ("at", time())];

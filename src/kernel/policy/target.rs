@@ -238,6 +238,19 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// What an operator can do about a credential that nobody can revoke, in one sentence; told when it is given back.
+    pub fn remedy(self) -> Option<&'static str> {
+        match self {
+            Self::Aws => Some(
+                "to cut the session off before its end, attach to the role a policy that denies everything where \
+                 aws:SourceIdentity is the issuance's id, or where aws:TokenIssueTime is earlier than now",
+            ),
+            Self::Oidc | Self::Sealed | Self::Vault => None,
+        }
+    }
+}
+
 impl Target {
     /// Its kind.
     pub fn kind(&self) -> Kind {

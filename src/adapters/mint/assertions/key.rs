@@ -4,13 +4,9 @@
 
 use aws_lc_rs::{
     digest::{SHA256, digest},
-    rsa::KeyPair,
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256},
-};
-#[cfg(test)]
-use aws_lc_rs::{
     encoding::{AsDer, Pkcs8V1Der},
-    rsa::KeySize,
+    rsa::{KeyPair, KeySize},
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};

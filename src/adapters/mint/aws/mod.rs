@@ -28,7 +28,7 @@ use crate::{
     broker::ports::{Answer, Field, MintFault, Minted, Minter, Order},
     kernel::{
         assertion::{AwsClaims, Claims},
-        policy::target::{AwsTarget, Backend, Target},
+        policy::target::{AwsTarget, Backend, Kind, Target},
         secret::Secret,
     },
 };
@@ -190,10 +190,7 @@ impl Minter for Aws {
     }
 
     fn remedy(&self) -> Option<&'static str> {
-        Some(
-            "AWS sessions end by themselves; to cut them off sooner, attach to the role a policy that denies everything \
-             where aws:SourceIdentity is the issuance's id, or where aws:TokenIssueTime is earlier than now",
-        )
+        Kind::Aws.remedy()
     }
 }
 
