@@ -319,7 +319,7 @@ fn eight_brokers_that_are_killed_at_random_write_one_log() {
             let waiting = tokens.lock().unwrap().len();
             if waiting < 1_000 {
                 let fresh: Vec<_> = (0..500).map(|_| installation.issuer.token()).collect();
-                tokens.lock().unwrap().splice(0..0, fresh);
+                drop(tokens.lock().unwrap().splice(0..0, fresh));
             }
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             std::thread::sleep(Duration::from_millis(100 + (random >> 33) % 300));
