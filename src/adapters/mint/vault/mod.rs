@@ -171,9 +171,9 @@ async fn job_token(client: &VaultClient, order: &Order, ttl: Duration) -> Result
     meta.extend(known.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?))));
     let order = JobTokenOrder { role, policies: &[], ttl, meta: &meta };
     // Nothing hangs on a token that came to be and is lost: the credential was not made, for certain.
-    client.create_job_token(&order).await.map_err(|fault| match fault {
-        VaultFault::Late { .. } => MintFault::Timeout,
-        fault => MintFault::failed(fault.reason()),
+    client.create_job_token(&order).await.map_err(|fault| {
+        let is_late = matches!(fault, VaultFault::Late { .. });
+        if is_late { MintFault::Timeout } else { MintFault::failed(fault.reason()) }
     })
 }
 
@@ -260,10 +260,14 @@ async fn ask(
     let body = target.engine.posts.then(|| Secret::from_text(Value::Object(body(order, target)).to_string()));
     let is_harmless = call.retry == Retry::Read;
     let options = RequestOptions { by: call.by, retry: call.retry };
-    let answer = client.request(verb, &path, body, options).await.map_err(|fault| match fault {
-        VaultFault::Late { sent } if sent || is_harmless => MintFault::Timeout,
-        fault if fault.may_have_happened() && !is_harmless => MintFault::Lost { reason: fault.reason() },
-        fault => MintFault::failed(fault.reason()),
+    let answer = client.request(verb, &path, body, options).await.map_err(|fault| {
+        if matches!(fault, VaultFault::Late { sent } if sent || is_harmless) {
+            MintFault::Timeout
+        } else if fault.may_have_happened() && !is_harmless {
+            MintFault::Lost { reason: fault.reason() }
+        } else {
+            MintFault::failed(fault.reason())
+        }
     })?;
     if let (true, Some(lease)) = (is_harmless, &answer.lease_id) {
         // A secret that leases is not what the policy says: nothing of it is left behind.

@@ -236,7 +236,7 @@ fn parameters(
             findings.at(credential, "parameter", message, format!("add `parameters: {{ {name}: … }}`"));
         }
     }
-    if spec.engine.name == "ssh" && read.get("valid_principals").is_some_and(|value| names_everybody(value)) {
+    if spec.engine.name == "ssh" && read.get("valid_principals").is_some_and(names_everybody) {
         let remedy = "name the accounts: without, or with *, the certificate is good for all of them";
         findings.at(credential, "parameter", "`valid_principals` must name accounts", remedy);
     }
