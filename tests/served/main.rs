@@ -90,6 +90,8 @@ mod removal;
 #[cfg(test)]
 mod requests;
 #[cfg(test)]
+mod stopping;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod tls;
