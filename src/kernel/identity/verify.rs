@@ -1,10 +1,10 @@
 //! Verification: the signature by the issuer's key, then our own strict reading of every registered claim, in the
 //! contract's order.
 //!
-//! `jsonwebtoken` answers one question, whether these bytes were signed by this key. It never reads a claim for
-//! us: its validation lets through a missing or listed `iss`, several audiences, `nbf` in the future, fractional
-//! times and doubled claims (attack class T-12). Nothing here reads a clock. Source: RFC 7519 section 4.1,
-//! RFC 8725.
+//! aws-lc answers one question, whether these bytes were signed by this key. No library reads a claim for us: the
+//! validation of `jsonwebtoken`, for one, lets through a missing or listed `iss`, several audiences, `nbf` in the
+//! future, fractional times and doubled claims (attack class T-12). Nothing here reads a clock. Source: RFC 7519
+//! section 4.1, RFC 8725.
 
 use std::{borrow::Cow, time::Duration};
 
