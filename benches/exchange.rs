@@ -1,7 +1,9 @@
 //! What an exchange costs, measured on what a user runs: the release binary, its own installation on disk, a CI issuer
 //! on loopback, distinct RS256 tokens minted beforehand, one sealed credential each. Plain HTTP/1.1 over loopback, and
-//! client, issuer and broker share the machine, so the figures are a floor. `GET /livez` at the same connection counts
-//! shows what the transport alone costs. Then what strangers cost: the latency of a few good exchanges alone and under a
+//! client, issuer and broker share the machine, so the figures are a floor. Beside each load, in the same run, stand
+//! `GET /livez` and a bare axum route in a process of its own, which verifies the same tokens with the same library and
+//! reads their claims, and nothing else: what the transport costs, and what any broker must pay. The CPU time of each
+//! process, divided by its answers, moves least with what else the machine does. Then what strangers cost: the latency of a few good exchanges alone and under a
 //! flood of tokens that are right but for their signature, and the memory of an idle connection. It ends by itself in
 //! about a minute and a half and asserts nothing about speed.
 //!
@@ -29,7 +31,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aws_lc_rs::{rsa::PublicKeyComponents, signature::RSA_PKCS1_2048_8192_SHA256};
+use axum::{
+    Router,
+    body::Bytes,
+    http::{HeaderMap, StatusCode},
+    routing::post,
+    serve::ListenerExt as _,
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use support::Installation;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -42,6 +54,9 @@ use tokio::{
 mod support;
 
 fn main() {
+    if let Ok(public) = std::env::var(BARE) {
+        return serve_bare(&public);
+    }
     // Cargo also builds and runs benchmarks as tests (`cargo test --benches`); nothing is measured there.
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
@@ -56,23 +71,36 @@ fn main() {
 
     let broker = Broker::start(&installation);
     println!("resident idle: {} kB", broker.resident_kb());
-    println!("connections  exchanges/s      p50      p99    livez/s  ratio");
+    let bare = Bare::start();
+    println!(
+        "connections  exchanges/s      p50      p99  CPU us   bare/s  CPU us    livez/s  CPU us  to bare  to livez"
+    );
     let mut waste = BTreeMap::new();
     for connections in CONNECTIONS {
-        let exchanges = measure(&broker, connections, &Load::Exchange(Arc::clone(&tokens)));
-        let lives = measure(&broker, connections, &Load::Livez);
+        let (exchanges, of_exchange) = costed(&broker.process, || {
+            measure(broker.address, connections, &Load::Exchange(Arc::clone(&tokens)))
+        });
+        let (bares, of_bare) =
+            costed(&bare.process, || measure(bare.address, connections, &Load::Bare(Arc::clone(&tokens))));
+        let (lives, of_livez) =
+            costed(&broker.process, || measure(broker.address, connections, &Load::Livez));
         println!(
-            "{connections:>11}  {:>11.0}  {:>7.2?}  {:>7.2?}  {:>9.0}  {:>5.1}",
+            "{connections:>11}  {:>11.0}  {:>7.2?}  {:>7.2?}  {of_exchange:>6.0}  {:>7.0}  {of_bare:>6.0}  {:>9.0}  \
+             {of_livez:>6.0}  {:>7.3}  {:>8.3}",
             exchanges.per_second(),
             exchanges.quantile(50),
             exchanges.quantile(99),
+            bares.per_second(),
             lives.per_second(),
-            lives.per_second() / exchanges.per_second(),
+            exchanges.per_second() / bares.per_second(),
+            exchanges.per_second() / lives.per_second(),
         );
+        *waste.entry("bare, not 200".to_owned()).or_insert(0) += bares.waste.values().sum::<u64>();
         for (what, count) in exchanges.waste.into_iter().chain(lives.waste) {
             *waste.entry(what).or_insert(0) += count;
         }
     }
+    drop(bare);
     flood(&installation, &broker, &tokens, &mut waste);
     println!("not counted: {waste:?}");
     println!("resident after: {} kB", broker.resident_kb());
@@ -152,6 +180,8 @@ fn idle(broker: &Broker) {
 /// What is asked.
 #[derive(Clone)]
 enum Load {
+    /// Any token again and again: nobody keeps account.
+    Bare(Arc<Tokens>),
     Exchange(Arc<Tokens>),
     Garbage(Arc<Vec<String>>),
     Livez,
@@ -167,6 +197,7 @@ struct Pace {
 struct Tokens {
     tokens: Vec<String>,
     next: AtomicUsize,
+    again: AtomicUsize,
 }
 
 impl Tokens {
@@ -186,11 +217,15 @@ impl Tokens {
             halves.map(|half| half.join().unwrap()).concat()
         });
         println!("{} tokens of {} bytes, minted in {:.1?}", tokens.len(), tokens[0].len(), start.elapsed());
-        Self { tokens, next: AtomicUsize::new(0) }
+        Self { tokens, next: AtomicUsize::new(0), again: AtomicUsize::new(0) }
     }
 
     fn take(&self) -> Option<&str> {
         self.tokens.get(self.next.fetch_add(1, Ordering::Relaxed)).map(String::as_str)
+    }
+
+    fn any(&self) -> &str {
+        &self.tokens[self.again.fetch_add(1, Ordering::Relaxed) % self.tokens.len()]
     }
 }
 
@@ -235,6 +270,58 @@ impl Broker {
     }
 }
 
+/// The bare route, in this program run a second time.
+struct Bare {
+    process: Child,
+    address: SocketAddr,
+}
+
+impl Bare {
+    fn start() -> Self {
+        let public = support::issuer::own_key().jwk("bare").to_string();
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.env(BARE, public).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Self { process, address: line.trim().parse().unwrap() }
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+/// Answers 200 where a token's RS256 signature holds and its claims are JSON, until it is killed.
+fn serve_bare(public: &str) {
+    let jwk: Value = serde_json::from_str(public).unwrap();
+    let part = |name: &str| URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap()).unwrap();
+    let key = PublicKeyComponents { n: part("n"), e: part("e") };
+    let key = Arc::new(key.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256).unwrap());
+    let verified = move |headers: HeaderMap, body: Bytes| async move {
+        let claims = headers.get("authorization").and_then(|header| {
+            let (signed, signature) = header.to_str().ok()?.strip_prefix("Bearer ")?.rsplit_once('.')?;
+            let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
+            key.verify_sig(signed.as_bytes(), &signature).ok()?;
+            let claims = URL_SAFE_NO_PAD.decode(signed.split_once('.')?.1).ok()?;
+            serde_json::from_slice::<Value>(&claims).ok()
+        });
+        let Some(claims) = claims.filter(|_| body.as_ref() == BODY.as_bytes()) else {
+            return (StatusCode::UNAUTHORIZED, String::new());
+        };
+        (StatusCode::OK, claims["repository"].to_string())
+    };
+    let router = Router::new().route("/v1/exchange", post(verified));
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        println!("{}", listener.local_addr().unwrap());
+        axum::serve(listener.tap_io(|stream| stream.set_nodelay(true).unwrap()), router).await.unwrap();
+    });
+}
+
 /// What one load did.
 #[derive(Default)]
 struct Outcome {
@@ -270,9 +357,26 @@ impl Outcome {
     }
 }
 
+/// A load, and the CPU time that the process took for it, in microseconds an answer.
+fn costed(process: &Child, load: impl FnOnce() -> Outcome) -> (Outcome, f64) {
+    let before = cpu_seconds(process);
+    let outcome = load();
+    let answers = u32::try_from(outcome.latencies.len()).unwrap();
+    let cost = (cpu_seconds(process) - before) * 1e6 / f64::from(answers);
+    (outcome, cost)
+}
+
+/// User and system time of a process until now (proc(5): fields 14 and 15 of `stat`, in ticks).
+fn cpu_seconds(process: &Child) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap();
+    // The name stands in brackets and may hold anything; the state behind it is field 3.
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    let ticks: u32 = fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u32>().unwrap()).sum();
+    f64::from(ticks) / f64::from(u32::try_from(rustix::param::clock_ticks_per_second()).unwrap())
+}
+
 /// Asks on so many connections, one request at a time on each, until the time is up or no token is left.
-fn measure(broker: &Broker, connections: usize, load: &Load) -> Outcome {
-    let address = broker.address;
+fn measure(address: SocketAddr, connections: usize, load: &Load) -> Outcome {
     support::runtime().block_on(async {
         let start = Instant::now();
         let mut clients = JoinSet::new();
@@ -300,6 +404,7 @@ async fn ask(address: SocketAddr, load: Load, end: Instant, pace: Option<Pace>) 
                 let Some(token) = tokens.take() else { break };
                 exchange_request(token)
             }
+            Load::Bare(tokens) => exchange_request(tokens.any()),
             Load::Garbage(tokens) => exchange_request(&tokens[usize::try_from(turn).unwrap() % tokens.len()]),
             Load::Livez => "GET /livez HTTP/1.1\r\nhost: hallpass.test\r\n\r\n".to_owned(),
         };
@@ -380,10 +485,13 @@ fn field<'head>(head: &'head str, name: &str) -> Option<&'head str> {
 /// One sealed credential of the kit's sample grant.
 const BODY: &str = r#"{"grants":[{"name":"deploy","credentials":["npm"]}]}"#;
 
-const CONNECTIONS: [usize; 3] = [1, 8, 32];
+/// Set to a JWK, it makes this program the bare route.
+const BARE: &str = "HALLPASS_BENCH_BARE";
 
-/// How long each load lasts; six of them and the minting stay under a minute.
-const LOAD: Duration = Duration::from_secs(6);
+const CONNECTIONS: [usize; 4] = [1, 8, 32, 128];
+
+/// How long each load lasts; twelve of them and the minting stay under a minute.
+const LOAD: Duration = Duration::from_secs(3);
 
 /// Few enough that a machine of two cores is idle but for them.
 const GOOD_PER_SECOND: u32 = 100;
@@ -394,8 +502,8 @@ const IDLE: usize = 4_000;
 
 const LATER_STARTS: usize = 5;
 
-/// More than a small machine uses in three loads; tokens live five minutes.
-const TOKENS: usize = 40_000;
+/// More than a small machine uses in four loads; tokens live five minutes.
+const TOKENS: usize = 60_000;
 
 /// How long minting may take; a slow machine uses fewer tokens too.
-const MINTING: Duration = Duration::from_secs(15);
+const MINTING: Duration = Duration::from_secs(20);

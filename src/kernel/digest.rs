@@ -57,7 +57,10 @@ impl Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        // Written at once: an exchange shows some fifteen digests, and the formatter costs more than hashing does.
+        let mut text = [0; 64];
+        text.chunks_exact_mut(2).zip(self.0).for_each(|(to, byte)| to.copy_from_slice(&hex_pair(byte)));
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -67,15 +70,33 @@ impl fmt::Debug for Digest {
     }
 }
 
+/// Bytes as lower-case hex.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().flat_map(|byte| hex_pair(*byte)).map(char::from).collect()
+}
+
+fn hex_pair(byte: u8) -> [u8; 2] {
+    [byte >> 4, byte & 15].map(|digit| if digit < 10 { b'0' + digit } else { b'a' - 10 + digit })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Digest;
+    use super::{Digest, hex};
 
     #[test]
     fn digest_of_abc_is_the_published_vector() {
         let hex = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(Digest::of(b"abc").to_string(), hex);
         assert_eq!(Digest::from_hex(hex), Some(Digest::of(b"abc")));
+    }
+
+    #[test]
+    fn every_byte_is_shown_as_the_formatter_shows_it() {
+        let all: Vec<u8> = (0..=u8::MAX).collect();
+        assert_eq!(hex(&all), all.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+        for bytes in all.chunks_exact(32) {
+            assert_eq!(Digest(bytes.try_into().unwrap()).to_string(), hex(bytes));
+        }
     }
 
     #[test]

@@ -2,14 +2,18 @@
 //!
 //! Each key is bound to exactly one algorithm when it is read, so that a token can never choose how its key is
 //! used (attack classes T-02, T-03; RFC 8725 section 3.1). There is no HMAC here at all. Signatures are checked
-//! by `jsonwebtoken` over aws-lc; its own reading of JWKs is not used, since it ignores `use`, `alg`, `key_ops`
-//! and the curve, and makes an HMAC key of `oct`.
+//! by aws-lc with a key that is parsed once, when its set is read, and never for a token.
 
 use std::{collections::HashMap, sync::Arc};
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey};
+use aws_lc_rs::{
+    rsa::PublicKeyComponents,
+    signature::{
+        ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey,
+        RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256,
+    },
+};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use jsonwebtoken::{DecodingKey, crypto::aws_lc::DEFAULT_PROVIDER};
 use serde_json::{Map, Value, json};
 
 use super::profile::Algorithm;
@@ -23,7 +27,7 @@ pub struct VerificationKey {
     kid: String,
     algorithm: Algorithm,
     thumbprint: Digest,
-    key: DecodingKey,
+    key: ParsedPublicKey,
 }
 
 /// The usable keys of one issuer.
@@ -116,16 +120,7 @@ impl VerificationKey {
 
     /// Whether the signature, as base64url without padding, is this key's over the bytes.
     pub(super) fn signed(&self, signed: &[u8], signature: &str) -> bool {
-        let algorithm = match self.algorithm {
-            Algorithm::Es256 => jsonwebtoken::Algorithm::ES256,
-            Algorithm::Es384 => jsonwebtoken::Algorithm::ES384,
-            Algorithm::EdDsa => jsonwebtoken::Algorithm::EdDSA,
-            Algorithm::Ps256 => jsonwebtoken::Algorithm::PS256,
-            Algorithm::Rs256 => jsonwebtoken::Algorithm::RS256,
-        };
-        // By name, not by the process's default: that one panics once a second backend is compiled in anywhere.
-        let Ok(verifier) = (DEFAULT_PROVIDER.verifier_factory)(&algorithm, &self.key) else { return false };
-        decode(signature).is_some_and(|signature| verifier.verify(signed, &signature).is_ok())
+        decode(signature).is_some_and(|signature| self.key.verify_sig(signed, &signature).is_ok())
     }
 }
 
@@ -151,7 +146,8 @@ fn read_key(jwk: &Map<String, Value>, algorithms: &[Algorithm]) -> Option<Verifi
         return None;
     }
     let thumbprint = Digest::of(&write_canonical(&material.members).ok()?);
-    Some(VerificationKey { kid: kid.to_owned(), algorithm, thumbprint, key: material.key })
+    let key = material.public.parse(algorithm)?;
+    Some(VerificationKey { kid: kid.to_owned(), algorithm, thumbprint, key })
 }
 
 /// RFC 7517 sections 4.2 and 4.3: a key that says what it is for must say signatures.
@@ -171,7 +167,30 @@ struct Material {
     members: Value,
     /// What it can be used with; the first where the JWK does not say.
     algorithms: &'static [Algorithm],
-    key: DecodingKey,
+    public: Public,
+}
+
+/// A public key's bytes.
+enum Public {
+    /// An uncompressed point (SEC 1 section 2.3.3), or the 32 bytes of Ed25519.
+    Point(Vec<u8>),
+    Rsa(PublicKeyComponents<Vec<u8>>),
+}
+
+impl Public {
+    /// The key for that algorithm alone; `None` where the two do not go together.
+    fn parse(&self, algorithm: Algorithm) -> Option<ParsedPublicKey> {
+        match (self, algorithm) {
+            (Self::Point(point), Algorithm::Es256) => ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point),
+            (Self::Point(point), Algorithm::Es384) => ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point),
+            (Self::Point(point), Algorithm::EdDsa) => ParsedPublicKey::new(&ED25519, point),
+            (Self::Rsa(key), Algorithm::Ps256) => key.to_parsed_public_key(&RSA_PSS_2048_8192_SHA256),
+            (Self::Rsa(key), Algorithm::Rs256) => key.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256),
+            (Self::Point(_), Algorithm::Ps256 | Algorithm::Rs256)
+            | (Self::Rsa(_), Algorithm::Es256 | Algorithm::Es384 | Algorithm::EdDsa) => return None,
+        }
+        .ok()
+    }
 }
 
 /// 2048 to 8192 bits, odd modulus, exponent odd and from 65537 to 32 bits: fewer are forgeable, more are a way to
@@ -193,41 +212,39 @@ fn rsa(n: &str, e: &str) -> Option<Material> {
     sound.then(|| Material {
         members: json!({"e": e, "kty": "RSA", "n": n}),
         algorithms: &[Algorithm::Rs256, Algorithm::Ps256],
-        key: DecodingKey::from_rsa_raw_components(&modulus, &exponent),
+        public: Public::Rsa(PublicKeyComponents { n: modulus, e: exponent }),
     })
 }
 
 /// A point on its curve, both coordinates at full length (RFC 7518 section 6.2.1.2).
 fn ec(curve: &str, x: &str, y: &str) -> Option<Material> {
-    let (bytes, verifier, algorithms): (_, _, &'static [Algorithm]) = match curve {
-        "P-256" => (32, &ECDSA_P256_SHA256_FIXED, &[Algorithm::Es256]),
-        "P-384" => (48, &ECDSA_P384_SHA384_FIXED, &[Algorithm::Es384]),
+    let (bytes, algorithms): (_, &'static [Algorithm]) = match curve {
+        "P-256" => (32, &[Algorithm::Es256]),
+        "P-384" => (48, &[Algorithm::Es384]),
         _ => return None,
     };
     let coordinates = (decode(x)?, decode(y)?);
     if coordinates.0.len() != bytes || coordinates.1.len() != bytes {
         return None;
     }
-    // SEC 1 section 2.3.3: uncompressed.
     let point = [&[4], coordinates.0.as_slice(), coordinates.1.as_slice()].concat();
-    ParsedPublicKey::new(verifier, &point).ok()?;
     Some(Material {
         members: json!({"crv": curve, "kty": "EC", "x": x, "y": y}),
         algorithms,
-        key: DecodingKey::from_ec_der(&point),
+        public: Public::Point(point),
     })
 }
 
 /// Ed25519 (RFC 8037 section 2).
 fn okp(curve: &str, x: &str) -> Option<Material> {
     let public = decode(x)?;
-    if curve != "Ed25519" || public.len() != 32 || ParsedPublicKey::new(&ED25519, &public).is_err() {
+    if curve != "Ed25519" || public.len() != 32 {
         return None;
     }
     Some(Material {
         members: json!({"crv": curve, "kty": "OKP", "x": x}),
         algorithms: &[Algorithm::EdDsa],
-        key: DecodingKey::from_ed_der(&public),
+        public: Public::Point(public),
     })
 }
 

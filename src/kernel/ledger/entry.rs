@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::tree::leaf_hash;
 use crate::kernel::{
-    digest::Digest,
+    digest::{Digest, hex},
     id::{DecisionId, IssuanceId, ReplicaId},
     json::write_canonical,
 };
@@ -352,10 +352,6 @@ fn fresh<const N: usize>(random: Random<'_>) -> Result<[u8; N], EntryFault> {
         return Err(EntryFault::NoEntropy);
     }
     Ok(bytes)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
