@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use hallpass::{
@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 
 use super::support::{
     installation::run,
+    issuer::now,
     key::{Key, compact},
     moto::Moto,
     python,
@@ -214,7 +215,7 @@ fn example_for_terraform_is_read_by_its_parser_and_its_policies_hold_at_a_real_s
         fetch(&aws, &Order { grant: GrantName::parse(grant).unwrap(), ..order })
     };
 
-    let keys = keys(&session("payments-aws", "payments").ok().expect("the example's grant has the role"));
+    let keys = keys(&session("payments-aws", "payments").expect("the example's grant has the role"));
 
     for (grant, team) in [("payments-aws", "search"), ("search-aws", "payments")] {
         assert_eq!(session(grant, team).err(), Some(MintFault::failed("access-denied")), "{grant} {team}");
@@ -372,10 +373,6 @@ fn terraform(folder: &Path) -> Value {
 /// A name that no other test of this run has.
 fn fresh(name: &str) -> String {
     format!("{name}-{}", NEXT.fetch_add(1, Ordering::SeqCst))
-}
-
-fn now() -> i64 {
-    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap()
 }
 
 fn moment() -> jiff::Timestamp {

@@ -16,6 +16,9 @@ use crate::{
     },
 };
 
+/// What was asked: the path, and the form.
+type Requests = Arc<Mutex<Vec<(String, BTreeMap<String, String>)>>>;
+
 const ROLE: &str = "arn:aws:iam::123456789012:role/payments-deploy";
 
 /// What the service says to one request.
@@ -65,7 +68,7 @@ fn session_until(end: &str) -> Say {
 /// A service that says one thing after the other, the last one for ever, and keeps what it was asked.
 struct Service {
     endpoint: String,
-    asked: Arc<Mutex<Vec<(String, BTreeMap<String, String>)>>>,
+    asked: Requests,
 }
 
 impl Service {
@@ -89,7 +92,7 @@ impl Service {
     }
 }
 
-async fn serve(mut stream: TcpStream, say: Say, asked: Arc<Mutex<Vec<(String, BTreeMap<String, String>)>>>) {
+async fn serve(mut stream: TcpStream, say: Say, asked: Requests) {
     let mut read = Vec::new();
     let (head, body) = loop {
         let mut chunk = [0; 4096];

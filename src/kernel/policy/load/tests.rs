@@ -168,13 +168,13 @@ fn every_spoiled_issuer_is_refused() {
 fn policy_must_agree_with_the_operators_trust() {
     let set = files(&[("issuers/github.yaml", ISSUER)]);
     let url = "https://token.actions.githubusercontent.com";
-    assert!(load(&set, None, Some(&trusted("github", url, "github-actions").into())).is_ok());
+    assert!(load(&set, None, Some(&trusted("github", url, "github-actions"))).is_ok());
     for wrong in [
         trusted("gitlab", url, "github-actions"),
         trusted("github", "https://other.test", "github-actions"),
         trusted("github", url, "generic"),
     ] {
-        let found = load(&set, None, Some(&wrong.into())).err().unwrap_or_default();
+        let found = load(&set, None, Some(&wrong)).err().unwrap_or_default();
         assert!(found.iter().any(|finding| finding.code == "untrusted-issuer"), "{found:?}");
     }
 }
