@@ -523,7 +523,7 @@ fn version_says_what_this_binary_knows() {
     let output = finish(binary().args(["version", "--output", "json"]), "");
     let version: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
-    assert_eq!(version["kinds"], serde_json::json!(["oidc", "sealed"]));
+    assert_eq!(version["kinds"], serde_json::json!(["aws", "oidc", "sealed", "vault"]));
     assert_eq!(finish(binary().arg("no-such-command"), "").status.code(), Some(2));
 }
 

@@ -325,11 +325,11 @@ async fn read_all(options: &PgConnectOptions, mut file: Connection) -> Result<Co
             table.order
         );
         let declare = format!("DECLARE copied NO SCROLL CURSOR FOR {select}");
-        sqlx::raw_sql(sqlx::AssertSqlSafe(declare)).execute(&mut conn).await?;
+        QueryBuilder::new(declare).build().persistent(false).execute(&mut conn).await?;
         let fetch = format!("FETCH {ROWS} FROM copied");
         loop {
-            let fetched = sqlx::query(sqlx::AssertSqlSafe(fetch.clone())).persistent(false);
-            let rows = fetched.fetch_all(&mut conn).await?;
+            let mut fetched = QueryBuilder::new(fetch.as_str());
+            let rows = fetched.build().persistent(false).fetch_all(&mut conn).await?;
             if rows.is_empty() {
                 break;
             }
