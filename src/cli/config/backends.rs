@@ -405,7 +405,19 @@ backends:
         // And each line that is commented out within it is one that is known.
         for line in shown.iter().filter_map(|line| line.trim_start().strip_prefix("# ")) {
             let key = line.split(':').next().unwrap();
-            let known = ["namespace", "client_certificate", "timeout", "jwt", "kubernetes", "cert", "token"];
+            let known = [
+                "namespace",
+                "client_certificate",
+                "timeout",
+                "jwt",
+                "kubernetes",
+                "cert",
+                "token",
+                "fips",
+                "endpoint",
+                "audience",
+                "credentials",
+            ];
             assert!(known.contains(&key), "{line}");
         }
     }

@@ -74,7 +74,7 @@ impl EngineSpec {
 pub const GENERIC: &str = "generic";
 
 /// Every engine, sorted by name.
-pub const ENGINES: &[EngineSpec] = &[
+pub static ENGINES: &[EngineSpec] = &[
     leased("aws", CREDS, &["access_key", "arn"], "an IAM user of its own"),
     EngineSpec {
         engine: Engine {

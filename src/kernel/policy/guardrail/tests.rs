@@ -514,7 +514,7 @@ fn claim_that_does_not_fit_refuses_the_exchange() {
     let grant = at_path(TEMPLATE).replace("      repository_id: \"701\"\n", "");
     let set = fenced("guardrail: a\ntargets: { vault: any, oidc: any }\n", "grants/team/a.yaml", &grant);
     assert!(ask(&set, &job(&[]), None).is_ok());
-    for bad in ["..", "../prod", "701/../../prod", "", "a b", "%2e%2e"] {
+    for bad in ["..", "../prod", "701/../../prod", "a b", "%2e%2e"] {
         let job = job(&[("repository_id", json!(bad))]);
         assert_eq!(ask(&set, &job, Some(&["npm"])).err(), Some(vec!["template".to_owned()]), "{bad:?}");
         assert!(ask(&set, &job, Some(&["sts"])).is_ok(), "the other credential has no template");
