@@ -31,4 +31,4 @@ for line in sys.stdin:
             answer["Body"] = answer["Body"].read().decode()
         print(json.dumps({"answer": answer}, default=str), flush=True)
     except ClientError as fault:
-        print(json.dumps({"fault": fault.response["Error"].get("Code") or "none"}), flush=True)
+        print(json.dumps({"fault": fault.response.get("Error", {}).get("Code") or "none"}), flush=True)
