@@ -267,10 +267,12 @@ fn certificate_is_signed_for_the_name_of_the_policy_and_openssl_verifies_it() {
     let root =
         vault.by_root("pki/root/generate/internal", &json!({ "common_name": "test root", "ttl": "87600h" }));
     vault.by_root("pki/roles/ci", &json!({ "allowed_domains": "ci.test", "allow_subdomains": true, "max_ttl": "24h", "key_type": "any" }));
+    let pair = json!({ "allowed_domains": "ci.test", "allow_subdomains": true, "max_ttl": "24h", "key_type": "ec", "key_bits": 256 });
+    vault.by_root("pki/roles/pair", &pair);
     let broker = installation(
         &vault,
         "  cert: { vault: { engine: pki, path: pki/sign/ci, parameters: { common_name: a.ci.test } }, ttl: 1h }\n\
-         \x20 pair: { vault: { engine: pki, path: pki/issue/ci, parameters: { common_name: b.ci.test } }, ttl: 1h }\n",
+         \x20 pair: { vault: { engine: pki, path: pki/issue/pair, parameters: { common_name: b.ci.test } }, ttl: 1h }\n",
     );
     let server = broker.serve();
     fs::write(files.path().join("ca.pem"), root["data"]["certificate"].as_str().unwrap()).unwrap();
@@ -287,7 +289,7 @@ fn certificate_is_signed_for_the_name_of_the_policy_and_openssl_verifies_it() {
             "-keyout",
             "key.pem",
             "-subj",
-            "/CN=other.ci.test",
+            "/CN=a.ci.test",
             "-out",
             "csr.pem",
         ],
@@ -296,6 +298,13 @@ fn certificate_is_signed_for_the_name_of_the_policy_and_openssl_verifies_it() {
 
     let token = broker.issuer.token();
     server.public.exchange(&token, &ask("cert", &Value::Null)).problem(422, "input_invalid");
+    // A role of Vault would take the name of the request before that of the policy.
+    good(openssl(
+        files.path(),
+        &["req", "-new", "-key", "key.pem", "-subj", "/CN=other.ci.test", "-out", "other.pem"],
+    ));
+    let other = fs::read_to_string(files.path().join("other.pem")).unwrap();
+    server.public.exchange(&token, &ask("cert", &json!({ "csr": other }))).problem(422, "input_invalid");
     let signed = get(&broker, &server, "cert", &json!({ "csr": csr }));
     assert_eq!((&signed["lifetime"], &signed["revocable"]), (&json!("fixed"), &json!(false)));
     assert_eq!(signed["secret_fields"], json!([]));
@@ -431,7 +440,10 @@ fn after_crashes_vault_and_ledger_agree() {
     let broker =
         installation(&vault, "  db: { vault: { engine: database, path: database/creds/app }, ttl: 30m }\n");
     let text = fs::read_to_string(broker.file("hallpass.yaml")).unwrap();
-    broker.write("hallpass.yaml", &text.replace("exchange: 8s, mint: 5s", "exchange: 2s, mint: 1s"));
+    broker.write(
+        "hallpass.yaml",
+        &text.replace("exchange: 8s, mint: 5s", "exchange: 2s, mint: 1s, issuer: 1s"),
+    );
     let cycles: u64 = if std::env::var_os("HALLPASS_LONG").is_some() { 500 } else { 20 };
     for cycle in 0..cycles {
         let server = broker.serve();

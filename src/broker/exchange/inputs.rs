@@ -44,9 +44,9 @@ pub(super) fn fit(ask: &Ask, permit: &Permit) -> Result<(), (&'static str, &'sta
         match (credential.target.input(), given.next(), given.next()) {
             (None, None, _) => {}
             (Some(wanted), Some(one), None) if one.name == wanted.as_str() => {
-                if !wanted.fits(&one.value) {
+                if !credential.target.takes(wanted, &one.value) {
                     return Err((
-                        "an input is not what its credential takes: a PEM certificate request, an OpenSSH public key, or the base64 of a digest",
+                        "an input is not what its credential takes: a PEM certificate request that asks for no name but the policy's, an OpenSSH public key, or the base64 of a digest",
                         "input-unfit",
                     ));
                 }

@@ -7,9 +7,12 @@ use super::Look;
 use crate::{
     adapters::vault::{Mount, NotFound, Right, TokenLimits, VaultClient, VaultFault, VaultPath},
     cli::{check, config::Config, installation},
-    kernel::policy::{
-        PolicySet,
-        target::{Backend, Target, VaultTarget},
+    kernel::{
+        lifetime::Lifetime,
+        policy::{
+            PolicySet,
+            target::{Backend, Target, VaultTarget},
+        },
     },
 };
 
@@ -149,6 +152,10 @@ fn role_looks(name: &str, role: &str, limits: &TokenLimits) -> Vec<Look> {
     looks
 }
 
+fn is_made_by_job_token(target: &VaultTarget) -> bool {
+    target.engine.lifetime != Lifetime::Static || target.engine.input.is_some()
+}
+
 /// What a grant offers against what is mounted.
 fn offer_looks(
     name: &str,
@@ -159,6 +166,14 @@ fn offer_looks(
     let Offer { what, target, ttl } = offer;
     let mount = match mount {
         Ok(mount) => mount,
+        // What is made by job tokens needs no right of the broker's own there, so that it may see nothing of the mount.
+        Err(VaultFault::Denied) if is_made_by_job_token(target) => {
+            let found = format!(
+                "{name}: {what}: not compared with what is mounted at {}, which only job tokens may see",
+                target.path
+            );
+            return vec![Look::fine(PART, found)];
+        }
         Err(fault) => {
             let found =
                 format!("{name}: {what}: nothing that the broker may use is at {}: {fault}", target.path);

@@ -205,14 +205,13 @@ fn shown() -> Vec<(String, Value)> {
     ]);
     let credential = object(&[("name", name()), ("kind", kind()), ("max_ttl_seconds", maybe_seconds())]);
     let grant = object(&[("name", name()), ("description", text()), ("credentials", list(&credential))]);
-    let key = object(&[
-        ("kty", text()),
-        ("use", text()),
-        ("alg", text()),
-        ("kid", text()),
-        ("n", text()),
-        ("e", text()),
-    ]);
+    let key = |kind, alg, own: &[&'static str]| {
+        let own = own.iter().map(|name| (*name, text()));
+        let common =
+            [("kty", constant(kind)), ("use", constant("sig")), ("alg", constant(alg)), ("kid", text())];
+        object(&common.into_iter().chain(own).collect::<Vec<_>>())
+    };
+    let key = json!({ "oneOf": [key("RSA", "RS256", &["n", "e"]), key("EC", "ES256", &["crv", "x", "y"])] });
     let ready = partly(
         &[
             ("status", constant("ready")),

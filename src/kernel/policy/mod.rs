@@ -4,6 +4,7 @@
 pub mod breaches;
 pub mod catalogue;
 pub mod class;
+mod csr;
 pub mod decide;
 pub mod engines;
 pub mod explain;

@@ -321,6 +321,15 @@ impl Target {
         self.making() == Making::Revocable
     }
 
+    /// Whether what a job gives has the shape that its making takes, and asks for no name that the policy does not say.
+    pub fn takes(&self, wanted: Input, given: &str) -> bool {
+        wanted.fits(given)
+            && match (self, wanted) {
+                (Self::Vault(vault), Input::Csr) => super::csr::asks_only_for(given, &vault.parameters),
+                (_, Input::Csr | Input::Digest | Input::PublicKey) => true,
+            }
+    }
+
     /// What the job gives to its making.
     pub fn input(&self) -> Option<Input> {
         match self {
