@@ -20,7 +20,7 @@
 //!
 //! A further one: its `renew-self` begins with a tab, and its TLS login sends `cert_name` for `name`.
 //!
-//! What is retried, and when, stands in [`wire`]; who the broker is at Vault in [`session`].
+//! What is retried, and when, stands in `wire`; who the broker is at Vault in `session`.
 
 mod answer;
 mod breaker;

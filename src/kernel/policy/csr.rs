@@ -26,24 +26,20 @@ pub(super) fn asks_only_for(request: &str, parameters: &BTreeMap<String, Value>)
     let is_named = |name: &str| named.contains(&name);
     rest.is_empty()
         && subject.iter_common_name().all(|name| name.as_str().is_ok_and(is_named))
-        && request.requested_extensions().into_iter().flatten().all(|extension| match extension {
-            ParsedExtension::SubjectAlternativeName(names) => {
-                names.general_names.iter().all(|name| is_allowed(name, &is_named))
-            }
-            _ => true,
+        && request.requested_extensions().into_iter().flatten().all(|extension| {
+            let ParsedExtension::SubjectAlternativeName(names) = extension else { return true };
+            names.general_names.iter().all(|name| is_allowed(name, &is_named))
         })
 }
 
 fn is_allowed(name: &GeneralName<'_>, is_named: &dyn Fn(&str) -> bool) -> bool {
-    match name {
-        GeneralName::DNSName(name) | GeneralName::RFC822Name(name) | GeneralName::URI(name) => is_named(name),
-        GeneralName::IPAddress(bytes) => {
-            let four = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
-            let address = four.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from));
-            address.is_ok_and(|address| is_named(&address.to_string()))
-        }
-        _ => false,
+    if let GeneralName::DNSName(name) | GeneralName::RFC822Name(name) | GeneralName::URI(name) = name {
+        return is_named(name);
     }
+    let GeneralName::IPAddress(bytes) = name else { return false };
+    let four = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
+    let address = four.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from));
+    address.is_ok_and(|address| is_named(&address.to_string()))
 }
 
 fn texts(value: &Value) -> Vec<&str> {
