@@ -4,7 +4,7 @@
 //!
 //! Source: RFC 2986 (PKCS #10), RFC 5280 section 4.2.1.6; Vault's API of the pki engine, November 2026.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 use x509_parser::prelude::{
@@ -36,10 +36,9 @@ fn is_allowed(name: &GeneralName<'_>, is_named: &dyn Fn(&str) -> bool) -> bool {
     if let GeneralName::DNSName(name) | GeneralName::RFC822Name(name) | GeneralName::URI(name) = name {
         return is_named(name);
     }
-    let GeneralName::IPAddress(bytes) = name else { return false };
-    let four = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
-    let address = four.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from));
-    address.is_ok_and(|address| is_named(&address.to_string()))
+    // An address of IPv6 has many spellings; who needs one leaves it to the policy's `ip_sans`.
+    let GeneralName::IPAddress([a, b, c, d]) = name else { return false };
+    is_named(&format!("{a}.{b}.{c}.{d}"))
 }
 
 fn texts(value: &Value) -> Vec<&str> {
