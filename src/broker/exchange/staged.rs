@@ -107,10 +107,9 @@ impl Broker {
         for planned in &attempt.planned {
             let handle_bytes = zeroize::Zeroizing::new(self.ambient.entropy.bytes::<32>()?);
             let handle = Secret::from_text(format!("hdl_{}", crockford(&*handle_bytes)));
-            let row = || self.row(attempt, planned, None, Digest::of(handle.expose()));
+            let row = self.row(attempt, planned, None, Digest::of(handle.expose()));
             issue.entries.push(self.intent(attempt, planned)?);
-            issue.rows.push(row());
-            let row = row();
+            issue.rows.push(row.clone());
             underway.push(Underway { planned, row, handle, held: None, minted: None, is_in_doubt: false });
         }
         match self.store.issue(issue).await? {

@@ -47,11 +47,6 @@ pub trait Minter: Send + Sync {
     fn revoke<'a>(&'a self, _held: &'a Held) -> Answer<'a, Result<(), RevokeFault>> {
         Box::pin(async { Err(RevokeFault { reason: "nobody-can-revoke" }) })
     }
-
-    /// What an operator can do where nobody can revoke, in one sentence; told when such a credential is given back.
-    fn remedy(&self) -> Option<&'static str> {
-        None
-    }
 }
 
 /// What a minter is asked for.

@@ -7,11 +7,17 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use x509_parser::prelude::{
-    FromDer as _, GeneralName, ParsedExtension, X509CertificationRequest, parse_x509_pem,
+use x509_parser::{
+    oid_registry::{OID_PKCS9_CHALLENGE_PASSWORD, OID_X509_EXT_SUBJECT_ALT_NAME},
+    prelude::{
+        ExtensionRequest, FromDer as _, GeneralName, ParsedCriAttribute, ParsedExtension,
+        X509CertificationRequest, X509CriAttribute, X509Extension, parse_x509_pem,
+    },
 };
 
-/// Whether a PEM request asks for nothing but what the parameters of its credential name.
+/// Whether a PEM request asks for nothing but what the parameters of its credential name. Vault reads it with a parser
+/// of its own: whatever two could read differently (several blocks, several requests for extensions, a name that is no
+/// plain text) is unfit.
 pub(super) fn asks_only_for(request: &str, parameters: &BTreeMap<String, Value>) -> bool {
     let named: Vec<&str> = ["common_name", "alt_names", "ip_sans", "uri_sans"]
         .iter()
@@ -20,16 +26,35 @@ pub(super) fn asks_only_for(request: &str, parameters: &BTreeMap<String, Value>)
         .flat_map(|text| text.split(','))
         .map(str::trim_ascii)
         .collect();
-    let Ok((_, pem)) = parse_x509_pem(request.trim_ascii().as_bytes()) else { return false };
-    let Ok((rest, request)) = X509CertificationRequest::from_der(&pem.contents) else { return false };
-    let subject = &request.certification_request_info.subject;
     let is_named = |name: &str| named.contains(&name);
-    rest.is_empty()
-        && subject.iter_common_name().all(|name| name.as_str().is_ok_and(is_named))
-        && request.requested_extensions().into_iter().flatten().all(|extension| {
-            let ParsedExtension::SubjectAlternativeName(names) = extension else { return true };
-            names.general_names.iter().all(|name| is_allowed(name, &is_named))
+    let request = request.trim_ascii();
+    let is_one_block = request.matches("-----").count() == 4 && !request.contains(':');
+    let Ok((_, pem)) = parse_x509_pem(request.as_bytes()) else { return false };
+    let Ok((rest, request)) = X509CertificationRequest::from_der(&pem.contents) else { return false };
+    let asked = &request.certification_request_info;
+    is_one_block
+        && rest.is_empty()
+        && asked.subject.iter_common_name().all(|name| name.as_str().is_ok_and(is_named))
+        && asked.attributes().iter().filter(|each| extensions(each).is_some()).count() <= 1
+        && asked.attributes().iter().all(|attribute| match extensions(attribute) {
+            Some(asked) => asked.extensions.iter().all(|extension| is_fit(extension, &is_named)),
+            None => attribute.oid == OID_PKCS9_CHALLENGE_PASSWORD,
         })
+}
+
+fn extensions<'a>(attribute: &'a X509CriAttribute<'_>) -> Option<&'a ExtensionRequest<'a>> {
+    match attribute.parsed_attribute() {
+        ParsedCriAttribute::ExtensionRequest(asked) => Some(asked),
+        ParsedCriAttribute::ChallengePassword(_) | ParsedCriAttribute::UnsupportedAttribute => None,
+    }
+}
+
+/// Only names are a job's to ask for; all else comes from the role, whatever the request says of it.
+fn is_fit(extension: &X509Extension<'_>, is_named: &dyn Fn(&str) -> bool) -> bool {
+    if let ParsedExtension::SubjectAlternativeName(names) = extension.parsed_extension() {
+        return names.general_names.iter().all(|name| is_allowed(name, is_named));
+    }
+    extension.oid != OID_X509_EXT_SUBJECT_ALT_NAME
 }
 
 fn is_allowed(name: &GeneralName<'_>, is_named: &dyn Fn(&str) -> bool) -> bool {
@@ -87,5 +112,24 @@ mod tests {
             "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----",
             &parameters
         ));
+    }
+
+    /// A second request for extensions: one parser reads the first of them, Go's reads all.
+    #[test]
+    fn request_that_asks_twice_for_extensions_is_unfit() {
+        const EXTENSION_REQUEST: &[u64] = &[1, 2, 840, 113_549, 1, 9, 14];
+        let name = b"\x30\x0b\x82\x09evil.test";
+        let extension = [b"\x30\x14\x06\x03\x55\x1d\x11\x04\x0d", &name[..]].concat();
+        let values = [b"\x31\x18\x30\x16", &extension[..]].concat();
+        let mut parameters = rcgen::CertificateParams::new(vec!["b.ci.test".to_owned()]).unwrap();
+        parameters.distinguished_name = rcgen::DistinguishedName::new();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let pem = |attributes| {
+            parameters.serialize_request_with_attributes(&key, attributes).unwrap().pem().unwrap()
+        };
+        let allowed = BTreeMap::from([("alt_names".to_owned(), json!("b.ci.test"))]);
+        assert!(asks_only_for(&pem(Vec::new()), &allowed));
+        let second = rcgen::Attribute { oid: EXTENSION_REQUEST, values };
+        assert!(!asks_only_for(&pem(vec![second]), &allowed));
     }
 }

@@ -246,7 +246,10 @@ impl Kind {
                 "to cut the session off before its end, attach to the role a policy that denies everything where \
                  aws:SourceIdentity is the issuance's id, or where aws:TokenIssueTime is earlier than now",
             ),
-            Self::Oidc | Self::Sealed | Self::Vault => None,
+            Self::Vault => Some(
+                "at Vault, revoke a certificate by its serial number, or rotate a static secret; all else ends by itself",
+            ),
+            Self::Oidc | Self::Sealed => None,
         }
     }
 }

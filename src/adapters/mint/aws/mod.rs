@@ -28,7 +28,7 @@ use crate::{
     broker::ports::{Answer, Field, MintFault, Minted, Minter, Order},
     kernel::{
         assertion::{AwsClaims, Claims},
-        policy::target::{AwsTarget, Backend, Kind, Target},
+        policy::target::{AwsTarget, Backend, Target},
         secret::Secret,
     },
 };
@@ -187,10 +187,6 @@ impl Minter for Aws {
 
     fn leaves_process(&self, _target: &Target) -> bool {
         true
-    }
-
-    fn remedy(&self) -> Option<&'static str> {
-        Kind::Aws.remedy()
     }
 }
 

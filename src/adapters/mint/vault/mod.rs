@@ -121,12 +121,6 @@ impl Minter for Vault {
             lease.and(token).map_err(fault)
         })
     }
-
-    fn remedy(&self) -> Option<&'static str> {
-        Some(
-            "at Vault, revoke a certificate by its serial number, or rotate a static secret; all else ends by itself",
-        )
-    }
 }
 
 /// A job's token on its way from [`Minter::open`] to [`Minter::fetch`], as one text.
@@ -209,7 +203,11 @@ async fn leased(
 
 /// Makes what nobody can revoke: under a token of the job's that ends right after.
 async fn irrevocable(client: &VaultClient, order: &Order, target: &VaultTarget) -> Result<Minted, MintFault> {
-    let job = job_token(client, order, ERRAND).await?;
+    // A token that came late or never is no credential: nothing was made, for certain.
+    let job = job_token(client, order, ERRAND).await.map_err(|fault| match fault {
+        MintFault::Timeout => MintFault::failed("job-token-late"),
+        MintFault::Failed { .. } | MintFault::Lost { .. } => fault,
+    })?;
     let answer = ask(client, order, target, Call { by: By::Job(&job.token), retry: Retry::Never }).await;
     // Where this fails the token ends by itself within a minute.
     let ended = client.revoke_accessor(&job.accessor).await;
@@ -307,7 +305,8 @@ fn finish(order: &Order, target: &VaultTarget, answer: VaultAnswer) -> Result<Mi
             Some(end)
         }
     };
-    let mut told = json!({ "engine": target.engine.name, "path": target.path });
+    // What it reaches stands in INTENT, which no receipt shows.
+    let mut told = json!({ "engine": target.engine.name });
     if let Some(version) = version {
         merge(&mut told, json!({ "version": version }));
     }
