@@ -14,12 +14,16 @@ BEGIN
         EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA hallpass TO %I', writer);
         EXECUTE format('GRANT INSERT ON hallpass.entry, hallpass.subtree, hallpass.personal,
             hallpass.policy_accepted TO %I', writer);
-        EXECUTE format('GRANT UPDATE (size, root, peaks, note, generation, spent) ON hallpass.head TO %I', writer);
+        EXECUTE format('GRANT UPDATE (size, root, peaks, note, generation, spent, signer)
+            ON hallpass.head TO %I', writer);
         EXECUTE format('GRANT UPDATE ON hallpass.publication TO %I', writer);
         EXECUTE format('GRANT INSERT, UPDATE ON hallpass.issuance, hallpass.secret TO %I', writer);
         EXECUTE format('GRANT INSERT, UPDATE ON hallpass.assertion_key TO %I', writer);
-        -- Keys of assertions come and go; a trigger keeps the others.
+        -- Keys of assertions come and go, the ledger's is followed by another; triggers keep whatever else there is.
         EXECUTE format('GRANT INSERT, DELETE ON hallpass.keys TO %I', writer);
+        EXECUTE format('GRANT UPDATE (version, sealed, made_at) ON hallpass.keys TO %I', writer);
+        -- Which key is the ledger's and which one seals; a trigger keeps all other facts.
+        EXECUTE format('GRANT INSERT, UPDATE ON hallpass.meta TO %I', writer);
         EXECUTE format('GRANT INSERT, UPDATE, DELETE ON hallpass.once, hallpass.idempotency, hallpass.denied,
             hallpass.summary, hallpass.policy_let_in, hallpass.intent_count, hallpass.freeze, hallpass.frozen_key,
             hallpass.replica, hallpass.policy_skew TO %I', writer);

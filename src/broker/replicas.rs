@@ -31,9 +31,8 @@ impl Broker {
     ///
     /// `ledger_unavailable`; it is tried again at the next beat.
     pub async fn beat(&self) -> Result<(), Refused> {
-        let now = self.ambient.clock.now();
-        let digest = self.policy().map(|policy| policy.digest);
-        let beat = Beat { replica: self.settings.replica, started: self.started, digest, now };
+        let beat = self.own_beat();
+        let now = beat.now;
         let skew = self.store.beat(beat).await?;
         let lasting = skew.filter(|skew| now.duration_since(skew.since) > DIFFERENCE);
         self.skew.store(lasting.as_ref().map(|skew| Arc::new(warning(skew))));
@@ -41,6 +40,12 @@ impl Broker {
             self.alert(&skew).await?;
         }
         self.complete_freezes().await
+    }
+
+    /// What this broker posts now.
+    pub fn own_beat(&self) -> Beat {
+        let digest = self.policy().map(|policy| policy.digest);
+        Beat { replica: self.settings.replica, started: self.started, digest, now: self.ambient.clock.now() }
     }
 
     /// Takes this broker off the list, so that one which ended in order is not waited for.

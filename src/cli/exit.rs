@@ -167,8 +167,10 @@ impl From<postgres::OpenFault> for Failure {
             postgres::OpenFault::Damaged(_) => Exit::Integrity,
             postgres::OpenFault::Absent(_)
             | postgres::OpenFault::Clock(_)
+            | postgres::OpenFault::Newer { .. }
             | postgres::OpenFault::Older { .. }
             | postgres::OpenFault::Password(_)
+            | postgres::OpenFault::TwoSealingKeys
             | postgres::OpenFault::WrongSealingKey => Exit::Usage,
             postgres::OpenFault::Database(_) | postgres::OpenFault::Slow | postgres::OpenFault::Thread(_) => {
                 Exit::Internal
@@ -198,6 +200,7 @@ impl From<postgres::CreateFault> for Failure {
     fn from(fault: postgres::CreateFault) -> Self {
         let exit = match &fault {
             postgres::CreateFault::Exists
+            | postgres::CreateFault::Newer { .. }
             | postgres::CreateFault::Origin(_)
             | postgres::CreateFault::Password(_) => Exit::Usage,
             postgres::CreateFault::Start(_)

@@ -83,30 +83,6 @@ pub(crate) fn open_store(config: &Config, options: Options) -> Result<Arc<Databa
     named(config, database)
 }
 
-/// The same for a command that knows database files only, called so.
-///
-/// # Errors
-///
-/// As [`open_store`]; [`super::exit::Exit::Usage`] where the store is on a server.
-pub(crate) fn open_sqlite(config: &Config, options: Options, what: &str) -> Result<Arc<Sqlite>, Failure> {
-    open_file(config, database_file(config, what)?, options)
-}
-
-/// The database file, for a command that knows nothing else, called so.
-///
-/// # Errors
-///
-/// [`super::exit::Exit::Usage`] where the store is on a server.
-pub(crate) fn database_file<'c>(config: &'c Config, what: &str) -> Result<&'c Path, Failure> {
-    match &config.store {
-        StorePlace::Sqlite(path) => Ok(path),
-        StorePlace::Postgres(place) => Err(Failure::usage(format!(
-            "`hallpass {what}` does not work on a PostgreSQL store yet, and changed nothing in {place}; for copies use \
-             the server's own tools, such as pg_basebackup or pg_dump"
-        ))),
-    }
-}
-
 fn open_file(config: &Config, path: &Path, options: Options) -> Result<Arc<Sqlite>, Failure> {
     let sealing = sealing_keys(config)?;
     let told = |fault: OpenFault| {

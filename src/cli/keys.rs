@@ -124,11 +124,7 @@ impl ShowKeys {
 
     async fn list(self) -> Done {
         let config = Config::load(self.config.as_deref())?;
-        let store = installation::open_sqlite(
-            &config,
-            Options { read_only: true, ..Options::default() },
-            "keys list",
-        )?;
+        let store = installation::open_store(&config, Options { read_only: true, ..Options::default() })?;
         let held = store.held_keys().await?;
         // Those of assertions have dates of their own.
         let held = held.iter().filter(|key| !key.purpose.starts_with("assertion"));
@@ -190,7 +186,7 @@ fn check_id(check: &Digest) -> String {
 impl ChangeKey {
     async fn rotate_ledger(self) -> Done {
         let config = Config::load(self.config.as_deref())?;
-        let store = installation::open_sqlite(&config, Options::default(), "keys rotate")?;
+        let store = installation::open_store(&config, Options::default())?;
         let (actor, now, random) = who()?;
         let tell = move |handover: &Handover| {
             let Handover { version, old, new, checkpoint } = handover;
@@ -213,7 +209,7 @@ impl ChangeKey {
 
     async fn rewrap(self) -> Done {
         let config = Config::load(self.config.as_deref())?;
-        let store = installation::open_sqlite(&config, Options::default(), "keys rewrap")?;
+        let store = installation::open_store(&config, Options::default())?;
         let (actor, _, random) = who()?;
         let tell = move |handover: &SealingHandover| {
             let SealingHandover { old, new, records } = handover;
@@ -228,7 +224,7 @@ impl ChangeKey {
         output::say(&match rewrapped.index {
             Some(index) => format!(
                 "{} records are sealed with the new key from entry {index} on; take `sealing_key.previous` out of the \
-                 configuration, send the broker SIGHUP, and destroy the old key",
+                 configuration, send every broker SIGHUP, and destroy the old key",
                 rewrapped.told
             ),
             None => "everything is sealed with the configuration's sealing key already".to_owned(),
@@ -250,7 +246,6 @@ impl From<RotationFault> for Failure {
             RotationFault::Contended
             | RotationFault::Entry
             | RotationFault::NoEntropy
-            | RotationFault::Open(_)
             | RotationFault::Seal(_)
             | RotationFault::Store(_) => Exit::Internal,
         };

@@ -177,7 +177,7 @@ impl Replica {
         let (broker, assertions) = wire(config, &store, &keys, &vaults).await?;
         let seen = guard(config, &store, &broker).await?;
         if let Some(known) = store.keyring() {
-            store.announce(known).await?;
+            store.announce(broker.own_beat(), known).await?;
         }
         // Only now: whoever starts a second `serve` shall hear of the database, not of a port.
         let listeners = listeners.await?;
@@ -221,7 +221,8 @@ impl Replica {
         vaults.iter().for_each(|vault| drop(chores.spawn(keep_vault(Arc::clone(vault)))));
         let assertion_keys = AssertionKeys::start(&mut chores, assertions, (&store, config));
         let sealing = Arc::default();
-        chores.spawn(sealing::follow(Arc::clone(&sealing), config.file.clone(), Arc::clone(&store)));
+        let (asked, file) = (Arc::clone(&sealing), config.file.clone());
+        chores.spawn(sealing::follow(asked, file, Arc::clone(&store), Arc::clone(&broker)));
         if let Some(seen) = &seen {
             chores.spawn(keep_head(Arc::clone(seen), Arc::clone(&store)));
         }

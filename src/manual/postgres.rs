@@ -52,7 +52,7 @@
 //! | role | may |
 //! |---|---|
 //! | owner | everything; triggers still refuse its UPDATE, DELETE and TRUNCATE of entries until it takes them away |
-//! | writer | append entries, change the head, write issuances, claims and sealed secrets; it can change or delete no entry, and neither keys nor facts about the database |
+//! | writer | append entries, change the head, write issuances, claims and sealed secrets, put another ledger key in the place of the one before and wrap keys anew; it can change or delete no entry, let go of neither the ledger's key nor that of pseudonyms, and say nothing else about the database |
 //! | reader | read entries, personal values, hashes and the head: what `ledger verify` needs. No key, no secret, no issuance |
 //!
 //! ## What holds
@@ -75,6 +75,32 @@
 //!   (`synchronous_standby_names`), a failover loses nothing; without one, a failover may lose the newest entries, and then
 //!   every broker refuses the standby.
 //!
+//! ## Keys
+//!
+//! `keys list`, `keys rotate ledger`, `keys rotate assertions` and `keys rewrap` work while any number of brokers serve; they
+//! log in as the writer and read the same configuration.
+//!
+//! - **The ledger's key.** One transaction under the head's lock keeps the new key, records `KEY_ROTATED` with both keys'
+//!   signatures, signs the head by both, and names the new key in the head's row. Each broker finds it there when it takes
+//!   the lock for its next batch, and signs with it; one that was paused, or cannot open it, writes nothing: a head without
+//!   the signature of the key that its row names breaks a constraint of the table, whoever writes it.
+//! - **The sealing key.** Name both keys (`sealing_key: { file: …, previous: { file: … } }`) for every broker and send each
+//!   SIGHUP; a broker says in the database which keys it knows. `keys rewrap` wraps sixteen records in a transaction, and says
+//!   with the last one, in its entry, that the new key is the store's. It is refused as long as a broker that was heard of
+//!   within 30 s does not know the new key. Stopped in the middle, it leaves records under two keys: brokers go on, nobody
+//!   starts who knows one of the keys only, and running it again goes on with it. With the two names exchanged it goes back.
+//!   Afterwards name only the new key, and send each broker SIGHUP. A broker that slept through all of it answers 502 for
+//!   sealed secrets until it hears SIGHUP.
+//!
+//! ## Another version
+//!
+//! Upgrade the schema first, then the brokers one after the other: `store migrate` only adds (tables, columns that may stay
+//! empty), so that brokers of the version before go on beside the new ones. What a migration adds for keys holds the older
+//! brokers too: once the ledger's key was changed, none of them can append any more, since they sign with the old one; end
+//! them before that. `keys rewrap` waits for them, since they do not say which keys they know. A broker
+//! takes a later schema than its own as it is, unless that says `schema_least`: then something was taken away that it
+//! needs, and it does not start. `store migrate` and `store grant` of an earlier version are refused on a later schema.
+//!
 //! ## Copies
 //!
 //! `hallpass backup --out DIR` reads everything in one repeatable-read transaction, as the brokers' role, while they write.
@@ -84,8 +110,6 @@
 //! work as well; whatever way an older state comes back, brokers refuse it until `restore --accept-loss`.
 //!
 //! ## Known limits
-//!
-//! - `keys rotate ledger` and `keys rewrap` are refused here: brokers do not yet learn of another ledger key from each other.
 //!
 //! - Thirty entries a minute for refusals of one project are each broker's own.
 //! - Where a commit's answer is lost, the caller hears 503 although it may have been durable. With an idempotency key the

@@ -76,6 +76,10 @@ mod postgres;
 #[cfg(test)]
 mod postgres_kept;
 #[cfg(test)]
+mod postgres_keys;
+#[cfg(test)]
+mod postgres_older;
+#[cfg(test)]
 mod profiles;
 #[cfg(test)]
 mod publishing;

@@ -280,7 +280,7 @@ fn older_copy_of_the_servers_data_is_refused_by_every_broker() {
 fn eight_brokers_that_are_killed_at_random_write_one_log() {
     const BROKERS: usize = 8;
     // `.ci/run --long` asks for ten minutes.
-    let lasts = std::env::var("HALLPASS_TEST_BROKERS_SECONDS").map_or(12, |text| text.parse().unwrap());
+    let lasts = std::env::var("HALLPASS_TEST_BROKERS_SECONDS").map_or(30, |text| text.parse().unwrap());
     let lasts = Duration::from_secs(lasts);
     let cluster = Cluster::start(None, "");
     let installation = Installation::on(&cluster);

@@ -4,7 +4,7 @@
 use std::{
     fs,
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use serde_json::{Value, json};
@@ -147,6 +147,94 @@ fn later_schemas_want_nothing_that_an_earlier_broker_does_not_write() {
         for row in fresh.filter(|row| tables.contains(&row.split('|').next().unwrap())) {
             assert!(row.ends_with("|f"), "{row} is wanted, and an earlier broker does not write it");
         }
+    }
+}
+
+/// What a later version's migration may do beside this version's brokers: columns that may be empty or have a default,
+/// tables, indices and triggers of its own. The number is above any that this version knows.
+const LATER: &str = "
+    SET search_path = hallpass;
+    ALTER TABLE issuance ADD COLUMN later TEXT;
+    ALTER TABLE head ADD COLUMN later BIGINT NOT NULL DEFAULT 0;
+    ALTER TABLE entry ADD COLUMN later BYTEA;
+    ALTER TABLE replica ADD COLUMN later BOOLEAN NOT NULL DEFAULT false;
+    CREATE TABLE later (id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, issuance BYTEA NOT NULL);
+    CREATE INDEX issuance_later ON issuance (later) WHERE later IS NOT NULL;
+    CREATE FUNCTION follow() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+    BEGIN INSERT INTO hallpass.later (issuance) VALUES (NEW.id); RETURN NEW; END $$;
+    CREATE TRIGGER issuance_is_followed AFTER INSERT ON issuance FOR EACH ROW EXECUTE FUNCTION follow();
+    UPDATE meta SET value = '9000' WHERE name = 'schema';";
+
+#[test]
+fn broker_runs_on_while_a_later_version_brings_the_schema_up_and_beside_it() {
+    let cluster = Cluster::start(None, "");
+    let installation = Installation::on(&cluster);
+    let server = installation.replica(0);
+    let (is_done, exchanges) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_done.load(Ordering::SeqCst) && exchanges.load(Ordering::SeqCst) < 1_000 {
+                server.only(&installation.issuer.token(), "npm");
+                exchanges.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let some = |more: usize| {
+            let least = exchanges.load(Ordering::SeqCst) + more;
+            eventually("exchanges", || (exchanges.load(Ordering::SeqCst) >= least).then_some(()));
+        };
+        some(3);
+        cluster.psql("hallpass", &format!("BEGIN; {LATER} COMMIT;"));
+        some(3);
+        // This version's commands and another broker of it start on the later schema; nothing brings that down again.
+        let late = installation.replica(1);
+        late.only(&installation.issuer.token(), "npm");
+        let owner = cluster.url("owner", "hallpass");
+        for what in ["migrate", "grant"] {
+            let refused = finish(&mut installation.command(&["store", what, "--as", &owner]), "");
+            let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+            assert!(!refused.status.success() && said.contains("a later version of hallpass made"), "{said}");
+        }
+        tell(&installation, &["keys", "rotate", "ledger"]);
+        installation.set_secret("npm-token", CANARY);
+        some(3);
+        late.stop();
+        is_done.store(true, Ordering::SeqCst);
+    });
+    server.stop();
+    let schema = "SELECT convert_from(value, 'UTF8') FROM hallpass.meta WHERE name = 'schema'";
+    assert_eq!(cluster.psql("hallpass", schema).trim(), "9000");
+    let followed = "SELECT (SELECT count(*) FROM hallpass.later) <= (SELECT count(*) FROM hallpass.issuance)
+                    AND (SELECT count(*) FROM hallpass.later) > 0";
+    assert_eq!(cluster.psql("hallpass", followed).trim(), "t");
+    let key = tell(&installation, &["keys", "show", "ledger"]);
+    let verified = finish(&mut installation.command(&["ledger", "verify", "--key", &key]), "");
+    assert!([Some(0), Some(31)].contains(&verified.status.code()), "{verified:?}");
+}
+
+#[test]
+fn schema_that_took_something_away_is_refused_in_a_sentence_by_brokers_that_need_it() {
+    let cluster = Cluster::start(None, "");
+    let installation = Installation::on(&cluster);
+    let server = installation.replica(0);
+    server.only(&installation.issuer.token(), "npm");
+    cluster.psql(
+        "hallpass",
+        "BEGIN; ALTER TABLE hallpass.issuance RENAME COLUMN live_until TO alive_until;
+         UPDATE hallpass.meta SET value = '9001' WHERE name = 'schema';
+         INSERT INTO hallpass.meta (name, value) VALUES ('schema_least', '9001'); COMMIT;",
+    );
+
+    // The one that runs refuses, since it can record nothing.
+    let token = installation.issuer.token();
+    server
+        .public
+        .exchange(&token, &json!({ "grants": [{ "name": "deploy", "credentials": ["npm"] }] }))
+        .problem(503, "ledger_unavailable");
+    for command in [&["serve"][..], &["secret", "list"], &["keys", "rotate", "ledger"]] {
+        let refused = finish(&mut installation.command(command), "");
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2), "{said}");
+        assert!(said.contains("takes brokers of schema 9001 and later only"), "{said}");
     }
 }
 

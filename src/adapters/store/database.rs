@@ -11,6 +11,7 @@ use super::{
         assertions::{AssertionHandover, AssertionRotation, AssertionRotationFault},
         policy::{AcceptedPolicy, LettingIn, PolicyStanding},
         publication::Lease,
+        rotation::{Handover, HeldKey, Random, Rotated, RotationFault, SealingHandover, Telling},
         rows::LedgerRow,
         secrets::{Change, SecretFault, SecretListing},
     },
@@ -152,16 +153,55 @@ impl Database {
         either!(self, store => store.keyring())
     }
 
-    /// Says which sealing keys this process knows. On PostgreSQL nobody asks yet: its records stay under their key.
+    /// Says which sealing keys a broker knows, so that nobody wraps what it then cannot open; reads the sealed records
+    /// anew where they were wrapped under another.
     ///
     /// # Errors
     ///
     /// [`StoreFault::Unavailable`].
-    pub async fn announce(&self, known: &Keyring) -> Result<(), StoreFault> {
+    pub async fn announce(&self, broker: Beat, known: &Keyring) -> Result<(), StoreFault> {
         match self {
-            Self::Postgres(_) => Ok(()),
+            Self::Postgres(store) => store.announce(broker, known).await,
+            // One broker serves a file.
             Self::Sqlite(store) => store.announce(known).await,
         }
+    }
+
+    /// Puts a new ledger key in the place of the one that there is. From this transaction on every process signs with
+    /// it, or writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`RotationFault`]; then nothing changed.
+    pub async fn rotate_ledger_key(
+        &self,
+        now: Timestamp,
+        random: Random,
+        tell: Telling<Handover>,
+    ) -> Result<Rotated<VerifierKey>, RotationFault> {
+        either!(self, store => store.rotate_ledger_key(now, random, tell).await)
+    }
+
+    /// Wraps whatever is sealed under the newest sealing key. What it tells is how many records are under it.
+    ///
+    /// # Errors
+    ///
+    /// [`RotationFault`]; then the key that was the store's still is, and this can be asked again.
+    pub async fn rewrap(
+        &self,
+        random: Random,
+        tell: Telling<SealingHandover>,
+    ) -> Result<Rotated<u64>, RotationFault> {
+        either!(self, store => store.rewrap(random, tell).await)
+    }
+
+    /// The keys that the store holds, and those of the ledger that it held; oldest first within a purpose.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreFault::Unavailable`].
+    pub async fn held_keys(&self) -> Result<Vec<HeldKey>, StoreFault> {
+        either!(self, store => store.held_keys().await)
     }
 
     /// What tells the key that the store is sealed with.
@@ -170,24 +210,16 @@ impl Database {
     ///
     /// [`StoreFault::Unavailable`].
     pub async fn sealed_with(&self) -> Result<Digest, StoreFault> {
-        match self {
-            Self::Postgres(store) => store
-                .sealed_with()
-                .ok_or_else(|| StoreFault::Unavailable("the store was opened without its keys".to_owned())),
-            Self::Sqlite(store) => store.sealed_with().await,
-        }
+        either!(self, store => store.sealed_with().await)
     }
 
-    /// Opens a note that one of the ledger's keys signed, of today or before. On PostgreSQL there is one key.
+    /// Opens a note that one of the ledger's keys signed, of today or before.
     ///
     /// # Errors
     ///
     /// [`StoreFault`]; within it [`NoteFault`].
     pub async fn open_checkpoint(&self, note: &str) -> Result<Result<Checkpoint, NoteFault>, StoreFault> {
-        match self {
-            Self::Postgres(store) => Ok(store.verifier_key().open(note)),
-            Self::Sqlite(store) => store.open_checkpoint(note).await,
-        }
+        either!(self, store => store.open_checkpoint(note).await)
     }
 
     /// What is wrong with the columns that the writer goes on from.

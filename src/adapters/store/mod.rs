@@ -13,9 +13,9 @@ pub use self::{
     postgres::Postgres,
     shared::assertions::{AssertionHandover, AssertionRotation, AssertionRotationFault},
     shared::publication::{LEASE, Lease},
+    shared::rotation::{Handover, HeldKey, Random, Rotated, RotationFault, SealingHandover, Telling},
     sqlite::{
-        AcceptedPolicy, Change, CopyFault, CreateFault, Genesis, Handover, HeldKey, LedgerRow, LettingIn,
-        OpenFault, Options, PolicyStanding, Random, Rotated, RotationFault, SealingHandover, SecretFault,
-        SecretListing, Sqlite,
+        AcceptedPolicy, Change, CopyFault, CreateFault, Genesis, LedgerRow, LettingIn, OpenFault, Options,
+        PolicyStanding, SecretFault, SecretListing, Sqlite,
     },
 };

@@ -125,6 +125,13 @@ impl VerifierKey {
         hex(&self.id)
     }
 
+    /// How the line of this key begins in every note that it signs: its name, and as much of its id as whole characters
+    /// of base64 hold. A note without such a line was not signed by it.
+    pub fn line_start(&self) -> String {
+        let id = BASE64.encode(self.id);
+        format!("\u{2014} {} {}", self.name, id.get(..WHOLE_ID_CHARACTERS).unwrap_or_default())
+    }
+
     /// Opens a note by which this key handed the log over to that one: both signed it, and it names the new one.
     ///
     /// # Errors
@@ -265,6 +272,9 @@ fn hex(id: &[u8; 4]) -> String {
 
 /// How the line begins that names the next key (tlog-checkpoint, "Extension lines").
 const NEXT_KEY: &str = "next-key ";
+
+/// How many characters of base64 hold nothing but bits of an id, whatever follows it: 30 of its 32.
+const WHOLE_ID_CHARACTERS: usize = 5;
 
 /// The signature type of plain Ed25519 (signed-note, "Signature types").
 const ED25519_TYPE: u8 = 1;

@@ -33,6 +33,7 @@ mod policy;
 mod quota;
 mod refuse;
 mod replicas;
+mod rotation;
 pub(super) mod secrets;
 mod staged;
 mod transit;
@@ -77,7 +78,7 @@ use crate::{
         name::{CredentialName, GrantName, IssuerName},
         policy::target::Kind,
         policy::target::Making,
-        sealing::SealingKey,
+        sealing::{Keyring, SealingKey},
         secret::Secret,
     },
 };
@@ -188,12 +189,24 @@ pub(super) fn raw(path: &Path) -> Connection {
 }
 
 fn open(place: &StorePlace) -> Arc<Database> {
-    Arc::new(match place {
+    open_with(place, key(1), Options::default()).unwrap()
+}
+
+/// The same with other sealing keys; why not, where it does not open.
+fn open_with(
+    place: &StorePlace,
+    keys: impl Into<Keyring>,
+    options: Options,
+) -> Result<Arc<Database>, String> {
+    let opened = match place {
         StorePlace::Postgres(place) => {
-            Database::Postgres(Postgres::open(place, key(1), Options::default()).unwrap())
+            Postgres::open(place, keys, options).map(Database::Postgres).map_err(|fault| fault.to_string())
         }
-        StorePlace::Sqlite(path) => Database::Sqlite(Sqlite::open(path, key(1), Options::default()).unwrap()),
-    })
+        StorePlace::Sqlite(path) => {
+            Sqlite::open(path, keys, options).map(Database::Sqlite).map_err(|fault| fault.to_string())
+        }
+    };
+    opened.map(Arc::new)
 }
 
 /// The role of brokers, the one of auditors, and the one that owns the schema.

@@ -20,7 +20,7 @@ use crate::{
     broker::ports::{Answer, StoreFault},
     kernel::{
         assertion::{Algorithm, AssertionKey, Schedule},
-        sealing::{SealFault, SealedRecord},
+        sealing::SealedRecord,
     },
 };
 
@@ -46,7 +46,7 @@ impl Postgres {
     ) -> Result<AssertionHandover, AssertionRotationFault> {
         for _ in 0..TRIES {
             let standing = self.assertion_keys().await?;
-            let sealing = self.sealing_key().ok_or(SealFault::WrongKey)?;
+            let sealing = self.sealing_key().await?;
             let rotate = assertions::rotate(&standing, &sealing, rotation)?;
             let handover = rotate.handover.clone();
             if self.submit_direct(rotate).await?.0 {

@@ -14,11 +14,16 @@ use super::{
     Trouble,
     changes::Changes,
     known::{Known, Needs},
+    writer::Signer,
 };
 use crate::{
-    adapters::store::shared::{columns::Prepared, head::Committed, refusals::Rates},
+    adapters::store::shared::{
+        columns::Prepared,
+        head::{Committed, Head},
+        refusals::Rates,
+    },
     broker::ports::{Answer, SealedSecret, StoreFault},
-    kernel::{digest::Digest, name::SecretName},
+    kernel::{digest::Digest, ledger::checkpoint::LogKey, name::SecretName},
 };
 
 /// The state that commands of one batch see and change. It becomes true only when the transaction is durable.
@@ -37,6 +42,12 @@ pub(super) struct Batch<'a> {
     pub(super) spent: Vec<(Digest, Timestamp)>,
     /// Entries to be appended.
     pub(super) entries: Vec<Arc<Prepared>>,
+    /// The head before them.
+    pub(super) head: &'a Head,
+    /// What signs the one behind them.
+    pub(super) signer: &'a Signer,
+    /// The ledger's key from the next batch on; that head is signed by both.
+    pub(super) next_key: Option<LogKey>,
 }
 
 impl Batch<'_> {

@@ -373,7 +373,8 @@ fn keep(file: &mut Connection, table: &Table, rows: Vec<Vec<Value>>) -> rusqlite
         let insert = format!("INSERT INTO \"{}\" ({}) VALUES ({marks})", table.name, names.join(", "));
         let mut insert = change.prepare_cached(&insert)?;
         for row in rows {
-            let is_own = table.name == "meta" && row.first() == Some(&Value::Text(OWN_FACT.to_owned()));
+            let is_own = table.name == "meta"
+                && OWN_FACTS.iter().any(|fact| row.first() == Some(&Value::Text((*fact).to_owned())));
             if !is_own {
                 insert.execute(rusqlite::params_from_iter(row))?;
             }
@@ -515,7 +516,7 @@ fn bind(
 }
 
 /// A fact that a file of SQLite's says in another place.
-const OWN_FACT: &str = "schema";
+const OWN_FACTS: [&str; 2] = ["schema", schema::LEAST];
 
 #[cfg(test)]
 mod tests {
@@ -524,9 +525,10 @@ mod tests {
     use super::*;
 
     /// What is of the moment, or of this kind of store alone, and is made anew.
-    const LEFT: [&str; 6] = [
+    const LEFT: [&str; 7] = [
         "denied.spent",
         "head.generation",
+        "head.signer",
         "head.spent",
         "policy_accepted.id",
         "policy_skew.*",

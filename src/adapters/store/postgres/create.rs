@@ -46,6 +46,17 @@ pub enum CreateFault {
     /// There is a schema already.
     #[error("the database has a schema `hallpass` already; nothing was changed")]
     Exists,
+    /// A later version made the schema. What roles may do there is that version's to say.
+    #[error(
+        "the database has schema {found}, which a later version of hallpass made, and this one knows {known}: use that \
+         version; nothing was changed"
+    )]
+    Newer {
+        /// The database's.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
     /// There were no random bytes.
     #[error("no random bytes from the operating system")]
     NoEntropy,
@@ -118,23 +129,17 @@ impl super::Postgres {
         Engine::start()?.wait(async move {
             let mut conn = schema::connect(&options).await?;
             sqlx::query("BEGIN").execute(&mut conn).await?;
-            let found: String = sqlx::query_scalar(
-                "SELECT convert_from(value, 'UTF8') FROM hallpass.meta WHERE name = 'schema' FOR UPDATE",
-            )
-            .fetch_one(&mut conn)
-            .await?;
-            let found: i64 = found.parse().unwrap_or(0);
+            let found = known_schema(&mut conn).await?;
             for migration in MIGRATIONS.into_iter().skip(usize::try_from(found).unwrap_or(0)) {
                 sqlx::raw_sql(migration).execute(&mut conn).await?;
             }
-            let newest = found.max(SCHEMA);
             sqlx::query("UPDATE hallpass.meta SET value = convert_to($1, 'UTF8') WHERE name = 'schema'")
-                .bind(newest.to_string())
+                .bind(SCHEMA.to_string())
                 .execute(&mut conn)
                 .await?;
             grant(&mut conn, &roles).await?;
             sqlx::query("COMMIT").execute(&mut conn).await?;
-            Ok((found, newest))
+            Ok((found, SCHEMA))
         })?
     }
 
@@ -148,11 +153,23 @@ impl super::Postgres {
         Engine::start()?.wait(async move {
             let mut conn = schema::connect(&options).await?;
             sqlx::query("BEGIN").execute(&mut conn).await?;
+            known_schema(&mut conn).await?;
             grant(&mut conn, &roles).await?;
             sqlx::query("COMMIT").execute(&mut conn).await?;
             Ok(())
         })?
     }
+}
+
+/// The schema that is there, held until the transaction ends; one that this version does not know is refused.
+async fn known_schema(conn: &mut PgConnection) -> Result<i64, CreateFault> {
+    let found: String = sqlx::query_scalar(
+        "SELECT convert_from(value, 'UTF8') FROM hallpass.meta WHERE name = 'schema' FOR UPDATE",
+    )
+    .fetch_one(conn)
+    .await?;
+    let found = found.parse().unwrap_or(0);
+    if found > SCHEMA { Err(CreateFault::Newer { found, known: SCHEMA }) } else { Ok(found) }
 }
 
 pub(super) async fn grant(conn: &mut PgConnection, roles: &Roles) -> sqlx::Result<()> {

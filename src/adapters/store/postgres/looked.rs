@@ -29,7 +29,7 @@ impl Postgres {
     ///
     /// [`StoreFault::Unavailable`] where the database cannot be read.
     pub async fn head_fault(&self) -> Result<Option<&'static str>, StoreFault> {
-        let key = self.verifier.clone();
+        let key = self.verifier_key();
         self.read(Patience::Long, move |conn| Box::pin(async move { head_fault(conn, &key).await })).await
     }
 
@@ -45,7 +45,7 @@ impl Postgres {
 
 impl Kept for Postgres {
     fn own_key(&self) -> VerifierKey {
-        self.verifier.clone()
+        self.verifier_key()
     }
 
     fn head_note(&self) -> Answer<'_, Result<Vec<u8>, StoreFault>> {
@@ -83,7 +83,7 @@ impl Kept for Postgres {
     }
 
     fn strays(&self) -> Answer<'_, Result<Vec<Stray>, StoreFault>> {
-        let key = self.verifier.clone();
+        let key = self.verifier_key();
         Box::pin(self.read(Patience::Long, move |conn| Box::pin(async move { strays(conn, &key).await })))
     }
 }

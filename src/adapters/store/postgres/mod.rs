@@ -27,6 +27,8 @@ mod query;
 mod reader;
 mod refuse;
 mod replicas;
+mod rewrap;
+mod rotation;
 mod schema;
 mod secrets;
 #[cfg(test)]
@@ -62,6 +64,7 @@ use crate::{
     adapters::store::shared::{
         columns::Prepared,
         publication::tile as tile_of,
+        secrets::read_only,
         transit::{Steps, TransitFound},
     },
     broker::metrics::Exposition,
@@ -96,15 +99,12 @@ pub struct Postgres {
     pool: PgPool,
     engine: Engine,
     origin: String,
-    verifier: VerifierKey,
     keys: Option<Keys>,
 }
 
 /// What the sealing key opened.
 struct Keys {
     sealing: Keyring,
-    /// What tells the key of them that the store is sealed with.
-    check: Digest,
     pseudonym: Zeroizing<[u8; 32]>,
 }
 
@@ -169,7 +169,7 @@ impl Postgres {
 
     /// The ledger's public key.
     pub fn verifier_key(&self) -> VerifierKey {
-        self.verifier.clone()
+        (**self.shared.verifier.load()).clone()
     }
 
     /// The key of pseudonyms; none where the store was opened without the sealing key.
@@ -182,18 +182,17 @@ impl Postgres {
         self.keys.as_ref().map(|keys| &keys.sealing)
     }
 
-    /// What tells the key that the store is sealed with; none where it was opened without any.
-    pub fn sealed_with(&self) -> Option<Digest> {
-        self.keys.as_ref().map(|keys| keys.check)
-    }
-
     /// Waits until the database turns out not to be the one that was seen: the size that was seen, and the one found.
     pub async fn set_back(&self) -> (u64, u64) {
         self.shared.set_back().await
     }
 
-    fn sealing_key(&self) -> Option<Arc<SealingKey>> {
-        self.keys.as_ref().and_then(|keys| keys.sealing.of(&keys.check.0))
+    /// The key that the store is sealed with, of those at hand. Another one may not be known to every process yet.
+    async fn sealing_key(&self) -> Result<Arc<SealingKey>, StoreFault> {
+        let keyring = self.keyring().ok_or_else(read_only)?;
+        let missing =
+            || StoreFault::Unavailable("the database is sealed with a key that is not at hand".to_owned());
+        keyring.of(&self.sealed_with().await?.0).ok_or_else(missing)
     }
 
     /// Takes no more commands, lets the writer end what waits, and closes the connections. Asking again does nothing.
@@ -379,7 +378,8 @@ impl Store for Postgres {
     }
 
     fn beat(&self, beat: Beat) -> Answer<'_, Result<Option<Skew>, StoreFault>> {
-        Box::pin(async move { Ok(self.submit_direct(Post(beat)).await?.0) })
+        let sealing = self.keyring().map(Keyring::checks);
+        Box::pin(async move { Ok(self.submit_direct(Post { beat, sealing }).await?.0) })
     }
 
     fn tell_skew(&self, since: Timestamp, entry: Entry) -> Answer<'_, Result<bool, StoreFault>> {

@@ -19,14 +19,15 @@ use super::{
     engine::Engine,
     reader,
     refuse::load_spent,
-    schema::{self, SCHEMA, unsigned},
+    schema::{self, LEAST, SCHEMA, unsigned},
     secrets, tree,
-    writer::{QUEUE, Shared, Writer, look_at_clock},
+    writer::{QUEUE, Shared, Signer, Writer, look_at_clock},
 };
 use crate::{
     adapters::store::{
         shared::{
             keys::{self, LEDGER, PSEUDONYM},
+            rotation::{SEALING_CHECK, SEALING_NEXT},
             secrets::SealedMap,
         },
         sqlite::Options,
@@ -54,6 +55,17 @@ pub enum OpenFault {
     /// It cannot be reached or read. The driver's words never hold a password.
     #[error("the database cannot be opened")]
     Database(#[source] sqlx::Error),
+    /// It was brought up to a schema that a broker of this version cannot write any more.
+    #[error(
+        "the database was brought up to a schema that takes brokers of schema {least} and later only, and this version \
+         knows {known}: install a later version of hallpass; nothing was touched"
+    )]
+    Newer {
+        /// The least schema that a broker must know.
+        least: i64,
+        /// Ours.
+        known: i64,
+    },
     /// It was made by an earlier version.
     #[error(
         "the database has schema {found}, this version needs {known}; `hallpass store migrate` brings it up"
@@ -70,6 +82,12 @@ pub enum OpenFault {
     /// It did not answer in time.
     #[error("the database does not answer")]
     Slow,
+    /// Records are sealed with two keys, and only one is at hand.
+    #[error(
+        "`keys rewrap` was begun on this database and did not end, so its records are sealed with two keys: name both in \
+         `sealing_key`, the second one as `previous`, and run it again"
+    )]
+    TwoSealingKeys,
     /// Threads could not be started.
     #[error("the threads of the store cannot be started")]
     Thread(#[source] io::Error),
@@ -131,9 +149,12 @@ impl Postgres {
         let (writing, reading, place) = (schema::writing(&from), schema::reading(&from), place.clone());
         let (found, pool, started) = engine.wait(async move {
             let mut conn = connect(&writing).await?;
-            let mut found = look(&mut conn, &place, Some(sealing)).await?;
-            let log = found.log.take().ok_or(OpenFault::Damaged("the ledger's key is missing"))?;
-            let started = start((writing, conn), log).await?;
+            // One snapshot of it all: keys may change places while a broker starts.
+            sqlx::query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut conn).await?;
+            let mut found = look(&mut conn, &place, Some(sealing.clone())).await?;
+            let key = found.log.take().ok_or(OpenFault::Damaged("the ledger's key is missing"))?;
+            let signer = Signer { key, named: None, sealing, origin: found.origin.clone() };
+            let started = start((writing, conn), signer).await?;
             Ok::<_, OpenFault>((found, reader::pool(reading), started))
         })??;
         Ok(Self::opened(engine, pool, found, Some(started)))
@@ -161,7 +182,7 @@ impl Postgres {
     fn opened(engine: Engine, pool: PgPool, found: Found, started: Option<Started>) -> Arc<Self> {
         let (queue, writer, shared) = match started {
             Some(Started { queue, writer, shared }) => (Some(queue), Some(writer), shared),
-            None => (None, None, Arc::new(Shared::new(SealedMap::default(), HashMap::new()))),
+            None => (None, None, Arc::new(Shared::new(SealedMap::default(), HashMap::new(), found.verifier))),
         };
         Arc::new(Self {
             queue: RwLock::new(queue),
@@ -170,7 +191,6 @@ impl Postgres {
             pool,
             engine,
             origin: found.origin,
-            verifier: found.verifier,
             keys: found.keys,
         })
     }
@@ -195,8 +215,16 @@ async fn look(conn: &mut PgConnection, place: &Place, sealing: Option<Keyring>) 
         let text = std::str::from_utf8(fact(name)?).map(str::to_owned);
         text.map_err(|_| OpenFault::Damaged("a fact about the database is no text"))
     };
-    let schema = text("schema")?.parse().map_err(|_| OpenFault::Damaged("its schema is no number"))?;
-    // Schemas only grow, so that brokers of two versions run beside each other; one that is older lacks what we write.
+    let number = |name: &str| -> Result<i64, OpenFault> {
+        text(name)?.parse().map_err(|_| OpenFault::Damaged("its schema is no number"))
+    };
+    // Schemas only grow, so that brokers of two versions run beside each other; one that is older lacks what we write. One
+    // that took something away says from which version on a broker does without it.
+    let schema = number("schema")?;
+    let least = if meta.contains_key(LEAST) { number(LEAST)? } else { 0 };
+    if least > SCHEMA {
+        return Err(OpenFault::Newer { least, known: SCHEMA });
+    }
     if schema < SCHEMA {
         return Err(OpenFault::Older { found: schema, known: SCHEMA });
     }
@@ -206,7 +234,14 @@ async fn look(conn: &mut PgConnection, place: &Place, sealing: Option<Keyring>) 
     let Some(sealing) = sealing else {
         return Ok(Found { origin, verifier: published, keys: None, log: None });
     };
-    let check = sealing.of(fact("sealing_check")?).ok_or(OpenFault::WrongSealingKey)?.check();
+    if sealing.of(fact(SEALING_CHECK)?).is_none() {
+        return Err(OpenFault::WrongSealingKey);
+    }
+    // Empty while no records are being wrapped under another key.
+    let next = meta.get(SEALING_NEXT).filter(|next| !next.is_empty());
+    if next.is_some_and(|next| sealing.of(next).is_none()) {
+        return Err(OpenFault::TwoSealingKeys);
+    }
     let log = LogKey::from_seed(&origin, &open_key(conn, &sealing, LEDGER).await?)
         .ok_or(OpenFault::Damaged("the ledger key does not fit its origin"))?;
     if log.verifier() != published {
@@ -214,7 +249,7 @@ async fn look(conn: &mut PgConnection, place: &Place, sealing: Option<Keyring>) 
     }
     let pseudonym =
         keys::pseudonym(&open_key(conn, &sealing, PSEUDONYM).await?).map_err(OpenFault::Damaged)?;
-    let keys = Some(Keys { sealing, check, pseudonym });
+    let keys = Some(Keys { sealing, pseudonym });
     Ok(Found { origin, verifier: published, keys, log: Some(log) })
 }
 
@@ -228,30 +263,31 @@ fn is_absent(fault: &dyn sqlx::error::DatabaseError) -> bool {
     fault.code().is_some_and(|code| ["42P01", "3F000"].contains(&&*code))
 }
 
-async fn open_key(
+/// Opens one of the store's own keys.
+pub(super) async fn open_key(
     conn: &mut PgConnection,
     sealing: &Keyring,
     purpose: &'static str,
-) -> Result<Secret, OpenFault> {
+) -> Result<Secret, Trouble> {
     let row = sqlx::query("SELECT version, sealed FROM keys WHERE purpose = $1")
         .bind(purpose)
         .fetch_optional(conn)
         .await?;
     let read =
         |row: PgRow| -> sqlx::Result<_> { Ok((unsigned(&row, 0)?, SealedRecord { bytes: row.try_get(1)? })) };
-    keys::open(sealing, purpose, row.map(read).transpose()?).map_err(OpenFault::Damaged)
+    keys::open(sealing, purpose, row.map(read).transpose()?).map_err(Trouble::Damaged)
 }
 
-/// Looks at everything that the writer goes on from, and starts it.
+/// Looks at everything that the writer goes on from, ends the snapshot, and starts it.
 async fn start(
     (options, mut conn): (PgConnectOptions, PgConnection),
-    key: LogKey,
+    signer: Signer,
 ) -> Result<Started, OpenFault> {
-    sqlx::query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut conn).await?;
     let asked = Clock::System.now();
     let row = tree::load(&mut conn).await?;
     look_at_clock(asked, row.server_us, Clock::System.now())?;
-    tree::check(&mut conn, &row, &key.verifier()).await?;
+    let verifier = signer.key.verifier();
+    tree::check(&mut conn, &row, &verifier).await?;
     let sealed = secrets::load(&mut conn, row.generation).await?;
     let spent = load_spent(&mut conn, 0).await?;
     let fsync: String = sqlx::query_scalar("SHOW fsync").fetch_one(&mut conn).await?;
@@ -259,9 +295,10 @@ async fn start(
     if fsync != "on" {
         tracing::warn!("the database runs with fsync off: a power cut loses entries of credentials in use");
     }
-    let shared = Arc::new(Shared::new(sealed, spent));
+    let shared = Arc::new(Shared::new(sealed, spent, verifier));
+    let signer = Signer { named: row.signer, ..signer };
     let (queue, receive) = mpsc::channel(QUEUE);
-    let writer = Writer::new((options, conn), key, (row.head, row.spent), Arc::clone(&shared));
+    let writer = Writer::new((options, conn), signer, (row.head, row.spent), Arc::clone(&shared));
     Ok(Started { queue, writer: tokio::spawn(writer.run(receive)), shared })
 }
 

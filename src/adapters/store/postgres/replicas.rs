@@ -20,22 +20,39 @@ use crate::{
 };
 
 /// Posts one broker, and looks at all.
-pub(super) struct Post(pub(super) Beat);
+pub(super) struct Post {
+    /// The broker.
+    pub(super) beat: Beat,
+    /// Which sealing keys it knows, where it was taken for dead; otherwise it has said so itself.
+    pub(super) sealing: Option<Vec<Digest>>,
+}
+
+/// Writes a broker's row; which sealing keys it knows only where it has none.
+pub(super) async fn post(
+    conn: &mut PgConnection,
+    beat: &Beat,
+    sealing: Option<&[Digest]>,
+) -> sqlx::Result<()> {
+    let Beat { replica, started, digest: set, now } = beat;
+    sqlx::query(
+        "INSERT INTO replica (id, started, digest, seen, sealing) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (id) DO UPDATE SET digest = excluded.digest,
+             seen = greatest(replica.seen, excluded.seen)",
+    )
+    .bind(replica.bytes().as_slice())
+    .bind(stored(*started))
+    .bind(set.as_ref().map(|set| set.0.as_slice()))
+    .bind(stored(*now))
+    .bind(sealing.map(|checks| checks.iter().flat_map(|check| check.0).collect::<Vec<u8>>()))
+    .execute(conn)
+    .await?;
+    Ok(())
+}
 
 impl Post {
     async fn post(&self, conn: &mut PgConnection) -> Result<Option<Skew>, Trouble> {
-        let Beat { replica, started, digest: set, now } = &self.0;
-        sqlx::query(
-            "INSERT INTO replica (id, started, digest, seen) VALUES ($1, $2, $3, $4)
-             ON CONFLICT (id) DO UPDATE SET digest = excluded.digest,
-                 seen = greatest(replica.seen, excluded.seen)",
-        )
-        .bind(replica.bytes().as_slice())
-        .bind(stored(*started))
-        .bind(set.as_ref().map(|set| set.0.as_slice()))
-        .bind(stored(*now))
-        .execute(&mut *conn)
-        .await?;
+        post(conn, &self.beat, self.sealing.as_deref()).await?;
+        let now = &self.beat.now;
         let alive = stored(*now).saturating_sub(i64::try_from(ALIVE.as_nanos()).unwrap_or(i64::MAX));
         sqlx::query("DELETE FROM replica WHERE seen <= $1").bind(alive).execute(&mut *conn).await?;
         let rows = sqlx::query(

@@ -9,17 +9,21 @@ use sqlx::{
 use crate::{adapters::store::shared::stored::from_stored, kernel::digest::Digest};
 
 /// What makes each schema of the one before, from none on.
-pub(super) const MIGRATIONS: [&str; 5] = [
+pub(super) const MIGRATIONS: [&str; 6] = [
     include_str!("../../../../migrations/postgres/0001_schema.sql"),
     include_str!("../../../../migrations/postgres/0002_emergency.sql"),
     include_str!("../../../../migrations/postgres/0003_two_steps.sql"),
     include_str!("../../../../migrations/postgres/0004_publish.sql"),
     include_str!("../../../../migrations/postgres/0005_assertion_keys.sql"),
+    include_str!("../../../../migrations/postgres/0006_keys.sql"),
 ];
 /// What the roles beside the owner may do.
 pub(super) const ROLES: &str = include_str!("../../../../migrations/postgres/roles.sql");
 /// The newest schema that this version knows.
-pub(super) const SCHEMA: i64 = 5;
+pub(super) const SCHEMA: i64 = 6;
+/// The fact that tells the least schema that a broker must know; a migration that takes something away writes it, as its
+/// owner, once no broker before that version runs.
+pub(super) const LEAST: &str = "schema_least";
 
 /// The session of a writer. A lock that is not had within this time is held by something stuck, and who holds the head's
 /// lock without a word is cut off, so that a broker that was paused stops nobody else. COMMIT must have reached the disk

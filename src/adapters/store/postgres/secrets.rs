@@ -10,16 +10,19 @@ use super::{
     Postgres, Trouble,
     batch::{Batch, Direct},
     reader::Patience,
+    rotation::fact,
     schema::{moment, signed, unsigned, word},
 };
 use crate::{
     adapters::store::shared::{
         columns::Prepared,
-        secrets::{Change, SealedMap, SecretFault, SecretListing, TRIES, next, read_only},
+        rotation::SEALING_CHECK,
+        secrets::{Change, SealedMap, SecretFault, SecretListing, TRIES, next},
         stored::stored,
     },
     broker::ports::{Answer, SealedRecords, SealedSecret, StoreFault},
     kernel::{
+        digest::Digest,
         name::SecretName,
         sealing::{self, SealedRecord},
         secret::Secret,
@@ -42,9 +45,9 @@ impl Postgres {
         for _ in 0..TRIES {
             let (before, _) = self.secret_version(name).await?;
             let version = before.saturating_add(1);
-            let key = self.sealing_key().ok_or_else(read_only)?;
+            let key = self.sealing_key().await?;
             let record = next(&key, (name, version), &content, change)?;
-            let put = Put::new(name, before, Some(record), fields.len(), change)?;
+            let put = Put::new((name, before), Some((record, key.check())), fields.len(), change)?;
             if self.submit_direct(put).await?.0 {
                 return Ok(version);
             }
@@ -64,7 +67,7 @@ impl Postgres {
             if !is_set {
                 return Err(SecretFault::Missing);
             }
-            let put = Put::new(name, before, None, 0, change)?;
+            let put = Put::new((name, before), None, 0, change)?;
             if self.submit_direct(put).await?.0 {
                 return Ok(before);
             }
@@ -140,6 +143,8 @@ struct Put {
     name: SecretName,
     before: u64,
     record: Option<Arc<SealedSecret>>,
+    /// What tells the key that it was sealed with.
+    check: Option<Digest>,
     fields: usize,
     now: Timestamp,
     entry: Arc<Prepared>,
@@ -147,9 +152,8 @@ struct Put {
 
 impl Put {
     fn new(
-        name: &SecretName,
-        before: u64,
-        record: Option<SealedRecord>,
+        (name, before): (&SecretName, u64),
+        record: Option<(SealedRecord, Digest)>,
         fields: usize,
         change: Change<'_>,
     ) -> Result<Self, SecretFault> {
@@ -157,8 +161,9 @@ impl Put {
         // A removal tells of the version that goes, a new one of the version that comes.
         let told = if record.is_some() { version } else { before };
         let entry = super::prepare((change.entry)(told).ok_or(SecretFault::Entry)?)?;
+        let (record, check) = record.unzip();
         let record = record.map(|record| Arc::new(SealedSecret { version, record }));
-        Ok(Self { name: name.clone(), before, record, fields, now: change.now, entry })
+        Ok(Self { name: name.clone(), before, record, check, fields, now: change.now, entry })
     }
 
     async fn put(&self, conn: &mut PgConnection, batch: &mut Batch<'_>) -> Result<bool, Trouble> {
@@ -167,6 +172,12 @@ impl Put {
             .fetch_optional(&mut *conn)
             .await?;
         if newest.unwrap_or(0) != signed(self.before) {
+            return Ok(false);
+        }
+        // Sealed with a key that is no longer the store's, it could not be opened once that key is gone.
+        if let Some(check) = &self.check
+            && fact(conn, SEALING_CHECK).await?.as_deref() != Some(&check.0)
+        {
             return Ok(false);
         }
         sqlx::query(

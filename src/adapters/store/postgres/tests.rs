@@ -79,8 +79,8 @@ async fn neither_writer_nor_owner_changes_an_entry_and_a_reader_sees_the_ledger_
         assert!(told(OWNER, statement).contains("the ledger is insert-only"), "{statement}");
     }
     for statement in [
-        "UPDATE hallpass.meta SET value = ''",
-        "UPDATE hallpass.keys SET version = 2",
+        "DELETE FROM hallpass.meta",
+        "UPDATE hallpass.keys SET purpose = 'mine'",
         "DELETE FROM hallpass.issuance",
         "DELETE FROM hallpass.personal",
         "ALTER TABLE hallpass.entry DISABLE TRIGGER ALL",
@@ -97,6 +97,21 @@ async fn neither_writer_nor_owner_changes_an_entry_and_a_reader_sees_the_ledger_
         let lost = format!("DELETE FROM hallpass.keys WHERE purpose = '{purpose}'");
         for role in [WRITER, OWNER] {
             assert!(told(role, &lost).contains("is never deleted"), "{purpose}");
+        }
+    }
+    // Which key is the ledger's and which one seals is its to say, and no other fact.
+    for fact in ["origin", "schema", "mine"] {
+        let said = format!(
+            "INSERT INTO hallpass.meta VALUES ('{fact}', '') ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+        );
+        assert!(told(WRITER, &said).contains("is the owner's"), "{fact}");
+    }
+    let renamed = "UPDATE hallpass.meta SET name = 'ledger_keys_past' WHERE name = 'origin'";
+    assert!(told(WRITER, renamed).contains("is the owner's"));
+    for (purpose, version) in [("pseudonym", 2), ("assertion", 2), ("ledger", 3), ("ledger", 0)] {
+        let other = format!("UPDATE hallpass.keys SET version = {version} WHERE purpose = '{purpose}'");
+        for role in [WRITER, OWNER] {
+            assert!(told(role, &other).contains("cannot become another"), "{other}");
         }
     }
     for table in ["entry", "subtree", "personal", "head", "meta"] {

@@ -32,13 +32,15 @@ pub(super) struct HeadRow {
     pub(super) spent: i64,
     /// The server's time in microseconds since 1970.
     pub(super) server_us: i64,
+    /// How the line of the ledger's key begins in notes; none before its first change.
+    pub(super) signer: Option<String>,
 }
 
 /// Reads the head's row.
 pub(super) async fn load(conn: &mut PgConnection) -> Result<HeadRow, Trouble> {
     let row = sqlx::query(
         "SELECT size, root, peaks, note, generation, spent,
-             (extract(epoch FROM clock_timestamp()) * 1000000)::bigint FROM head WHERE one = 1",
+             (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, signer FROM head WHERE one = 1",
     )
     .fetch_one(conn)
     .await?;
@@ -49,7 +51,7 @@ pub(super) async fn load(conn: &mut PgConnection) -> Result<HeadRow, Trouble> {
 pub(super) async fn lock(conn: &mut PgConnection) -> Result<HeadRow, Trouble> {
     let row = sqlx::query(
         "SELECT size, root, peaks, note, generation, spent,
-             (extract(epoch FROM clock_timestamp()) * 1000000)::bigint FROM head WHERE one = 1 FOR UPDATE",
+             (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, signer FROM head WHERE one = 1 FOR UPDATE",
     )
     .fetch_one(conn)
     .await?;
@@ -65,6 +67,7 @@ fn head_row(row: &PgRow) -> Result<HeadRow, Trouble> {
         generation: unsigned(row, 4)?,
         spent: row.try_get(5)?,
         server_us: row.try_get(6)?,
+        signer: row.try_get(7)?,
     })
 }
 
@@ -82,7 +85,7 @@ pub(super) async fn check(conn: &mut PgConnection, row: &HeadRow, key: &Verifier
 /// Puts a head in the place of another; [`Trouble::Moved`] where that is not the newest any more.
 pub(super) async fn swap(conn: &mut PgConnection, before: &Head, after: &HeadRow) -> Result<(), Trouble> {
     let swapped = sqlx::query(
-        "UPDATE head SET size = $1, root = $2, peaks = $3, note = $4, generation = $5, spent = $6
+        "UPDATE head SET size = $1, root = $2, peaks = $3, note = $4, generation = $5, spent = $6, signer = $9
          WHERE one = 1 AND size = $7 AND root = $8",
     )
     .bind(signed(after.head.frontier.size()))
@@ -93,6 +96,7 @@ pub(super) async fn swap(conn: &mut PgConnection, before: &Head, after: &HeadRow
     .bind(after.spent)
     .bind(signed(before.frontier.size()))
     .bind(before.root.0.as_slice())
+    .bind(after.signer.as_deref())
     .execute(conn)
     .await?;
     if swapped.rows_affected() == 1 { Ok(()) } else { Err(Trouble::Moved) }

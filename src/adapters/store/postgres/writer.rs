@@ -31,6 +31,7 @@ use super::{
     changes::{Changes, write_entries},
     known::{Known, Needs},
     refuse::load_spent,
+    rotation::own_key,
     schema, secrets,
     tree::{self, HeadRow},
 };
@@ -41,7 +42,11 @@ use crate::{
         secrets::SealedMap,
     },
     broker::{Clock, metrics::StoreMetrics, ports::StoreFault},
-    kernel::{digest::Digest, ledger::checkpoint::LogKey},
+    kernel::{
+        digest::Digest,
+        ledger::checkpoint::{LogKey, VerifierKey},
+        sealing::Keyring,
+    },
 };
 
 /// Commands that may wait; one more is told that the queue is full.
@@ -67,6 +72,8 @@ pub(super) struct Shared {
     pub(super) spent: RwLock<HashMap<Digest, Timestamp>>,
     /// What is counted of the writer's work.
     pub(super) metrics: StoreMetrics,
+    /// The ledger's public key.
+    pub(super) verifier: ArcSwap<VerifierKey>,
     /// Why the last turn failed, if it did.
     ailing: Mutex<Option<String>>,
     /// The size that was seen and the one that was found, while the database is not the one that was seen.
@@ -75,11 +82,12 @@ pub(super) struct Shared {
 
 impl Shared {
     /// A writer that is well.
-    pub(super) fn new(sealed: SealedMap, spent: HashMap<Digest, Timestamp>) -> Self {
+    pub(super) fn new(sealed: SealedMap, spent: HashMap<Digest, Timestamp>, verifier: VerifierKey) -> Self {
         Self {
             sealed: ArcSwap::from_pointee(sealed),
             spent: RwLock::new(spent),
             metrics: StoreMetrics::default(),
+            verifier: ArcSwap::from_pointee(verifier),
             ailing: Mutex::default(),
             set_back: watch::Sender::new(None),
         }
@@ -109,12 +117,24 @@ impl Shared {
     }
 }
 
+/// What the writer signs with, and how it finds the key that comes after it.
+pub(super) struct Signer {
+    /// The ledger's key.
+    pub(super) key: LogKey,
+    /// What the head said of it.
+    pub(super) named: Option<String>,
+    /// What opens the next.
+    pub(super) sealing: Keyring,
+    /// The ledger's origin.
+    pub(super) origin: String,
+}
+
 /// The writer's own state.
 pub(super) struct Writer {
     options: PgConnectOptions,
     /// None where the last turn did not end in order.
     conn: Option<PgConnection>,
-    key: LogKey,
+    signer: Signer,
     /// The largest head that was seen.
     head: Head,
     /// How many spent tokens are known.
@@ -127,12 +147,12 @@ impl Writer {
     /// A writer on that connection, which goes on from that head.
     pub(super) fn new(
         (options, conn): (PgConnectOptions, PgConnection),
-        key: LogKey,
+        signer: Signer,
         (head, spent): (Head, i64),
         shared: Arc<Shared>,
     ) -> Self {
         shared.metrics.entries.set(head.frontier.size());
-        Self { options, conn: Some(conn), key, head, spent, rates: Rates::default(), shared }
+        Self { options, conn: Some(conn), signer, head, spent, rates: Rates::default(), shared }
     }
 
     /// Takes turns until nobody can send any more, and the queue is empty.
@@ -229,6 +249,9 @@ impl Writer {
             sealed: Vec::new(),
             spent: Vec::new(),
             entries: Vec::new(),
+            head: &self.head,
+            signer: &self.signer,
+            next_key: None,
         };
         for step in steps.iter_mut() {
             if let Step::Direct(step) = step {
@@ -237,35 +260,46 @@ impl Writer {
         }
         decide(conn, steps, &mut batch).await?;
         let spent = number_spent(&mut batch, found.spent);
-        let Batch { known, changes, generation, sealed, spent: tokens, entries, .. } = batch;
+        let Batch { known, changes, generation, sealed, spent: tokens, entries, next_key, .. } = batch;
         changes.write(conn, &known).await?;
         let mut after = HeadRow { generation, spent, ..found };
         let is_same =
             entries.is_empty() && generation == held_generation(&self.shared) && spent == self.spent;
         let mut committed = Committed::nothing(self.head.frontier.size());
         if !entries.is_empty() {
-            let Grown { head, full, committed: grown } =
-                self.head.grow(entries, &|size, root| self.key.sign(size, root));
+            // The head behind a change of keys is signed by both, so that whoever knows one of them goes on from there.
+            let key = &self.signer.key;
+            let sign = |size: u64, root: &Digest| match &next_key {
+                Some(next) => key.sign_with(next, size, root),
+                None => key.sign(size, root),
+            };
+            let Grown { head, full, committed: grown } = self.head.grow(entries, &sign);
             write_entries(conn, grown.first, &grown.entries, &full).await?;
             (after.head, after.note) = (head, grown.note.clone());
             committed = grown;
+        }
+        if let Some(next) = &next_key {
+            after.signer = Some(next.verifier().line_start());
         }
         if !is_same {
             tree::swap(conn, &self.head, &after).await?;
         }
         let sealed = (!sealed.is_empty()).then(|| self.shared.sealed.load().changed(generation, sealed));
-        Ok(Filled { head: after.head, spent, committed, sealed, tokens })
+        Ok(Filled { head: after.head, spent, committed, sealed, tokens, next_key })
     }
 
     /// Proves that the head goes on from the one that was seen, and reads what others changed.
     async fn look_for_others(&mut self, conn: &mut PgConnection, found: &HeadRow) -> Result<(), Trouble> {
         let seen = (self.head.frontier.size(), self.head.root);
         let now = (found.head.frontier.size(), found.head.root);
+        if seen != now && !tree::begins_with(conn, (seen.0, &seen.1), (now.0, &now.1)).await? {
+            return Err(Trouble::SetBack { seen: seen.0, found: now.0 });
+        }
+        if found.signer != self.signer.named {
+            self.take_key(conn, found).await?;
+        }
         if seen != now {
-            found.head.check_note(&found.note, &self.key.verifier()).map_err(Trouble::Damaged)?;
-            if !tree::begins_with(conn, (seen.0, &seen.1), (now.0, &now.1)).await? {
-                return Err(Trouble::SetBack { seen: seen.0, found: now.0 });
-            }
+            found.head.check_note(&found.note, &self.signer.key.verifier()).map_err(Trouble::Damaged)?;
             self.head = found.head.clone();
         }
         if found.generation != held_generation(&self.shared) {
@@ -279,10 +313,32 @@ impl Writer {
         Ok(())
     }
 
+    /// Takes the ledger's key that another process put in the place of this one: whatever is signed from here on must be
+    /// signed with it.
+    async fn take_key(&mut self, conn: &mut PgConnection, found: &HeadRow) -> Result<(), Trouble> {
+        let key = own_key(conn, &self.signer).await?;
+        if found.signer.as_ref().is_some_and(|named| *named != key.verifier().line_start()) {
+            return Err(Trouble::Damaged("the ledger's key is not the one that its head names"));
+        }
+        tracing::info!(key = %key.verifier().id(), "the ledger's key was changed");
+        self.sign_with(key, found.signer.clone());
+        Ok(())
+    }
+
+    fn sign_with(&mut self, key: LogKey, named: Option<String>) {
+        self.shared.verifier.store(Arc::new(key.verifier()));
+        self.signer.key = key;
+        self.signer.named = named;
+    }
+
     /// What became durable becomes true.
     fn publish(&mut self, filled: Filled) -> Committed {
-        let Filled { head, spent, committed, sealed, tokens } = filled;
+        let Filled { head, spent, committed, sealed, tokens, next_key } = filled;
         (self.head, self.spent) = (head, spent);
+        if let Some(key) = next_key {
+            let named = Some(key.verifier().line_start());
+            self.sign_with(key, named);
+        }
         if let Some(sealed) = sealed {
             self.shared.sealed.store(Arc::new(sealed));
         }
@@ -363,4 +419,5 @@ struct Filled {
     committed: Committed,
     sealed: Option<SealedMap>,
     tokens: Vec<(Digest, Timestamp)>,
+    next_key: Option<LogKey>,
 }

@@ -12,6 +12,7 @@ pub(super) mod policy;
 pub(super) mod publication;
 pub(super) mod quota;
 pub(super) mod refusals;
+pub(super) mod rotation;
 pub(super) mod rows;
 pub(super) mod secrets;
 pub(super) mod stored;

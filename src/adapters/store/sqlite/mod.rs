@@ -88,7 +88,6 @@ pub use self::{
     looked::LedgerRow,
     open::{OpenFault, Options},
     policy::{AcceptedPolicy, LettingIn, PolicyStanding},
-    rotation::{Handover, HeldKey, Random, Rotated, RotationFault, SealingHandover, Telling},
     secrets::{Change, SecretFault, SecretListing},
 };
 

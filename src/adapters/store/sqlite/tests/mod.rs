@@ -1,7 +1,6 @@
-//! What only SQLite promises: its file, its locks, its triggers, its rotations. The laws of any store stand in `laws`.
+//! What only SQLite promises: its file, its locks, its triggers. The laws of any store stand in `laws`.
 
 mod open;
-mod rotation;
 mod secrets;
 
 use std::{
@@ -36,17 +35,6 @@ impl Bench {
         let path = folder.path().join("hallpass.db");
         std::fs::write(&path, template()).unwrap();
         Self { store: open(&path), path, _folder: folder }
-    }
-
-    /// The same file in the hands of another process, as far as SQLite is concerned.
-    fn other(&self) -> Arc<Sqlite> {
-        open(&self.path)
-    }
-
-    async fn reopened(self) -> Self {
-        self.store.close().await;
-        let store = open(&self.path);
-        Self { store, ..self }
     }
 
     /// A connection that does to the file what only somebody with other tools does.
