@@ -204,6 +204,7 @@ impl From<postgres::CreateFault> for Failure {
             | postgres::CreateFault::Origin(_)
             | postgres::CreateFault::Password(_) => Exit::Usage,
             postgres::CreateFault::Start(_)
+            | postgres::CreateFault::Busy
             | postgres::CreateFault::Database(_)
             | postgres::CreateFault::NoEntropy
             | postgres::CreateFault::Seal(_) => Exit::Internal,

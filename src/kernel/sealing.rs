@@ -333,6 +333,17 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn ring_that_learns_keeps_what_it_knew_and_no_key_twice() {
+        let key = |byte: u8| Arc::new(SealingKey::new(Secret::new(vec![byte; 32])).unwrap());
+        let ring = Keyring::new(key(1), None);
+        let copy = ring.clone();
+        ring.learn(&Keyring::new(key(2), Some(key(1))));
+        assert_eq!(copy.checks(), [key(2).check(), key(1).check()]);
+        ring.learn(&Keyring::new(key(3), None));
+        assert_eq!(copy.checks(), [key(3).check(), key(2).check(), key(1).check()]);
+    }
+
     const NPM: Sealed<'_> = Sealed { purpose: "secret", name: "npm-token", version: 3 };
 
     fn key(byte: u8) -> SealingKey {

@@ -95,7 +95,8 @@
 //! ## Another version
 //!
 //! Upgrade the schema first, then the brokers one after the other: `store migrate` only adds (tables, columns that may stay
-//! empty), so that brokers of the version before go on beside the new ones. What a migration adds for keys holds the older
+//! empty), so that brokers of the version before go on beside the new ones. It waits for no table longer than 0.3 s at a time,
+//! since every batch would wait behind it: where a backup reads for longer, it says so, and is run again afterwards. What a migration adds for keys holds the older
 //! brokers too: once the ledger's key was changed, none of them can append any more, since they sign with the old one; end
 //! them before that. `keys rewrap` waits for them, since they do not say which keys they know. A broker
 //! takes a later schema than its own as it is, unless that says `schema_least`: then something was taken away that it

@@ -148,6 +148,47 @@ fn sealing_key_changes_while_it_serves_and_the_old_one_is_worth_nothing_then() {
     installation.serve().stop();
 }
 
+/// One machine has one version at a time. Where a command of a later one was run beside `serve`, that goes on, and does
+/// not start again.
+#[test]
+fn broker_of_one_machine_runs_on_under_a_later_schema_and_is_refused_there_in_a_sentence() {
+    let installation = Installation::new();
+    let server = installation.serve();
+    under_load(&installation, &server, || {
+        let conn = rusqlite::Connection::open(installation.file("hallpass.db")).unwrap();
+        conn.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
+        conn.execute_batch(
+            "BEGIN IMMEDIATE;
+             ALTER TABLE issuance ADD COLUMN later TEXT;
+             ALTER TABLE head ADD COLUMN later INTEGER NOT NULL DEFAULT 0;
+             ALTER TABLE entry ADD COLUMN later BLOB;
+             CREATE TABLE later (id INTEGER PRIMARY KEY, issuance BLOB NOT NULL);
+             CREATE TRIGGER issuance_is_followed AFTER INSERT ON issuance
+             BEGIN INSERT INTO later (issuance) VALUES (NEW.id); END;
+             PRAGMA user_version = 9000; COMMIT;",
+        )
+        .unwrap();
+    });
+    exchange(&installation, &server);
+    let receipt = exchange(&installation, &server)["receipts"][0].to_string();
+    installation.write("receipt.json", &receipt);
+    server.stop();
+    for command in [&["serve"][..], &["secret", "list"], &["ledger", "verify"]] {
+        let (exit, said) = refused(&installation, command);
+        assert_eq!(exit, 2, "{said}");
+        assert!(said.contains("9000"), "{said}");
+    }
+    // Nothing was touched: the later version finds a ledger that holds together.
+    let conn = rusqlite::Connection::open(installation.file("hallpass.db")).unwrap();
+    let followed: i64 = conn.query_row("SELECT count(*) FROM later", [], |row| row.get(0)).unwrap();
+    assert!(followed > 0);
+    conn.pragma_update(None, "user_version", 6).unwrap();
+    drop(conn);
+    let key = tell(&installation, &["keys", "show", "ledger"]);
+    let told = verify(&installation, &["--key", &key, "--anchor", "receipt.json"]);
+    assert_eq!(told.0, 0, "{}", told.1);
+}
+
 #[test]
 fn backup_under_load_is_whole_for_its_owner_only_and_has_no_sealing_key() {
     let installation = Installation::new();

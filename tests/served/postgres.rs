@@ -275,6 +275,15 @@ fn older_copy_of_the_servers_data_is_refused_by_every_broker() {
     }
 }
 
+/// Says that it is over when it goes.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Eight brokers under load; one of them is killed at random every moment, and another one starts in its place.
 #[test]
 fn eight_brokers_that_are_killed_at_random_write_one_log() {
@@ -292,6 +301,8 @@ fn eight_brokers_that_are_killed_at_random_write_one_log() {
         servers[number].lock().unwrap().as_ref().map(|server| server.public.clone())
     };
     std::thread::scope(|scope| {
+        // Also where this thread ends early: the others would never hear of it.
+        let _over = Over(&is_over);
         for number in 0..BROKERS {
             let (client, is_over, received, tokens) = (&client, &is_over, &received, &tokens);
             scope.spawn(move || {
@@ -329,7 +340,6 @@ fn eight_brokers_that_are_killed_at_random_write_one_log() {
             killed += 1;
             *servers[number].lock().unwrap() = Some(installation.replica(number));
         }
-        is_over.store(true, Ordering::SeqCst);
         assert!(killed > 2, "only {killed} were killed");
     });
     // Whatever was killed around it, no broker grows.

@@ -146,6 +146,39 @@ fn name(installation: &Installation, to: &str) {
 }
 
 #[test]
+fn broker_that_slept_through_a_change_of_sealing_keys_hands_out_nothing_until_it_reads_them() {
+    let cluster = Cluster::start(None, "");
+    let installation = Installation::on(&cluster);
+    let (awake, asleep) = (installation.replica(0), installation.replica(1));
+    exchange(&installation, &asleep);
+    let key = format!("hallpass-sealing-key-v1:{}", STANDARD.encode([7; 32]));
+    installation.write("next.key", &key);
+    name(&installation, "{ file: next.key, previous: { file: sealing.key } }");
+    asleep.signal(Signal::STOP);
+    // For longer than it is waited for.
+    let slept = "UPDATE hallpass.replica SET seen = 0 WHERE sealing IS NOT NULL";
+    eventually("it to be taken for dead", || cluster.try_psql("hallpass", slept).ok());
+    awake.hang_up();
+    eventually("the change", || (refused(&installation, &["keys", "rewrap"]).0 == 0).then_some(()));
+    let npm = json!({ "grants": [{ "name": "deploy", "credentials": ["npm"] }] });
+    assert_eq!(awake.only(&installation.issuer.token(), "npm")["fields"]["value"], CANARY);
+
+    asleep.signal(Signal::CONT);
+    // It may answer once more from what it held, as a fetch that began before; then it has read the records anew.
+    eventually("the refusal", || {
+        let answer = asleep.public.exchange(&installation.issuer.token(), &npm);
+        (answer.status == 502).then_some(answer)
+    })
+    .problem(502, "backend_failed");
+    name(&installation, "{ file: next.key }");
+    asleep.hang_up();
+    eventually("service", || {
+        (asleep.public.exchange(&installation.issuer.token(), &npm).status == 200).then_some(())
+    });
+    assert_eq!(asleep.entries("KEY_ROTATED").len(), 1);
+}
+
+#[test]
 fn sealing_key_changes_while_two_brokers_serve_also_when_it_is_killed_in_the_middle() {
     let cluster = Cluster::start(None, "");
     let installation = Installation::on(&cluster);

@@ -306,6 +306,19 @@ mod tests {
         // The signature holds, and it is no checkpoint: only then is the text looked at.
         assert_eq!(key.open(note), Err(NoteFault::Malformed("fewer than three lines")));
         assert_eq!(key.open(&note.replace("problem,", "problem.")), Err(NoteFault::Forged));
+        assert_eq!(key.line_start(), "\u{2014} PeterNeumann x08go");
+    }
+
+    #[test]
+    fn a_line_begins_alike_in_all_notes_of_a_key_and_in_those_of_no_other() {
+        let (own, other) = (key("hallpass.test/ledger", 7), key("hallpass.test/ledger", 8));
+        let starts = |note: &str, key: &LogKey| note.contains(&format!("\n{}", key.verifier().line_start()));
+        for size in 0..50 {
+            let note = own.sign(size, &Digest::of(b"root"));
+            assert!(starts(&note, &own) && !starts(&note, &other));
+            let both = own.sign_with(&other, size, &Digest::of(b"root"));
+            assert!(starts(&both, &own) && starts(&both, &other));
+        }
     }
 
     #[test]

@@ -209,6 +209,48 @@ mod on_postgres_only {
     }
 
     #[tokio::test]
+    async fn two_who_wrap_at_once_are_told_of_one_change() {
+        let bench = Bench::on(Engine::Postgres);
+        for number in 0..40 {
+            super::super::secrets::set(&bench.store, &format!("other-{number}"), "one").await;
+        }
+        let entries = bench.codes().len();
+        let (one, two) = (with(&bench, ring(2, Some(1))).unwrap(), with(&bench, ring(2, Some(1))).unwrap());
+        let (first, second) = tokio::join!(one.rewrap(filling(), told()), two.rewrap(filling(), told()));
+        let told = [first.unwrap(), second.unwrap()];
+        assert_eq!(told.iter().filter(|told| told.index.is_some()).count(), 1, "{told:?}");
+        assert_eq!(bench.codes().len(), entries + 1);
+        for store in [one, two] {
+            store.close().await;
+        }
+        append(&with(&bench, ring(2, None)).unwrap()).await;
+    }
+
+    #[tokio::test]
+    async fn keys_that_come_while_records_are_wrapped_are_wrapped_too() {
+        let bench = Bench::on(Engine::Postgres);
+        for number in 0..40 {
+            super::super::secrets::set(&bench.store, &format!("other-{number}"), "one").await;
+        }
+        let (one, two) = (with(&bench, ring(2, Some(1))).unwrap(), with(&bench, ring(2, Some(1))).unwrap());
+        let others = async {
+            for number in 0..10 {
+                super::super::secrets::set(&two, &format!("other-{number}"), "two").await;
+                two.rotate_ledger_key(now(), filling(), told()).await.unwrap();
+            }
+        };
+        let (wrapped, ()) = tokio::join!(one.rewrap(filling(), told()), others);
+        assert!(wrapped.unwrap().index.is_some());
+        for store in [one, two] {
+            store.close().await;
+        }
+        let after = with(&bench, ring(2, None)).unwrap();
+        let again = after.rewrap(filling(), told()).await.unwrap();
+        assert_eq!((again.told, again.index), (0, None));
+        assert_proves(&after, &append(&after).await);
+    }
+
+    #[tokio::test]
     async fn half_wrapped_store_is_opened_by_nobody_who_knows_one_key_only() {
         let bench = Bench::on(Engine::Postgres);
         super::super::secrets::set(&bench.store, "npm-token", "one").await;

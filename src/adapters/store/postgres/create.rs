@@ -1,6 +1,8 @@
 //! Making a store: the schema in an empty database, with its keys and an empty, signed ledger, and what the roles beside
 //! the owner may do. `hallpass store init` calls it, as the owner; nothing else makes state.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use sqlx::PgConnection;
 
@@ -40,6 +42,11 @@ pub struct Roles {
 /// Why no store was made. Then nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateFault {
+    /// Somebody reads a table that is to get a column, and goes on reading.
+    #[error(
+        "the tables are in use by a long reading, such as a backup; nothing was changed, try again when that is over"
+    )]
+    Busy,
     /// The database.
     #[error("the schema cannot be made")]
     Database(#[source] sqlx::Error),
@@ -86,8 +93,13 @@ impl From<KeyFault> for CreateFault {
 impl From<sqlx::Error> for CreateFault {
     fn from(fault: sqlx::Error) -> Self {
         let code = fault.as_database_error().and_then(sqlx::error::DatabaseError::code);
-        // duplicate_schema
-        if code.as_deref() == Some("42P06") { Self::Exists } else { Self::Database(fault) }
+        match code.as_deref() {
+            // duplicate_schema
+            Some("42P06") => Self::Exists,
+            // lock_not_available
+            Some("55P03") => Self::Busy,
+            Some(_) | None => Self::Database(fault),
+        }
     }
 }
 
@@ -126,20 +138,23 @@ impl super::Postgres {
     /// [`CreateFault`]; then nothing changed.
     pub fn migrate(place: &Place, roles: Roles) -> Result<(i64, i64), CreateFault> {
         let options = place.options()?;
-        Engine::start()?.wait(async move {
+        Engine::start()?.wait_for(MIGRATE_DEADLINE, async move {
             let mut conn = schema::connect(&options).await?;
-            sqlx::query("BEGIN").execute(&mut conn).await?;
-            let found = known_schema(&mut conn).await?;
-            for migration in MIGRATIONS.into_iter().skip(usize::try_from(found).unwrap_or(0)) {
-                sqlx::raw_sql(migration).execute(&mut conn).await?;
+            for _ in 0..MIGRATE_TRIES {
+                sqlx::query("BEGIN").execute(&mut conn).await?;
+                match bring_up(&mut conn, &roles).await {
+                    Ok(found) => {
+                        sqlx::query("COMMIT").execute(&mut conn).await?;
+                        return Ok((found, SCHEMA));
+                    }
+                    Err(CreateFault::Busy) => {
+                        sqlx::query("ROLLBACK").execute(&mut conn).await?;
+                        tokio::time::sleep(MIGRATE_PAUSE).await;
+                    }
+                    Err(fault) => return Err(fault),
+                }
             }
-            sqlx::query("UPDATE hallpass.meta SET value = convert_to($1, 'UTF8') WHERE name = 'schema'")
-                .bind(SCHEMA.to_string())
-                .execute(&mut conn)
-                .await?;
-            grant(&mut conn, &roles).await?;
-            sqlx::query("COMMIT").execute(&mut conn).await?;
-            Ok((found, SCHEMA))
+            Err(CreateFault::Busy)
         })?
     }
 
@@ -159,6 +174,22 @@ impl super::Postgres {
             Ok(())
         })?
     }
+}
+
+/// Brings the schema up within the caller's transaction; answers the one that was found.
+async fn bring_up(conn: &mut PgConnection, roles: &Roles) -> Result<i64, CreateFault> {
+    // Every batch queues behind a statement that waits for a whole table, and a broker's patience is 800 ms.
+    sqlx::query("SET LOCAL lock_timeout = '300ms'").execute(&mut *conn).await?;
+    let found = known_schema(conn).await?;
+    for migration in MIGRATIONS.into_iter().skip(usize::try_from(found).unwrap_or(0)) {
+        sqlx::raw_sql(migration).execute(&mut *conn).await?;
+    }
+    sqlx::query("UPDATE hallpass.meta SET value = convert_to($1, 'UTF8') WHERE name = 'schema'")
+        .bind(SCHEMA.to_string())
+        .execute(&mut *conn)
+        .await?;
+    grant(conn, roles).await?;
+    Ok(found)
 }
 
 /// The schema that is there, held until the transaction ends; one that this version does not know is refused.
@@ -181,6 +212,13 @@ pub(super) async fn grant(conn: &mut PgConnection, roles: &Roles) -> sqlx::Resul
     sqlx::raw_sql(ROLES).execute(conn).await?;
     Ok(())
 }
+
+/// How often a migration comes back for tables that are being read, and how long it leaves them alone between: twelve
+/// seconds in all.
+const MIGRATE_TRIES: u32 = 16;
+const MIGRATE_PAUSE: Duration = Duration::from_millis(450);
+/// How long it may take: an index over a large table is made in one go.
+const MIGRATE_DEADLINE: Duration = Duration::from_secs(600);
 
 /// What stands in a new store.
 struct First {

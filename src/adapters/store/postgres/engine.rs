@@ -33,12 +33,21 @@ impl Engine {
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, OpenFault> {
+        self.wait_for(OPEN_DEADLINE, work)
+    }
+
+    /// The same for what takes longer.
+    pub(super) fn wait_for<T: Send + 'static>(
+        &self,
+        deadline: Duration,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, OpenFault> {
         let (told, hears) = mpsc::sync_channel(1);
         self.1.spawn(async move {
             // Whoever waited has given up.
             drop(told.send(work.await));
         });
-        hears.recv_timeout(OPEN_DEADLINE).map_err(|_| OpenFault::Slow)
+        hears.recv_timeout(deadline).map_err(|_| OpenFault::Slow)
     }
 }
 

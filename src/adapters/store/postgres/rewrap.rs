@@ -262,11 +262,11 @@ impl Part {
         }
         // Somebody else wraps under another key. Both would go on for ever.
         let next = fact(conn, SEALING_NEXT).await?.unwrap_or_default();
-        let is_ours = next.is_empty() || next == self.check.0;
-        if !is_ours && fact(conn, SEALING_CHECK).await?.as_deref() != Some(&self.check.0) {
+        let is_used = fact(conn, SEALING_CHECK).await?.as_deref() == Some(&self.check.0);
+        if !is_used && !next.is_empty() && next != self.check.0 {
             return Ok(Found::Refused(RotationFault::Contended));
         }
-        if next.is_empty() {
+        if !is_used && next.is_empty() {
             set_fact(conn, SEALING_NEXT, &self.check.0).await?;
         }
         sqlx::query(self.table.update)

@@ -127,6 +127,50 @@ async fn neither_writer_nor_owner_changes_an_entry_and_a_reader_sees_the_ledger_
     );
 }
 
+/// A backup reads the head's table for as long as it takes. A migration that waited for it would have every batch wait
+/// behind itself.
+#[tokio::test]
+async fn a_migration_makes_no_batch_wait_behind_a_long_reading() {
+    let own = Own::new();
+    // The schema before the newest.
+    own.sql(
+        "ALTER TABLE head DROP COLUMN signer; ALTER TABLE replica DROP COLUMN sealing;
+         DROP FUNCTION refuse_fact CASCADE; DROP FUNCTION refuse_key_change CASCADE;
+         UPDATE meta SET value = '5' WHERE name = 'schema';",
+    );
+    let roles = || Roles { writer: Some(WRITER.to_owned()), reader: Some(READER.to_owned()) };
+    let place = place_of(&own.cluster, OWNER, "own");
+    let is_read =
+        "SELECT count(*) FROM pg_locks WHERE relation = 'head'::regclass AND mode = 'AccessShareLock'";
+    std::thread::scope(|scope| {
+        let reading = "BEGIN; SELECT count(*) FROM head; SELECT pg_sleep(3); COMMIT;";
+        let reading = scope.spawn(|| own.sql(reading));
+        while own.sql(is_read).trim() == "0" {}
+        let migrating = scope.spawn(|| Postgres::migrate(&place, roles()));
+        // What each batch of a broker begins with, under its patience.
+        while !migrating.is_finished() {
+            own.sql("SET lock_timeout = '800ms'; SELECT size FROM head WHERE one = 1 FOR UPDATE");
+        }
+        assert_eq!(migrating.join().unwrap().unwrap(), (5, schema::SCHEMA));
+        reading.join().unwrap();
+    });
+    // It looked at a schema that it does not know meanwhile.
+    until_well(&own.store).await;
+    assert_eq!(append(&own.store).await.unwrap(), 0);
+    // One that does not end is told of, and nothing was changed.
+    own.sql("ALTER TABLE head DROP COLUMN signer; UPDATE meta SET value = '5' WHERE name = 'schema';");
+    std::thread::scope(|scope| {
+        let endless = "BEGIN; SELECT count(*) FROM hallpass.head; SELECT pg_sleep(60); COMMIT;";
+        let reading = scope.spawn(|| own.cluster.try_psql("own", endless));
+        while own.sql(is_read).trim() == "0" {}
+        let told = Postgres::migrate(&place, roles()).unwrap_err();
+        assert!(matches!(told, CreateFault::Busy), "{told}");
+        own.sql("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'");
+        assert!(reading.join().unwrap().is_err());
+    });
+    assert_eq!(own.sql("SELECT convert_from(value, 'UTF8') FROM meta WHERE name = 'schema'").trim(), "5");
+}
+
 #[tokio::test]
 async fn a_reader_opens_the_store_for_looking() {
     let own = Own::new();

@@ -59,7 +59,10 @@ pub enum OpenFault {
     #[error("the lock beside the database cannot be made")]
     Lock(#[source] io::Error),
     /// It was written by a newer version.
-    #[error("the database has schema {found}, this version knows {known}")]
+    #[error(
+        "the database has schema {found}, which a later version of hallpass made, and this one knows {known}: use that \
+         version; nothing was touched"
+    )]
     Newer {
         /// The file's.
         found: i64,
