@@ -248,12 +248,11 @@ impl<'de> Visitor<'de> for Node<'_> {
         let mut out = Map::new();
         while let Some(key) = members.next_key_seed(Key(self.reading))? {
             self.reading.count()?;
+            let value = members.next_value_seed(inner)?;
             // Keys are compared as decoded, so that an escape cannot hide a second spelling.
-            if out.contains_key(&key) {
+            if out.insert(key, value).is_some() {
                 return Err(self.reading.refuse("duplicate-key"));
             }
-            let value = members.next_value_seed(inner)?;
-            out.insert(key, value);
         }
         Ok(Value::Object(out))
     }

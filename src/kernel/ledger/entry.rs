@@ -236,7 +236,7 @@ impl Draft {
         }
         let (blinded, salt) = self.draw(random)?;
         let bytes = self.write((at, replica, salt), &blinded, false)?;
-        self.into_entry(at, bytes, blinded)
+        self.finish(at, bytes, blinded)
     }
 
     /// Makes the entry, without the job's claims where they are what does not fit or cannot be written: `subject` keeps
@@ -257,7 +257,7 @@ impl Draft {
             Err(EntryFault::TooLarge(_)) => self.write((at, replica, salt), &blinded, true)?,
             written => written?,
         };
-        self.into_entry(at, bytes, blinded)
+        self.finish(at, bytes, blinded)
     }
 
     /// Blinds the personal values, claims first, and draws the salt.
@@ -308,7 +308,7 @@ impl Draft {
         if out.len() > MAX_ENTRY_BYTES { Err(EntryFault::TooLarge(out.len())) } else { Ok(out) }
     }
 
-    fn into_entry(&self, at: Timestamp, bytes: Vec<u8>, blinded: Vec<Blinded>) -> Result<Entry, EntryFault> {
+    fn finish(&self, at: Timestamp, bytes: Vec<u8>, blinded: Vec<Blinded>) -> Result<Entry, EntryFault> {
         Ok(Entry {
             leaf: leaf_hash(&bytes),
             bytes,
