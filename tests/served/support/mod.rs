@@ -9,6 +9,7 @@ pub(crate) mod cluster;
 pub(crate) mod component;
 pub(crate) mod forgery;
 pub(crate) mod front;
+pub(crate) mod gate;
 pub(crate) mod hostile_issuer;
 pub(crate) mod installation;
 pub(crate) mod issuer;
