@@ -231,10 +231,59 @@ fn the_table_of_codes_is_sorted_and_apart_and_each_is_told_by_somebody() {
         include_str!("claims.rs"),
         include_str!("shadow.rs"),
         include_str!("guardrails.rs"),
+        include_str!("targets.rs"),
     ]
     .concat();
     for (code, _) in LINT_CODES.iter().filter(|(code, _)| *code != "secret-missing") {
         // Once in the table, and once where it is told.
         assert!(sources.matches(&format!("\"{code}\"")).count() > 1, "nobody tells {code}");
+    }
+}
+
+/// The grant with another credential, and the codes of it.
+fn of_credential(credential: &str) -> Vec<&'static str> {
+    let guardrail = format!(
+        "{GUARDRAIL}  - {{ vault: any, class: production }}\n  - {{ aws: any, class: production }}\n"
+    );
+    let text = GRANT.replacen("    sealed: { secret: npm-token }\n", &format!("    {credential}\n"), 1);
+    let files = [
+        ("issuers/github.yaml", ISSUER),
+        ("guardrails/base.yaml", guardrail.as_str()),
+        ("grants/deploy.yaml", text.as_str()),
+    ];
+    codes(&files).into_iter().map(|(code, _)| code).collect()
+}
+
+#[test]
+fn what_is_dangerous_at_vault_and_aws_is_told_and_its_neighbour_is_not() {
+    let session = |statement: &str| {
+        format!(
+            "aws: {{ role_arn: \"arn:aws:iam::123456789012:role/deploy\", session_policy: '{{ \"Version\": \"2012-10-17\", \
+             \"Statement\": [{statement}] }}' }}\n    ttl: 15m"
+        )
+    };
+    let cases = [
+        ("certificate-wide", "vault: { engine: pki, path: pki/sign/ci, parameters: { common_name: \"*.acme.test\" } }\n    ttl: 1h".to_owned(),
+         "vault: { engine: pki, path: pki/sign/ci, parameters: { common_name: a.acme.test } }\n    ttl: 1h".to_owned()),
+        ("certificate-wide", "vault: { engine: pki, path: pki/sign/ci, parameters: { common_name: a.test, alt_names: \"b.test,*.c.test\" } }\n    ttl: 1h".to_owned(),
+         "vault: { engine: pki, path: pki/sign/ci, parameters: { common_name: a.test, alt_names: \"b.test,c.test\" } }\n    ttl: 1h".to_owned()),
+        ("administrator", "vault: { engine: ssh, path: ssh/sign/ci, parameters: { valid_principals: \"deploy,root\" } }\n    ttl: 5m".to_owned(),
+         "vault: { engine: ssh, path: ssh/sign/ci, parameters: { valid_principals: deploy } }\n    ttl: 5m".to_owned()),
+        ("vault-door", "vault: { engine: generic, path: team/sys/policies, lifetime: static, secret_fields: [x] }".to_owned(),
+         "vault: { engine: generic, path: team/system/policies, lifetime: static, secret_fields: [x] }".to_owned()),
+        ("vault-door", "vault: { engine: kv1, path: team/auth/token }".to_owned(),
+         "vault: { engine: kv2, path: team/data/auth/token }".to_owned()),
+        ("field-shown", "vault: { engine: generic, path: consul/creds/ci, lifetime: leased, fields: [name, api_token], secret_fields: [other] }\n    ttl: 5m".to_owned(),
+         "vault: { engine: generic, path: consul/creds/ci, lifetime: leased, fields: [name, api_token], secret_fields: [api_token] }\n    ttl: 5m".to_owned()),
+        ("session-wide", session("{ \"Effect\": \"Allow\", \"Action\": \"*\", \"Resource\": [\"*\"] }"),
+         session("{ \"Effect\": \"Allow\", \"Action\": \"s3:*\", \"Resource\": [\"*\"] }")),
+        ("ttl-irrevocable", "aws: { role_arn: \"arn:aws:iam::123456789012:role/deploy\" }\n    ttl: 2h".to_owned(),
+         "aws: { role_arn: \"arn:aws:iam::123456789012:role/deploy\" }\n    ttl: 1h".to_owned()),
+        ("ttl-irrevocable", "vault: { engine: ssh, path: ssh/sign/ci, parameters: { valid_principals: deploy } }\n    ttl: 8h".to_owned(),
+         "vault: { engine: database, path: database/creds/ci }\n    ttl: 8h".to_owned()),
+    ];
+    for (code, bad, good) in cases {
+        assert_eq!(of_credential(&bad), [code], "{bad}");
+        assert_eq!(of_credential(&good), [] as [&str; 0], "{good}");
     }
 }
