@@ -22,6 +22,7 @@ pub(crate) mod python;
 pub(crate) mod radosgw;
 pub(crate) mod raw;
 pub(crate) mod situations;
+pub(crate) mod slapd;
 pub(crate) mod trust;
 pub(crate) mod vault;
 pub(crate) mod vault_server;
