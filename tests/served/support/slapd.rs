@@ -3,7 +3,7 @@
 use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -41,7 +41,7 @@ impl Slapd {
         fs::write(folder.path().join("slapd.conf"), configuration).unwrap();
         fs::write(folder.path().join("base.ldif"), BASE).unwrap();
         let program = |name: &str| {
-            let mut command = Command::new(root.join("usr/sbin").join(name));
+            let mut command = program(&root, &format!("usr/sbin/{name}"));
             command.args(["-f", "slapd.conf"]).current_dir(folder.path());
             command
         };
@@ -63,11 +63,22 @@ impl Slapd {
     }
 }
 
-fn binds(root: &std::path::Path, url: &str, folder: &TempDir, (name, password): (&str, &str)) -> bool {
+/// A program of the packages, with the libraries that came out of them.
+fn program(root: &Path, name: &str) -> Command {
+    let mut command = Command::new(root.join(name));
+    if root != Path::new("/") {
+        let folders = fs::read_dir(root.join("usr/lib")).unwrap().map(|entry| entry.unwrap().path());
+        let libraries = folders.filter(|folder| folder.to_string_lossy().ends_with("-linux-gnu"));
+        command.env("LD_LIBRARY_PATH", std::env::join_paths(libraries).unwrap());
+    }
+    command
+}
+
+fn binds(root: &Path, url: &str, folder: &TempDir, (name, password): (&str, &str)) -> bool {
     let file = folder.path().join("password");
     fs::write(&file, password).unwrap();
     fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
-    let mut whoami = Command::new(root.join("usr/bin/ldapwhoami"));
+    let mut whoami = program(root, "usr/bin/ldapwhoami");
     whoami.args(["-x", "-H", url, "-D", name, "-y"]).arg(&file);
     whoami.output().unwrap().status.success()
 }
