@@ -59,7 +59,7 @@ fn wide_certificate(name: &str, vault: &VaultTarget) -> Option<Told> {
     let named = |parameter: &&str| {
         vault.parameters.get(*parameter).is_some_and(|value| holds(value, &|each| each.contains('*')))
     };
-    let parameter = ["common_name", "alt_names"]
+    let parameter = ["common_name", "alt_names", "uri_sans"]
         .into_iter()
         .find(|parameter| vault.engine.name == "pki" && named(parameter))?;
     Some(Told {

@@ -256,34 +256,60 @@ fn of_credential(credential: &str) -> Vec<&'static str> {
 
 #[test]
 fn what_is_dangerous_at_vault_and_aws_is_told_and_its_neighbour_is_not() {
-    let session = |statement: &str| {
+    let holds = |code: &str, bad: &str, good: &str| {
+        assert_eq!(of_credential(bad), [code], "{bad}");
+        assert_eq!(of_credential(good), [] as [&str; 0], "{good}");
+    };
+    for (parameters, narrow) in [
+        ("common_name: \"*.acme.test\"", "common_name: a.acme.test"),
+        (
+            "common_name: a.test, alt_names: \"b.test,*.c.test\"",
+            "common_name: a.test, alt_names: \"b.test,c.test\"",
+        ),
+        (
+            "common_name: a.test, uri_sans: [\"spiffe://acme/*\"]",
+            "common_name: a.test, uri_sans: [\"spiffe://acme/a\"]",
+        ),
+    ] {
+        let pki = |parameters| {
+            format!(
+                "vault: {{ engine: pki, path: pki/sign/ci, parameters: {{ {parameters} }} }}\n    ttl: 1h"
+            )
+        };
+        holds("certificate-wide", &pki(parameters), &pki(narrow));
+    }
+    let ssh = |principals, ttl| {
+        let parameters = format!("parameters: {{ valid_principals: \"{principals}\" }}");
+        format!("vault: {{ engine: ssh, path: ssh/sign/ci, {parameters} }}\n    ttl: {ttl}")
+    };
+    holds("administrator", &ssh("deploy,root", "5m"), &ssh("deploy,web", "5m"));
+
+    let generic =
+        |path| format!("vault: {{ engine: generic, path: {path}, lifetime: static, secret_fields: [x] }}");
+    holds("vault-door", &generic("team/sys/policies"), &generic("team/system/policies"));
+    let kv = |engine, path| format!("vault: {{ engine: {engine}, path: {path} }}");
+    holds("vault-door", &kv("kv1", "team/auth/token"), &kv("kv2", "team/data/auth/token"));
+
+    let own = |secret| {
         format!(
-            "aws: {{ role_arn: \"arn:aws:iam::123456789012:role/deploy\", session_policy: '{{ \"Version\": \"2012-10-17\", \
-             \"Statement\": [{statement}] }}' }}\n    ttl: 15m"
+            "vault: {{ engine: generic, path: own/creds/ci, lifetime: leased, fields: [name, api_token], secret_fields: \
+             [{secret}] }}\n    ttl: 5m"
         )
     };
-    let cases = [
-        ("certificate-wide", "vault: { engine: pki, path: pki/sign/ci, parameters: { common_name: \"*.acme.test\" } }\n    ttl: 1h".to_owned(),
-         "vault: { engine: pki, path: pki/sign/ci, parameters: { common_name: a.acme.test } }\n    ttl: 1h".to_owned()),
-        ("certificate-wide", "vault: { engine: pki, path: pki/sign/ci, parameters: { common_name: a.test, alt_names: \"b.test,*.c.test\" } }\n    ttl: 1h".to_owned(),
-         "vault: { engine: pki, path: pki/sign/ci, parameters: { common_name: a.test, alt_names: \"b.test,c.test\" } }\n    ttl: 1h".to_owned()),
-        ("administrator", "vault: { engine: ssh, path: ssh/sign/ci, parameters: { valid_principals: \"deploy,root\" } }\n    ttl: 5m".to_owned(),
-         "vault: { engine: ssh, path: ssh/sign/ci, parameters: { valid_principals: deploy } }\n    ttl: 5m".to_owned()),
-        ("vault-door", "vault: { engine: generic, path: team/sys/policies, lifetime: static, secret_fields: [x] }".to_owned(),
-         "vault: { engine: generic, path: team/system/policies, lifetime: static, secret_fields: [x] }".to_owned()),
-        ("vault-door", "vault: { engine: kv1, path: team/auth/token }".to_owned(),
-         "vault: { engine: kv2, path: team/data/auth/token }".to_owned()),
-        ("field-shown", "vault: { engine: generic, path: consul/creds/ci, lifetime: leased, fields: [name, api_token], secret_fields: [other] }\n    ttl: 5m".to_owned(),
-         "vault: { engine: generic, path: consul/creds/ci, lifetime: leased, fields: [name, api_token], secret_fields: [api_token] }\n    ttl: 5m".to_owned()),
-        ("session-wide", session("{ \"Effect\": \"Allow\", \"Action\": \"*\", \"Resource\": [\"*\"] }"),
-         session("{ \"Effect\": \"Allow\", \"Action\": \"s3:*\", \"Resource\": [\"*\"] }")),
-        ("ttl-irrevocable", "aws: { role_arn: \"arn:aws:iam::123456789012:role/deploy\" }\n    ttl: 2h".to_owned(),
-         "aws: { role_arn: \"arn:aws:iam::123456789012:role/deploy\" }\n    ttl: 1h".to_owned()),
-        ("ttl-irrevocable", "vault: { engine: ssh, path: ssh/sign/ci, parameters: { valid_principals: deploy } }\n    ttl: 8h".to_owned(),
-         "vault: { engine: database, path: database/creds/ci }\n    ttl: 8h".to_owned()),
-    ];
-    for (code, bad, good) in cases {
-        assert_eq!(of_credential(&bad), [code], "{bad}");
-        assert_eq!(of_credential(&good), [] as [&str; 0], "{good}");
-    }
+    holds("field-shown", &own("name"), &own("api_token"));
+
+    let role = "role_arn: \"arn:aws:iam::123456789012:role/deploy\"";
+    let session = |action| {
+        let statement =
+            format!("{{ \"Effect\": \"Allow\", \"Action\": \"{action}\", \"Resource\": [\"*\"] }}");
+        let policy = format!("{{ \"Version\": \"2012-10-17\", \"Statement\": [{statement}] }}");
+        format!("aws: {{ {role}, session_policy: '{policy}' }}\n    ttl: 15m")
+    };
+    holds("session-wide", &session("*"), &session("s3:*"));
+
+    let aws = |ttl| format!("aws: {{ {role} }}\n    ttl: {ttl}");
+    holds("ttl-irrevocable", &aws("2h"), &aws("1h"));
+    // What can be revoked may be long.
+    let leased = "vault: { engine: database, path: database/creds/ci }\n    ttl: 8h";
+    holds("ttl-irrevocable", &ssh("deploy", "8h"), leased);
 }
