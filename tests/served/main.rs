@@ -54,6 +54,8 @@ mod limits;
 #[cfg(test)]
 mod listeners;
 #[cfg(test)]
+mod mixed_sets;
+#[cfg(test)]
 mod observe;
 #[cfg(test)]
 mod once;

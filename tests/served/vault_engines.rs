@@ -20,7 +20,7 @@ use super::support::{
 };
 
 /// What the tests' job tokens may do.
-const JOB_ACL: &str = r#"
+pub(super) const JOB_ACL: &str = r#"
 path "database/creds/*" { capabilities = ["read"] }
 path "pki/sign/*" { capabilities = ["update"] }
 path "pki/issue/*" { capabilities = ["update"] }
@@ -69,7 +69,7 @@ fn get(broker: &Installation, server: &Server, credential: &str, inputs: &Value)
 }
 
 /// A PostgreSQL that Vault makes roles in, and a tenth of an hour for each.
-fn database(vault: &VaultServer) -> (Cluster, u16) {
+pub(super) fn database(vault: &VaultServer) -> (Cluster, u16) {
     let port = free_port();
     let cluster = Cluster::start(Some(port), "");
     cluster.psql("postgres", "CREATE ROLE vault SUPERUSER LOGIN PASSWORD 'pw-vault'");
@@ -93,7 +93,7 @@ fn database(vault: &VaultServer) -> (Cluster, u16) {
 }
 
 /// Whether a role can log in with its password, over TCP.
-fn logs_in(port: u16, fields: &Value) -> bool {
+pub(super) fn logs_in(port: u16, fields: &Value) -> bool {
     let text = |name: &str| fields[name].as_str().unwrap();
     let url =
         format!("host=127.0.0.1 port={port} dbname=postgres user={} connect_timeout=5", text("username"));
@@ -104,7 +104,7 @@ fn logs_in(port: u16, fields: &Value) -> bool {
     psql.unwrap().status.success()
 }
 
-fn leases(vault: &VaultServer) -> usize {
+pub(super) fn leases(vault: &VaultServer) -> usize {
     let list = Method::from_bytes(b"LIST").unwrap();
     let (status, answer) =
         vault.status(&vault.root, list, "sys/leases/lookup/database/creds/app", &Value::Null).unwrap();
