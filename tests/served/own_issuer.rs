@@ -7,16 +7,19 @@ use axum::{Router, http::StatusCode};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use super::support::{
-    AUDIENCE, Cluster, Installation, Server,
-    apache::Apache,
-    eventually,
-    forgery::{claims, header},
-    front::Front,
-    installation::{finish, run},
-    npm::Script,
-    runtime,
-    vault::Vault,
+use super::{
+    removal::Waiting,
+    support::{
+        AUDIENCE, Cluster, Installation, Server,
+        apache::Apache,
+        eventually,
+        forgery::{claims, header},
+        front::Front,
+        installation::{finish, run},
+        npm::Script,
+        runtime,
+        vault::Vault,
+    },
 };
 
 /// What the sample grant's assertion is for.
@@ -393,22 +396,65 @@ fn assertions_for_clouds_with_a_kind_of_their_own_and_for_ourselves_are_refused_
 }
 
 #[test]
-fn assertion_to_our_own_issuer_is_never_signed_under_whatever_name() {
+fn assertion_to_our_own_issuer_is_refused_under_whatever_name_before_any_job_asks() {
     let installation = Installation::new();
     configure(&installation, AUDIENCE, "issuer: \"https://oidc.hallpass.test/ci\"");
+    installation.write("policies/grants/others.yaml", OTHERS);
+    let server = installation.serve();
     let to_ourselves = OTHERS.replace("https://elsewhere.test", "https://OIDC.hallpass.test/ci/");
     installation.write("policies/grants/others.yaml", &to_ourselves);
-    let checked = finish(&mut installation.command(&["config", "check"]), "");
-    let told = String::from_utf8(checked.stderr).unwrap();
-    assert!(told.contains("is an assertion for this broker itself"), "{told}");
-    assert!(told.contains("its documents must be served there"), "{told}");
 
-    let server = installation.serve();
+    // At its place, by every command that knows configuration and policy both.
+    let line = to_ourselves.lines().position(|line| line.contains("OIDC")).unwrap() + 1;
+    for (command, code) in [
+        (&["config", "check"][..], 20),
+        (&["policy", "check"], 20),
+        (&["policy", "check", "--config", "hallpass.yaml", "policies"], 20),
+        (&["policy", "test"], 20),
+    ] {
+        let checked = finish(&mut installation.command(command), "");
+        let told = String::from_utf8(checked.stdout).unwrap() + &String::from_utf8(checked.stderr).unwrap();
+        assert_eq!(checked.status.code(), Some(code), "{command:?}: {told}");
+        assert!(told.contains(&format!("others.yaml:{line}:")), "{command:?}: {told}");
+        assert!(
+            told.contains("audience-ourselves") && told.contains("name the service"),
+            "{command:?}: {told}"
+        );
+    }
+    // A broker that runs keeps its set, and says so.
+    let rejected = eventually("the refusal", || server.entries("POLICY_REJECTED").pop());
+    assert!(rejected.to_string().contains("audience-ourselves"), "{rejected}");
     let ask = json!({ "grants": [{ "name": "others", "credentials": ["elsewhere"] }] });
-    server.public.exchange(&installation.issuer.token(), &ask).problem(502, "backend_failed");
+    let issuance = server.public.exchange(&installation.issuer.token(), &ask).ok()["issuances"][0].clone();
+    let given = claims(issuance["fields"]["token"].as_str().unwrap());
+    assert_eq!(given["aud"], "https://elsewhere.test");
+    server.stop();
+    // One that starts is not ready with it, and says the same.
+    let waiting = Waiting::start(&installation);
+    eventually("the refusal", || waiting.process.logs().contains("policy set refused").then_some(()));
+    waiting.public.exchange(&installation.issuer.token(), &ask).problem(503, "not_ready");
+    let ready = waiting.admin.get("/readyz").send();
+    ready.problem(503, "not_ready");
+    assert!(ready.body.contains("policy"), "{ready:?}");
+}
 
-    let failed = server.entries("FAILED");
-    assert_eq!(failed[0]["result"]["reason"], "audience-is-ourselves", "{failed:?}");
+#[test]
+fn connection_to_a_cloud_asks_for_no_assertion_to_ourselves() {
+    let installation = Installation::new();
+    let text = fs::read_to_string(installation.file("hallpass.yaml")).unwrap();
+    let backends =
+        format!("backends: {{ cloud: {{ aws: {{ region: eu-west-2, audience: \"{AUDIENCE}\" }} }} }}\n");
+    installation.write("hallpass.yaml", &format!("{text}{backends}"));
+
+    let checked = finish(&mut installation.command(&["config", "check"]), "");
+
+    let told = String::from_utf8(checked.stdout).unwrap() + &String::from_utf8(checked.stderr).unwrap();
+    assert_eq!(checked.status.code(), Some(2), "{told}");
+    let line = text.lines().count() + 1;
+    assert!(
+        told.contains(&format!("hallpass.yaml:{line}:")) && told.contains("this broker itself"),
+        "{told}"
+    );
 }
 
 /// A grant of the sample job with assertions for two services.
