@@ -16,6 +16,8 @@ mod credential_aws;
 #[cfg(test)]
 mod doctor;
 #[cfg(test)]
+mod doctor_aws;
+#[cfg(test)]
 mod emergency;
 #[cfg(test)]
 mod exchange;
