@@ -273,6 +273,82 @@ fn replicas_change_keys_at_the_same_moment_through_the_database_alone() {
 }
 
 #[test]
+fn store_of_an_older_version_gets_its_es256_key_as_any_later_key_comes() {
+    let front = Front::start();
+    let installation = Installation::new();
+    configure(&installation, &front.url, &format!("issuer: \"{}\", es256: [\"{CLOUD}\"]", front.url));
+    // What `migrations/sqlite/0006_assertion_keys.sql` leaves of a store that was made before it.
+    let database = Connection::open(installation.file("hallpass.db")).unwrap();
+    for table in ["assertion_key", "keys"] {
+        database.execute(&format!("DELETE FROM {table} WHERE purpose = 'assertion-es256-1'"), []).unwrap();
+    }
+    drop(database);
+    let looked = |installation: &Installation| {
+        let text = finish(&mut installation.command(&["doctor"]), "").stdout;
+        let text = String::from_utf8(text).unwrap();
+        text.lines().skip_while(|line| !line.contains(" assertions ")).take(2).collect::<Vec<_>>().join("\n")
+    };
+    let told = looked(&installation);
+    assert!(told.starts_with("failing") && told.contains("no ES256 key"), "{told}");
+    assert!(told.contains("start `hallpass serve`"), "{told}");
+
+    let server = installation.serve();
+    front.lead_to(server.public.address);
+
+    let ours = Own { front, installation, server };
+    let [first, elliptic] = two(eventually("both keys", || Some(ours.kids()).filter(|kids| kids.len() == 2)));
+    let [entry] = ours.server.entries("KEY_ROTATED").try_into().unwrap();
+    let result = &entry["result"];
+    assert_eq!((&result["algorithm"], &result["kid"]), (&json!("ES256"), &json!(elliptic)));
+    assert_eq!((&result["version"], &result["before"]), (&json!(1), &json!([])));
+    // Whoever keeps a set that lacks it is not asked to verify by it.
+    let ask_for = json!({ "grants": [{ "name": "deploy", "credentials": ["cloud"] }] });
+    let refused = ours.server.public.exchange(&ours.installation.issuer.token(), &ask_for);
+    refused.problem(502, "backend_failed");
+    let told = looked(&ours.installation);
+    assert!(told.starts_with("warning") && told.contains("the ES256 key signs from"), "{told}");
+
+    ours.pass(DAY);
+
+    let assertion = eventually("its turn", || {
+        let answer = ours.server.public.exchange(&ours.installation.issuer.token(), &ask_for);
+        let token = |answer: Value| answer["issuances"][0]["fields"]["token"].as_str().unwrap().to_owned();
+        (answer.status == 200).then(|| token(answer.json()))
+    });
+    assert_eq!((&header(&assertion)["alg"], kid(&assertion)), (&json!("ES256"), json!(elliptic)));
+    assert_eq!(ask(&mut ours.jose(), &assertion)["payload"]["sub"], "grant:deploy");
+    assert_eq!(ours.kids(), [first, elliptic]);
+    assert_eq!(looked(&ours.installation), "");
+}
+
+#[test]
+fn brokers_that_find_a_store_of_an_older_version_at_once_publish_one_key() {
+    let cluster = Cluster::start(None, "");
+    let installation = Installation::on(&cluster);
+    for table in ["assertion_key", "keys"] {
+        let delete = format!("DELETE FROM hallpass.{table} WHERE purpose = 'assertion-es256-1'");
+        cluster.psql("hallpass", &delete);
+    }
+
+    let replicas: Vec<Server> = std::thread::scope(|scope| {
+        let starting = [1, 2, 3].map(|number| {
+            scope.spawn({
+                let installation = &installation;
+                move || installation.replica(number)
+            })
+        });
+        starting.map(|each| each.join().unwrap()).into()
+    });
+
+    for server in &replicas {
+        eventually("both keys", || (kids(server).len() == 2).then_some(()));
+        assert_eq!(kids(server), kids(&replicas[0]));
+    }
+    let [entry] = replicas[0].entries("KEY_ROTATED").try_into().unwrap();
+    assert_eq!(entry["result"]["kid"], kids(&replicas[0])[1]);
+}
+
+#[test]
 fn broker_that_lost_the_database_signs_nothing() {
     let cluster = Cluster::start(None, "");
     let installation = Installation::on(&cluster);
