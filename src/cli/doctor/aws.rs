@@ -99,13 +99,14 @@ async fn look_at(settings: &AwsSettings) -> Vec<Look> {
     looks
 }
 
-/// What an answer to nobody says. A service that takes a call without a signature, sends elsewhere or fails is no STS.
+/// What an answer to nobody says. A service that takes a call without a signature, sends elsewhere or fails is no healthy STS;
+/// one that takes it may still say whose the credentials are.
 fn reached_looks(settings: &AwsSettings, said: &str, reached: Reached) -> (bool, Vec<Look>) {
     let Reached { status, date } = reached;
     if !(400..500).contains(&status) {
-        let found = format!("{said}: it answers a call without signature with {status}, which no STS does");
+        let found = format!("{said}: it answers a call without signature with {status}, where a healthy STS refuses it");
         let advice = "look at `endpoint`, and at what stands between this machine and AWS";
-        return (false, vec![Look::failing(PART, found, advice)]);
+        return (status == 200, vec![Look::failing(PART, found, advice)]);
     }
     let mut looks = vec![Look::fine(PART, format!("{said} answers"))];
     looks.extend(date.map(|theirs| clock(settings, Clock::System.now(), theirs)));
