@@ -217,7 +217,10 @@ fn credentials_around_the_broker_are_tried_and_named() {
     let moto = Moto::start();
     let (code, found) = looks(&ambient(&moto.endpoint), "around/the+broker");
     assert_eq!(code, Some(2), "{found:#?}");
-    any(&found, &["a call without signature with 200, where a healthy STS refuses", " -> look at `endpoint`"]);
+    any(
+        &found,
+        &["a call without signature with 200, where a healthy STS refuses", " -> look at `endpoint`"],
+    );
     any(&found, &["cloud: the broker calls it as arn:aws:"]);
 }
 

@@ -64,6 +64,8 @@ mod once;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]
+mod operator;
+#[cfg(test)]
 mod order;
 #[cfg(test)]
 mod own_issuer;

@@ -104,7 +104,9 @@ async fn look_at(settings: &AwsSettings) -> Vec<Look> {
 fn reached_looks(settings: &AwsSettings, said: &str, reached: Reached) -> (bool, Vec<Look>) {
     let Reached { status, date } = reached;
     if !(400..500).contains(&status) {
-        let found = format!("{said}: it answers a call without signature with {status}, where a healthy STS refuses it");
+        let found = format!(
+            "{said}: it answers a call without signature with {status}, where a healthy STS refuses it"
+        );
         let advice = "look at `endpoint`, and at what stands between this machine and AWS";
         return (status == 200, vec![Look::failing(PART, found, advice)]);
     }
