@@ -16,6 +16,8 @@ mod credential_aws;
 #[cfg(test)]
 mod doctor;
 #[cfg(test)]
+mod doctor_aws;
+#[cfg(test)]
 mod emergency;
 #[cfg(test)]
 mod exchange;
@@ -54,11 +56,15 @@ mod limits;
 #[cfg(test)]
 mod listeners;
 #[cfg(test)]
+mod mixed_sets;
+#[cfg(test)]
 mod observe;
 #[cfg(test)]
 mod once;
 #[cfg(test)]
 mod openapi;
+#[cfg(test)]
+mod operator;
 #[cfg(test)]
 mod order;
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::{
     PasswordFault, Place,
     assertions::insert,
     engine::Engine,
-    open::OpenFault,
+    open::{OpenFault, advice},
     schema::{self, MIGRATIONS, ROLES, SCHEMA},
 };
 use crate::{
@@ -41,7 +41,7 @@ pub struct Roles {
 #[derive(Debug, thiserror::Error)]
 pub enum CreateFault {
     /// The database.
-    #[error("the schema cannot be made")]
+    #[error("the schema cannot be made{}", advice(.0))]
     Database(#[source] sqlx::Error),
     /// There is a schema already.
     #[error("the database has a schema `hallpass` already; nothing was changed")]
