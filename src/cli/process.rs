@@ -8,7 +8,10 @@ use std::hint::black_box;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 
 use super::exit::{Exit, Failure};
-use crate::broker::metrics::{Exposition, families};
+use crate::{
+    broker::metrics::{Exposition, families},
+    kernel::wiping,
+};
 
 /// How much of a resting thread's stack is wiped. Measured: a stray copy lay 8 KiB below the stack pointer.
 const SCRUBBED_BYTES: usize = 128 * 1024;
@@ -103,6 +106,9 @@ pub(crate) fn expose(to: &mut Exposition) {
 
 #[inline(never)]
 fn scrub_stack() {
+    if !wiping::is_on() {
+        return;
+    }
     let mut space = [0_u8; SCRUBBED_BYTES];
     black_box(&mut space);
 }

@@ -6,7 +6,6 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 use serde::Serialize;
-use zeroize::Zeroizing;
 
 use super::problem::Problem;
 use crate::{
@@ -15,7 +14,10 @@ use crate::{
         exchange::{Delivered, DryRun},
         ports::Receipt,
     },
-    kernel::id::{DecisionId, IssuanceId},
+    kernel::{
+        id::{DecisionId, IssuanceId},
+        wiping::Zeroizing,
+    },
 };
 
 /// An ordinary JSON answer.

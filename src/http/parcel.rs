@@ -17,9 +17,9 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
-use zeroize::{Zeroize, Zeroizing};
 
 use super::carrier::{Confirm, Stay};
+use crate::kernel::wiping::{Zeroizing, wipe};
 
 /// The body.
 pub(super) struct Parcel {
@@ -93,7 +93,7 @@ impl AsRef<[u8]> for Cargo {
 impl Drop for Cargo {
     fn drop(&mut self) {
         let bytes = self.bytes.len() as u64;
-        self.bytes.zeroize();
+        wipe(&mut *self.bytes);
         let taken_at = self.taken_at.load(Ordering::Acquire);
         let Some(confirm) = self.confirm.take().filter(|_| taken_at != NOT_TAKEN) else { return };
         match &self.stay {

@@ -12,7 +12,6 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
 
 use super::{
     Limits,
@@ -21,6 +20,7 @@ use super::{
     serve,
     testing::{AUDITOR, OPERATOR, SECRET, World, listen, token},
 };
+use crate::kernel::wiping::Zeroizing;
 
 // ------------------------------------------------------------------------------------------------------- the exchange
 

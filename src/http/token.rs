@@ -17,7 +17,6 @@ use axum::{
 };
 use http::header;
 use serde_json::json;
-use zeroize::Zeroizing;
 
 use super::{
     Floor,
@@ -40,6 +39,7 @@ use crate::{
         name::is_name,
         policy::decide::{GrantRequest, Request as Wanted},
         secret::Secret,
+        wiping::Zeroizing,
     },
 };
 

@@ -17,7 +17,8 @@
 //! ```
 
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
+
+use super::wiping::Zeroizing;
 
 /// Secret bytes, wiped when dropped.
 pub struct Secret(Zeroizing<Vec<u8>>);

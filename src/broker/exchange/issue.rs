@@ -31,6 +31,7 @@ use crate::{
             target::Making,
         },
         secret::Secret,
+        wiping::Zeroizing,
     },
 };
 
@@ -235,7 +236,7 @@ impl Broker {
         let sealed_generation = minted.iter().filter_map(|each| each.sealed_generation).min();
         let mut prepared = Prepared::new(self.bare_issue(attempt, sealed_generation));
         for (planned, minted) in attempt.planned.iter().zip(minted) {
-            let handle_bytes = zeroize::Zeroizing::new(self.ambient.entropy.bytes::<32>()?);
+            let handle_bytes = Zeroizing::new(self.ambient.entropy.bytes::<32>()?);
             let handle = Secret::from_text(format!("hdl_{}", crockford(&*handle_bytes)));
             let row = self.row(attempt, planned, Some(&minted), Digest::of(handle.expose()));
             prepared.issue.entries.push(self.intent(attempt, planned)?);

@@ -34,6 +34,7 @@ use crate::{
         ledger::entry::{Draft, EntryCode},
         policy::target::Making,
         secret::Secret,
+        wiping::Zeroizing,
     },
 };
 
@@ -105,7 +106,7 @@ impl Broker {
         issue.stage = Stage::Intent;
         let mut underway = Vec::with_capacity(attempt.planned.len());
         for planned in &attempt.planned {
-            let handle_bytes = zeroize::Zeroizing::new(self.ambient.entropy.bytes::<32>()?);
+            let handle_bytes = Zeroizing::new(self.ambient.entropy.bytes::<32>()?);
             let handle = Secret::from_text(format!("hdl_{}", crockford(&*handle_bytes)));
             let row = self.row(attempt, planned, None, Digest::of(handle.expose()));
             issue.entries.push(self.intent(attempt, planned)?);
