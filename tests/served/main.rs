@@ -62,6 +62,8 @@ mod openapi;
 #[cfg(test)]
 mod order;
 #[cfg(test)]
+mod otel;
+#[cfg(test)]
 mod own_issuer;
 #[cfg(test)]
 mod packaged;

@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::{Ask, DENIED, Delivered, Exchanged, Room, delivery::Delivery};
 use crate::{
@@ -20,6 +21,7 @@ use crate::{
             Stage, Subject,
         },
         record::{breaches_of, of_decision, policy_member, reason_personal, request_member},
+        spans,
     },
     kernel::{
         digest::Digest,
@@ -136,7 +138,8 @@ impl Broker {
             let order = self.order(attempt, each);
             let minter = self.minters.get(&order.target.kind()).ok_or(MintFault::failed("kind-not-wired"))?;
             let ends = deadline.min(Instant::now() + self.settings.mint_deadline);
-            let minted = tokio::time::timeout_at(ends, minter.fetch(&order, None));
+            let span = spans::mint(order.target.kind());
+            let minted = tokio::time::timeout_at(ends, minter.fetch(&order, None)).instrument(span);
             fetched.push(minted.await.map_err(|_| MintFault::Timeout)??);
         }
         Ok(fetched)
@@ -196,7 +199,7 @@ impl Broker {
         };
         let Prepared { issue, delivered, undelivered, failure } = prepared;
         let began = Instant::now();
-        let verdict = self.store.issue(issue).await;
+        let verdict = self.store.issue(issue).instrument(spans::record()).await;
         self.metrics.step(Step::Durable, began.elapsed());
         let receipts = match verdict? {
             IssueVerdict::Moved => return Ok(None),
