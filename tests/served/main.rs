@@ -28,6 +28,8 @@ mod faults;
 #[cfg(test)]
 mod floods;
 #[cfg(test)]
+mod hardened;
+#[cfg(test)]
 mod independent_issuer;
 #[cfg(test)]
 mod independent_kubernetes;

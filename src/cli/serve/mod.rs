@@ -58,6 +58,7 @@ impl Serve {
         process::harden()?;
         let runtime = process::runtime()?;
         let exporting = telemetry::start_serving(self.log_format, &runtime)?;
+        process::lock_memory();
         let config = Config::load(self.config.as_deref())?;
         let done = runtime.block_on(serve(&config));
         exporting.stop();
