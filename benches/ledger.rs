@@ -32,7 +32,10 @@ use hallpass::{
     broker::{Entropy, ports::Store as _},
     kernel::{
         id::{DecisionId, IssuanceId, ReplicaId},
-        ledger::entry::{Draft, Entry, EntryCode},
+        ledger::{
+            entry::{Draft, Entry, EntryCode},
+            subject::Subject,
+        },
         sealing::SealingKey,
         secret::Secret,
     },
@@ -236,20 +239,21 @@ async fn measure(folder: &Path, entries: &[Entry], callers: usize, at_once: usiz
 
 /// The entry of an issuance, as an exchange writes it.
 fn entries() -> Vec<Entry> {
+    let claims = json!({
+        "repository_id": "70155112", "repository_owner_id": "4216", "ref": "refs/heads/main",
+        "event_name": "push", "environment": "production", "run_id": "18412345678", "run_attempt": "1",
+        "workflow_ref": "acme/payments/.github/workflows/deploy.yml@refs/heads/main",
+        "job_workflow_ref": "acme/ci-library/.github/workflows/deploy.yml@refs/tags/v4",
+    });
+    let named = [("issuer", "github"), ("project", "70155112"), ("environment", "production")];
+    let mut members = named.map(|(name, value)| (name, value.into()));
+    let subject = Arc::new(Subject::new(&mut members, claims.as_object().unwrap(), |_| false).unwrap());
     let seal = |_| {
         let draft = Draft {
             code: Some(EntryCode::Issued),
             decision: Some(DecisionId::new(moment(), fresh())),
             issuance: Some(IssuanceId::new(moment(), fresh())),
-            subject: Some(json!({
-                "issuer": "github", "subject": "repo:acme@4216/payments@70155112:environment:production",
-                "claims": {
-                    "repository_id": "70155112", "repository_owner_id": "4216", "ref": "refs/heads/main",
-                    "event_name": "push", "environment": "production", "run_id": "18412345678", "run_attempt": "1",
-                    "workflow_ref": "acme/payments/.github/workflows/deploy.yml@refs/heads/main",
-                    "job_workflow_ref": "acme/ci-library/.github/workflows/deploy.yml@refs/tags/v4",
-                },
-            })),
+            subject: Some(Arc::clone(&subject)),
             policy: Some(json!({ "digest": "9f3182061f1e2cca4702c368cbc039b7", "grant": "deploy" })),
             request: Some(json!({ "id": "req_01k9x3v7e8f9g0h1j2k3m4n5p6", "credential": "npm" })),
             result: Some(json!({

@@ -11,7 +11,7 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
@@ -20,9 +20,10 @@ use hallpass::kernel::{
     id::{DecisionId, IssuanceId, ReplicaId},
     ledger::{
         checkpoint::LogKey,
-        entry::{Draft, Entry, EntryCode, Personal},
+        entry::{Draft, Entry, EntryCode},
         export::{CHECKPOINT_FILE, ENTRIES_FILE, Export, MANIFEST_FILE},
         proof::TlogProof,
+        subject::Subject,
         tree::Frontier,
     },
     secret::Secret,
@@ -73,12 +74,13 @@ fn entry(index: u64) -> Entry {
         + SignedDuration::from_millis_i128(137 * i128::from(index));
     let pair = u8::try_from(index / 2 % 250).unwrap();
     let code = if index.is_multiple_of(2) { EntryCode::Intent } else { EntryCode::Issued };
-    let person = Personal { field: "actor".to_owned(), value: "öctocat <&>".to_owned(), is_claim: true };
+    let claims = json!({ "ref": "refs/heads/ä<&>", "run_id": index, "actor": "öctocat <&>" });
+    let mut members = [("issuer", "github".into())];
+    let subject = Subject::new(&mut members, claims.as_object().unwrap(), |name| name == "actor").unwrap();
     let draft = Draft {
         decision: Some(DecisionId::from_bytes([pair; 16])),
         issuance: Some(IssuanceId::from_bytes([pair; 16])),
-        subject: Some(json!({ "issuer": "github", "claims": { "ref": "refs/heads/ä<&>", "run_id": index } })),
-        personal: vec![person],
+        subject: Some(Arc::new(subject)),
         ..Draft::of(code)
     };
     let salt = Digest::of(&index.to_be_bytes()).0;

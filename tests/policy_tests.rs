@@ -185,6 +185,20 @@ fn text_of(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
+/// Of the examples for backends, too, every weakening is noticed: of paths, roles, fields, parameters, times.
+#[test]
+fn examples_with_backends_notice_everything() {
+    for example in ["aws", "vault"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(example);
+        let checked = policy(&["check", "policies"], &folder);
+        assert_eq!(checked.status.code(), Some(0), "{example}: {}", text_of(&checked));
+        assert!(text_of(&checked).contains(" 0 warnings"), "{example}: {}", text_of(&checked));
+        let tested = policy(&["test", "policies", "--mutate"], &folder);
+        assert_eq!(tested.status.code(), Some(0), "{example}: {}", text_of(&tested));
+        assert!(text_of(&tested).contains("mutation score 100 %"), "{example}: {}", text_of(&tested));
+    }
+}
+
 #[test]
 fn shipped_schemas_are_those_that_the_binary_writes() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

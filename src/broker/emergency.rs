@@ -182,7 +182,7 @@ impl Broker {
         name: &str,
         work: impl AsyncFnOnce(&Operator<'_>) -> Result<T, Refused>,
     ) -> Result<T, Refused> {
-        let seal = |draft: Draft| self.seal(draft);
+        let seal = |draft: Draft| self.seal(&draft);
         let now = self.ambient.clock.now();
         work(&Operator { store: &*self.store, name, seal: &seal, now }).await
     }
@@ -232,7 +232,7 @@ impl Broker {
             let mut result = scope_members(&freeze.scope);
             result.insert("by".to_owned(), freeze.by.as_str().into());
             result.insert("thumbprints".to_owned(), thumbprints_member(&thumbprints));
-            let entry = self.seal(Draft { result: Some(result.into()), ..Draft::of(EntryCode::Frozen) })?;
+            let entry = self.seal(&Draft { result: Some(result.into()), ..Draft::of(EntryCode::Frozen) })?;
             self.store.complete_freeze(freeze.scope, thumbprints, entry).await?;
         }
         Ok(())
@@ -249,7 +249,7 @@ impl Broker {
         let draft = Draft {
             result: Some(frozen_result(scope)),
             request: Some(json!({ "id": caller.origin.request.to_string() })),
-            ..self.draft(EntryCode::Denied, &caller.identity, &caller.origin)
+            ..caller.draft(EntryCode::Denied)
         };
         self.record_frozen(caller, draft).await?;
         Err(Refused::new(Code::AccessDenied, DENIED))
@@ -269,7 +269,7 @@ impl Broker {
 
     async fn record_frozen(&self, caller: &Caller, draft: Draft) -> Result<(), Refused> {
         let refusal = Refusal {
-            entry: self.seal(draft)?,
+            entry: self.seal(&draft)?,
             counted: counted(&caller.identity, &caller.policy),
             always: false,
             against: None,
@@ -378,7 +378,7 @@ fn frozen_result(scope: &FreezeScope) -> Value {
 }
 
 fn personal_reason(reason: &str) -> Personal {
-    Personal { field: "reason".to_owned(), value: reason.to_owned(), is_claim: false }
+    Personal { field: "reason", value: reason.to_owned() }
 }
 
 const FROZEN: &str = "frozen";

@@ -358,8 +358,7 @@ impl Broker {
         ask: &Ask,
         result: Value,
     ) -> Draft {
-        let mut draft =
-            of_decision(self.draft(EntryCode::Denied, &caller.identity, &caller.origin), decision);
+        let mut draft = of_decision(caller.draft(EntryCode::Denied), decision);
         draft.policy = Some(policy_member(&caller.policy).into());
         draft.request = Some(request_member(caller, ask));
         draft.result = Some(result);
@@ -381,7 +380,7 @@ impl Broker {
             Weight::Fault => None,
         };
         let refusal = Refusal {
-            entry: self.seal(draft)?,
+            entry: self.seal(&draft)?,
             counted: counted(identity, &caller.policy),
             always: matches!(weight, Weight::Replay),
             against,
@@ -413,7 +412,7 @@ impl Broker {
             .collect();
         let mut draft = self.refusal_draft(decision, caller, ask, json!({ "would_issue": would_issue }));
         draft.code = Some(EntryCode::DryRun);
-        self.store.append(vec![self.seal(draft)?]).await?;
+        self.store.append(vec![self.seal(&draft)?]).await?;
         Ok(DryRun { decision, previews })
     }
 }

@@ -12,7 +12,7 @@ use super::{
     error::{Code, Refused},
     metrics::Step,
     ports::{Counted, KeyFault, Refusal},
-    record::refusal_result,
+    record::{About, refusal_result},
     spans,
 };
 use crate::kernel::{
@@ -49,6 +49,14 @@ pub struct Caller {
     pub(super) began: Instant,
     /// What signed its token.
     pub(super) key: Arc<VerificationKey>,
+    about: About,
+}
+
+impl Caller {
+    /// A draft that says what every entry about its token says.
+    pub(super) fn draft(&self, code: EntryCode) -> Draft {
+        self.about.draft(code, &self.origin)
+    }
 }
 
 /// How often one project may ask.
@@ -169,7 +177,9 @@ impl Broker {
         match verified {
             Ok(verified) => {
                 self.metrics.step(Step::Verify, began.elapsed());
-                Ok(Caller { identity: verified.into_identity(), origin, policy, began, key })
+                let identity = verified.into_identity();
+                let about = self.about(&identity)?;
+                Ok(Caller { identity, origin, policy, began, key, about })
             }
             Err(refused) => Err(self.refused_token(*refused, &terms, &policy, &origin).await),
         }
@@ -202,11 +212,15 @@ impl Broker {
                 None => answer,
             };
         };
+        let about = match self.about(&identity) {
+            Ok(about) => about,
+            Err(refused) => return refused,
+        };
         let answer = told(&fault);
         let draft = Draft {
             result: Some(refusal_result(answer.code, &fault.reason)),
             request: Some(serde_json::json!({ "id": origin.request.to_string() })),
-            ..self.draft(EntryCode::Denied, &identity, origin)
+            ..about.draft(EntryCode::Denied, origin)
         };
         self.refuse_quietly(draft, counted(&identity, policy), fault.reason).await;
         answer
@@ -227,8 +241,7 @@ impl Broker {
         issuer: Option<IssuerName>,
         origin: &Origin,
     ) {
-        let address =
-            Personal { field: "address".to_owned(), value: origin.address.to_string(), is_claim: false };
+        let address = Personal { field: "address", value: origin.address.to_string() };
         let draft = Draft {
             result: Some(refusal_result(answer.code, &reason)),
             personal: vec![address],
@@ -238,7 +251,7 @@ impl Broker {
     }
 
     async fn refuse_quietly(&self, draft: Draft, counted: Counted, sample: String) {
-        let Ok(entry) = self.seal(draft) else { return };
+        let Ok(entry) = self.seal(&draft) else { return };
         let now = self.ambient.clock.now();
         let refusal = Refusal { entry, counted, always: false, against: None, sample, now };
         if let Err(fault) = self.store.refuse(refusal).await {

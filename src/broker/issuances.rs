@@ -131,7 +131,7 @@ impl Broker {
                     let is_confirmed = self.revoke_for(&row, draft, false).await?;
                     return Ok(if is_confirmed { GivenBack::Ended } else { GivenBack::Queued });
                 }
-                let step = Transition::new(row.id, event, self.seal(draft)?);
+                let step = Transition::new(row.id, event, self.seal(&draft)?);
                 self.store.transit(Transit::each(vec![step], now)).await?;
                 Ok(released(&row))
             }
@@ -155,7 +155,7 @@ impl Broker {
             for row in self.held(&holder).await? {
                 if let Some(event) = ending(&row).filter(|_| !has_ended(&row, now)) {
                     let draft = ending_draft(self.caller_draft(caller), &row, event, "token");
-                    transitions.push(Transition::new(row.id, event, self.seal(draft)?));
+                    transitions.push(Transition::new(row.id, event, self.seal(&draft)?));
                 }
             }
             // A keyed retry may have come between the look and this: it is met in the next round, and after that round
@@ -188,7 +188,7 @@ impl Broker {
     }
 
     fn caller_draft(&self, caller: &Caller) -> Draft {
-        Draft { code: None, ..self.draft(EntryCode::Released, &caller.identity, &caller.origin) }
+        Draft { code: None, ..caller.draft(EntryCode::Released) }
     }
 
     async fn owned(&self, id: &str, right: &Right) -> Result<IssuanceRow, Refused> {

@@ -38,7 +38,7 @@ impl Broker {
 
     async fn append_all(&self, codes: &[EntryCode], result: &Value) -> Result<(), Refused> {
         let draft = |code| Draft { result: Some(result.clone()), ..Draft::of(code) };
-        let entries = codes.iter().map(|code| self.seal(draft(*code))).collect::<Result<_, _>>()?;
+        let entries = codes.iter().map(|code| self.seal(&draft(*code))).collect::<Result<_, _>>()?;
         self.store.append(entries).await?;
         Ok(())
     }
@@ -66,7 +66,7 @@ impl Broker {
         self.rates.forget_idle();
         self.close_reads().await?;
         let now = self.ambient.clock.now();
-        let seal = |summary: Summary| self.seal(summary_draft(&summary)).ok();
+        let seal = |summary: Summary| self.seal(&summary_draft(&summary)).ok();
         self.store.sweep(now, &seal).await?;
         Ok(())
     }
@@ -96,7 +96,7 @@ impl Broker {
     ///
     /// `internal` where there is no entropy.
     pub fn entry(&self, code: EntryCode, result: Value) -> Result<Entry, Refused> {
-        self.seal(Draft { code: Some(code), result: Some(result), ..Draft::default() })
+        self.seal(&Draft { code: Some(code), result: Some(result), ..Draft::default() })
             .map_err(|refused| Refused { code: Code::Internal, ..refused })
     }
 }

@@ -108,7 +108,7 @@ impl Broker {
                 digest,
                 names: names.clone(),
                 lost: told.clone(),
-                entry: self.seal(loaded_draft(candidate, &set, &told))?,
+                entry: self.seal(&loaded_draft(candidate, &set, &told))?,
                 now: self.ambient.clock.now(),
             };
             match self.store.load_policy(load).await.map_err(Refused::from)? {

@@ -210,14 +210,14 @@ impl Broker {
         if let serde_json::Value::Object(members) = &mut result {
             members.insert("reader".to_owned(), reader.name.clone().into());
         }
-        let personal = query.map(|value| Personal { field: "query".to_owned(), value, is_claim: false });
+        let personal = query.map(|value| Personal { field: "query", value });
         let draft = Draft {
             code: Some(EntryCode::Read),
             result: Some(result),
             personal: personal.into_iter().collect(),
             ..Draft::default()
         };
-        self.store.append(vec![self.seal(draft)?]).await?;
+        self.store.append(vec![self.seal(&draft)?]).await?;
         Ok(())
     }
 }

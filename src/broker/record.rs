@@ -1,5 +1,7 @@
 //! How use cases become ledger entries: one place that names the members, so that every entry speaks alike.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -12,7 +14,11 @@ use crate::kernel::{
     digest::Digest,
     id::DecisionId,
     identity::{JobIdentity, job::TokenMark},
-    ledger::entry::{Draft, Entry, EntryCode, Personal},
+    json::JsonFault,
+    ledger::{
+        entry::{Draft, Entry, EntryCode, Personal},
+        subject::Subject,
+    },
     policy::{
         Finding, PolicySet,
         decide::{Breach, PermittedCredential, PermittedGrant, Tried},
@@ -22,7 +28,7 @@ use crate::kernel::{
 impl Broker {
     /// Seals a draft with fresh salt. An entry that would be too large gives up its claims first, since a decision
     /// must be recorded whatever the token holds.
-    pub(super) fn seal(&self, draft: Draft) -> Result<Entry, Refused> {
+    pub(super) fn seal(&self, draft: &Draft) -> Result<Entry, Refused> {
         let now = self.ambient.clock.now();
         let random = |out: &mut [u8]| self.ambient.entropy.fill(out).is_ok();
         draft.seal_or_slim(now, self.settings.replica, &random).map_err(|fault| {
@@ -31,15 +37,17 @@ impl Broker {
         })
     }
 
-    /// The members that every entry about one token has.
-    pub(super) fn draft(&self, code: EntryCode, identity: &JobIdentity, origin: &Origin) -> Draft {
-        Draft {
-            code: Some(code),
-            subject: Some(subject(identity)),
-            token: Some(self.token_member(identity)),
-            personal: personal(identity, origin),
-            ..Draft::default()
-        }
+    /// What entries about one token say of it.
+    ///
+    /// # Errors
+    ///
+    /// `internal` where that cannot be written; texts always can.
+    pub(super) fn about(&self, identity: &JobIdentity) -> Result<About, Refused> {
+        let subject = subject(identity).map_err(|fault| {
+            tracing::error!(%fault, "a subject could not be written");
+            Refused::new(Code::Internal, "the token's job could not be recorded, so nothing was issued")
+        })?;
+        Ok(About { subject: Arc::new(subject), token: Arc::new(self.token_member(identity)) })
     }
 
     fn token_member(&self, identity: &JobIdentity) -> Value {
@@ -50,6 +58,25 @@ impl Broker {
             "iat": iat.to_string(),
             "exp": exp.to_string(),
         })
+    }
+}
+
+/// What all entries about one token say of it, made ready once.
+pub(super) struct About {
+    subject: Arc<Subject>,
+    token: Arc<Value>,
+}
+
+impl About {
+    /// A draft that says it.
+    pub(super) fn draft(&self, code: EntryCode, origin: &Origin) -> Draft {
+        Draft {
+            code: Some(code),
+            subject: Some(Arc::clone(&self.subject)),
+            token: Some(Arc::clone(&self.token)),
+            personal: vec![Personal { field: "address", value: origin.address.to_string() }],
+            ..Draft::default()
+        }
     }
 }
 
@@ -88,7 +115,7 @@ pub(super) fn request_member(caller: &Caller, ask: &Ask) -> Value {
 /// The reason of a request, as a personal value.
 pub(super) fn reason_personal(ask: &Ask) -> Option<Personal> {
     let value = ask.reason.clone()?;
-    Some(Personal { field: "reason".to_owned(), value, is_claim: false })
+    Some(Personal { field: "reason", value })
 }
 
 /// `result` of a refusal.
@@ -160,16 +187,11 @@ const MOST_BREACHES: usize = 12;
 /// A quarter of an entry, so that the job's own words fit beside it.
 const TRIED_BYTES: usize = 4096;
 
-fn subject(identity: &JobIdentity) -> Value {
-    let mut claims = identity.claims().clone();
-    for (name, _) in identity.personal() {
-        claims.remove(name);
-    }
-    let mut member = Map::new();
-    member.insert("issuer".to_owned(), identity.issuer().as_str().into());
-    member.insert("profile".to_owned(), identity.profile().name.into());
+fn subject(identity: &JobIdentity) -> Result<Subject, JsonFault> {
     let (project, project_name) = identity.project().unzip();
     let named = [
+        ("issuer", Some(identity.issuer().as_str())),
+        ("profile", Some(identity.profile().name)),
         ("tenant", identity.tenant()),
         ("project", project),
         ("project_name", project_name.flatten()),
@@ -180,33 +202,8 @@ fn subject(identity: &JobIdentity) -> Value {
         ("runner", identity.runner()),
         ("run", identity.run()),
     ];
-    for (name, value) in named {
-        if let Some(value) = value {
-            member.insert(name.to_owned(), value.into());
-        }
-    }
-    if !identity.unusable().is_empty() {
-        member.insert("unusable".to_owned(), identity.unusable().to_vec().into());
-    }
-    member.insert("claims".to_owned(), claims.into());
-    Value::Object(member)
-}
-
-fn personal(identity: &JobIdentity, origin: &Origin) -> Vec<Personal> {
-    let address =
-        Personal { field: "address".to_owned(), value: origin.address.to_string(), is_claim: false };
-    identity
-        .personal()
-        .map(|(field, value)| Personal {
-            field: field.to_owned(),
-            value: personal_text(value),
-            is_claim: true,
-        })
-        .chain([address])
-        .collect()
-}
-
-/// A personal claim as the erasable table keeps it: a string as it is, anything else as JSON.
-fn personal_text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    let named = named.into_iter().filter_map(|(name, value)| Some((name, Value::from(value?))));
+    let unusable = (!identity.unusable().is_empty()).then(|| ("unusable", identity.unusable().into()));
+    let mut members: Vec<(&str, Value)> = named.chain(unusable).collect();
+    Subject::new(&mut members, identity.claims(), |name| identity.is_personal(name))
 }

@@ -80,7 +80,7 @@ impl Broker {
             .map(|(digest, replicas)| json!({ "digest": digest.to_string(), "replicas": replicas }))
             .collect();
         let result = json!({ "since": skew.since.to_string(), "sets": sets });
-        let entry = self.seal(Draft { result: Some(result), ..Draft::of(EntryCode::AlertPolicySkew) })?;
+        let entry = self.seal(&Draft { result: Some(result), ..Draft::of(EntryCode::AlertPolicySkew) })?;
         if self.store.tell_skew(skew.since, entry).await? {
             self.metrics.recorded(EntryCode::AlertPolicySkew);
             tracing::warn!(policy.sets = skew.sets.len(), "{}", warning(skew));

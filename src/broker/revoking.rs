@@ -81,7 +81,7 @@ impl Broker {
             Draft { code: Some(code), result: Some(result), ..row_draft(row, Some("recovery")) }
         };
         let change = Change { usable_until, is_unmade: event == Event::Failed, ..Change::default() };
-        Ok(Transition { change, ..Transition::new(row.id, event, self.seal(draft)?) })
+        Ok(Transition { change, ..Transition::new(row.id, event, self.seal(&draft)?) })
     }
 
     /// Asks backends for what is due, side by side, so that a silent one holds up no other. What is not confirmed is
@@ -122,7 +122,7 @@ impl Broker {
         self.metrics.revoked(true);
         let result = json!({ "kind": row.kind, "tries": row.tries.saturating_add(1) });
         let draft = Draft { code: Some(EntryCode::Revoked), result: Some(result), ..row_draft(row, None) };
-        let step = Transition::new(row.id, Event::RevokeConfirmed, self.seal(draft)?);
+        let step = Transition::new(row.id, Event::RevokeConfirmed, self.seal(&draft)?);
         self.store.transit(Transit::each(vec![step], self.ambient.clock.now())).await?;
         Ok(Ok(()))
     }
@@ -152,7 +152,7 @@ impl Broker {
         });
         let draft =
             Draft { code: Some(EntryCode::AlertRevocation), result: Some(result), ..row_draft(row, None) };
-        let step = Transition::new(row.id, Event::Overdue, self.seal(draft)?);
+        let step = Transition::new(row.id, Event::Overdue, self.seal(&draft)?);
         if !self.store.transit(Transit::each(vec![step], now)).await?.moved.is_empty() {
             self.metrics.recorded(EntryCode::AlertRevocation);
             tracing::warn!(issuance = %row.id, reason = fault.reason, "a revoke is not confirmed although its time is over");
@@ -185,7 +185,7 @@ impl Broker {
         draft: Draft,
         keeps_chain: bool,
     ) -> Result<bool, Refused> {
-        let entry = self.seal(draft)?;
+        let entry = self.seal(&draft)?;
         let change = Change { keeps_chain, ..self.ours_first() };
         let step = Transition { change, ..Transition::new(row.id, Event::RevokeAsked, entry) };
         let asked = Transit::each(vec![step], self.ambient.clock.now());
@@ -204,7 +204,7 @@ impl Broker {
         for id in ids {
             let Some(row) = self.store.issuance(*id).await? else { return Ok(false) };
             if row.state != State::Revoking {
-                let entry = self.seal(ending_draft(Draft::default(), &row, Event::RevokeAsked, "retry"))?;
+                let entry = self.seal(&ending_draft(Draft::default(), &row, Event::RevokeAsked, "retry"))?;
                 let change = Change { keeps_chain: true, ..self.ours_first() };
                 let step = Transition { change, ..Transition::new(row.id, Event::RevokeAsked, entry) };
                 let asked = Transit::each(vec![step], self.ambient.clock.now());

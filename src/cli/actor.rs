@@ -82,9 +82,7 @@ impl Actor {
         if let (Value::Object(members), Value::Object(more)) = (&mut members, result) {
             members.extend(more);
         }
-        let field = || "reason".to_owned();
-        let personal =
-            reason.map(|text| Personal { field: field(), value: text.to_owned(), is_claim: false });
+        let personal = reason.map(|text| Personal { field: "reason", value: text.to_owned() });
         let personal = personal.into_iter().collect();
         let draft = Draft { result: Some(members), personal, ..Draft::of(code) };
         Ok(self.seal(draft)?)

@@ -16,7 +16,7 @@ use crate::{
     },
     kernel::{
         id::{DecisionId, IssuanceId},
-        wiping::Zeroizing,
+        secret::Secret,
     },
 };
 
@@ -93,7 +93,8 @@ pub(super) fn exchanged(
     decision: DecisionId,
     issuances: &[Delivered],
     receipts: &[(IssuanceId, Receipt)],
-) -> Option<Zeroizing<Vec<u8>>> {
+) -> Option<Secret> {
+    let entries: Vec<String> = receipts.iter().map(|(_, receipt)| STANDARD.encode(&receipt.entry)).collect();
     let write = |json: &mut Json<'_>| {
         json.raw(r#"{"decision_id":"#);
         json.text(&decision.to_string());
@@ -103,27 +104,27 @@ pub(super) fn exchanged(
             write_issuance(issuance, json)?;
         }
         json.raw(r#"],"receipts":["#);
-        write_receipts(receipts, json);
+        write_receipts(receipts, &entries, json);
         json.raw("]}");
         Some(())
     };
     let mut bytes = 0;
     write(&mut Json(&mut |part| bytes += part.len()))?;
-    let mut buffer = Zeroizing::new(Vec::with_capacity(bytes));
+    let mut buffer = Vec::with_capacity(bytes);
     write(&mut Json(&mut |part| buffer.extend_from_slice(part)))?;
-    Some(buffer)
+    Some(Secret::new(buffer))
 }
 
-fn write_receipts(receipts: &[(IssuanceId, Receipt)], json: &mut Json<'_>) {
-    for (index, (issuance, receipt)) in receipts.iter().enumerate() {
+fn write_receipts(receipts: &[(IssuanceId, Receipt)], entries: &[String], json: &mut Json<'_>) {
+    for (index, ((issuance, receipt), entry)) in receipts.iter().zip(entries).enumerate() {
         json.comma(index);
         json.raw(r#"{"issuance":"#);
         json.text(&issuance.to_string());
         json.raw(r#","index":"#);
         json.raw(&receipt.index.to_string());
-        json.raw(r#","entry":"#);
-        json.text(&STANDARD.encode(&receipt.entry));
-        json.raw(r#","proof":"#);
+        json.raw(r#","entry":""#);
+        json.raw(entry);
+        json.raw(r#"","proof":"#);
         json.text(&receipt.proof);
         json.raw("}");
     }
@@ -184,27 +185,26 @@ impl Json<'_> {
     /// A string (RFC 8259 section 7): quotes, backslashes and C0 escaped, everything else as it is.
     pub(super) fn text(&mut self, text: &str) {
         self.raw("\"");
-        let mut rest = text;
-        while let Some(at) = rest.find(|letter: char| letter < ' ' || letter == '"' || letter == '\\') {
+        let mut rest = text.as_bytes();
+        while let Some(at) = rest.iter().position(|byte| *byte < b' ' || matches!(byte, b'"' | b'\\')) {
             let (plain, from) = rest.split_at(at);
-            self.raw(plain);
-            let mut letters = from.chars();
-            match letters.next() {
-                Some('"') => self.raw("\\\""),
-                Some('\\') => self.raw("\\\\"),
-                Some('\n') => self.raw("\\n"),
-                Some('\r') => self.raw("\\r"),
-                Some('\t') => self.raw("\\t"),
-                Some(control) => {
-                    let high = if control < '\u{10}' { b'0' } else { b'1' };
-                    let low = HEX.get(control as usize % 16).copied().unwrap_or(b'0');
+            (self.0)(plain);
+            let Some((byte, after)) = from.split_first() else { break };
+            match byte {
+                b'"' => self.raw("\\\""),
+                b'\\' => self.raw("\\\\"),
+                b'\n' => self.raw("\\n"),
+                b'\r' => self.raw("\\r"),
+                b'\t' => self.raw("\\t"),
+                control => {
+                    let high = if *control < 16 { b'0' } else { b'1' };
+                    let low = HEX.get(usize::from(*control) % 16).copied().unwrap_or(b'0');
                     (self.0)(&[b'\\', b'u', b'0', b'0', high, low]);
                 }
-                None => {}
             }
-            rest = letters.as_str();
+            rest = after;
         }
-        self.raw(rest);
+        (self.0)(rest);
         self.raw("\"");
     }
 }
@@ -266,7 +266,7 @@ mod tests {
         let receipt = Receipt { index: 41, entry: b"{}".to_vec(), proof: "line\nline\n".to_owned() };
         let id = first.id;
         let buffer = exchanged(decision, &[first, second], &[(id, receipt)]).unwrap();
-        assert_eq!(buffer.capacity(), buffer.len());
+        assert_eq!(buffer.spare(), 0);
         let expected = format!(
             concat!(
                 r#"{{"decision_id":"{decision}","issuances":["#,
@@ -282,8 +282,8 @@ mod tests {
             id = id,
             zeros = "0".repeat(52),
         );
-        assert_eq!(std::str::from_utf8(&buffer).unwrap(), expected);
-        assert!(serde_json::from_slice::<serde_json::Value>(&buffer).is_ok());
+        assert_eq!(buffer.expose_text().unwrap(), expected);
+        assert!(serde_json::from_slice::<serde_json::Value>(buffer.expose()).is_ok());
     }
 
     #[test]

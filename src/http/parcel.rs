@@ -19,7 +19,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::carrier::{Confirm, Stay};
-use crate::kernel::wiping::{Zeroizing, wipe};
+use crate::kernel::secret::Secret;
 
 /// The body.
 pub(super) struct Parcel {
@@ -36,7 +36,7 @@ pub(super) struct Late;
 
 /// The buffer that the parcel's bytes are a view of.
 struct Cargo {
-    bytes: Zeroizing<Vec<u8>>,
+    bytes: Secret,
     taken_at: Arc<AtomicU64>,
     confirm: Option<Confirm>,
     stay: Option<Arc<Stay>>,
@@ -45,7 +45,7 @@ struct Cargo {
 impl Parcel {
     /// A body of these bytes. Without a stay (a router that is called without a connection) it is confirmed when its
     /// bytes were taken and dropped.
-    pub(super) fn new(bytes: Zeroizing<Vec<u8>>, stay: Option<Arc<Stay>>, confirm: Confirm) -> Self {
+    pub(super) fn new(bytes: Secret, stay: Option<Arc<Stay>>, confirm: Confirm) -> Self {
         let taken_at = Arc::new(AtomicU64::new(NOT_TAKEN));
         let cargo =
             Cargo { bytes, taken_at: Arc::clone(&taken_at), confirm: Some(confirm), stay: stay.clone() };
@@ -86,14 +86,15 @@ impl Body for Parcel {
 
 impl AsRef<[u8]> for Cargo {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes
+        self.bytes.expose()
     }
 }
 
 impl Drop for Cargo {
     fn drop(&mut self) {
         let bytes = self.bytes.len() as u64;
-        wipe(&mut *self.bytes);
+        // Wiped before anybody is told that it left.
+        drop(std::mem::replace(&mut self.bytes, Secret::new(Vec::new())));
         let taken_at = self.taken_at.load(Ordering::Acquire);
         let Some(confirm) = self.confirm.take().filter(|_| taken_at != NOT_TAKEN) else { return };
         match &self.stay {

@@ -20,7 +20,7 @@ use super::{
     serve,
     testing::{AUDITOR, OPERATOR, SECRET, World, listen, token},
 };
-use crate::kernel::wiping::Zeroizing;
+use crate::kernel::secret::Secret;
 
 // ------------------------------------------------------------------------------------------------------- the exchange
 
@@ -444,7 +444,7 @@ async fn a_body_is_confirmed_when_it_left_and_not_when_the_client_hung_up() {
         async move {
             let stay = request.extensions().get::<Arc<Stay>>().cloned();
             let confirm = Box::new(move || told.confirm());
-            Response::new(Body::new(Parcel::new(Zeroizing::new(vec![b'x'; size]), stay, confirm)))
+            Response::new(Body::new(Parcel::new(Secret::new(vec![b'x'; size]), stay, confirm)))
         }
     };
     let (address, stop) = served(Router::new().fallback(deliver)).await;
@@ -468,7 +468,7 @@ async fn a_body_whose_time_is_over_does_not_leave() {
         async move {
             let stay = request.extensions().get::<Arc<Stay>>().cloned();
             let confirm = Box::new(move || told.confirm());
-            let parcel = Parcel::new(Zeroizing::new(vec![b'x'; 1_000]), stay, confirm);
+            let parcel = Parcel::new(Secret::new(vec![b'x'; 1_000]), stay, confirm);
             Response::new(Body::new(parcel.until(tokio::time::Instant::now())))
         }
     };

@@ -39,7 +39,6 @@ use crate::{
         name::is_name,
         policy::decide::{GrantRequest, Request as Wanted},
         secret::Secret,
-        wiping::Zeroizing,
     },
 };
 
@@ -105,7 +104,7 @@ fn deliver(exchanged: Exchanged, stay: Option<Arc<Stay>>) -> Result<Response, Pr
 
 /// The answer of RFC 8693 section 2.2.1 in one buffer whose capacity is its length; `None` where the secret is not
 /// UTF-8.
-fn written(issuance: &Delivered) -> Option<Zeroizing<Vec<u8>>> {
+fn written(issuance: &Delivered) -> Option<Secret> {
     let token = issuance.fields.iter().find(|field| field.is_secret)?.value.expose_text()?;
     let write = |json: &mut Json<'_>| {
         json.raw(r#"{"access_token":"#);
@@ -127,9 +126,9 @@ fn written(issuance: &Delivered) -> Option<Zeroizing<Vec<u8>>> {
     };
     let mut bytes = 0;
     write(&mut Json(&mut |part| bytes += part.len()))?;
-    let mut buffer = Zeroizing::new(Vec::with_capacity(bytes));
+    let mut buffer = Vec::with_capacity(bytes);
     write(&mut Json(&mut |part| buffer.extend_from_slice(part)))?;
-    Some(buffer)
+    Some(Secret::new(buffer))
 }
 
 /// The parameters of a request, each said once. One without a value counts as absent (RFC 6749 section 3.2).

@@ -32,6 +32,13 @@ impl Digest {
         Self(out)
     }
 
+    /// Its lower-case hex, as it is shown.
+    pub fn hex(&self) -> [u8; 64] {
+        let mut text = [0; 64];
+        text.chunks_exact_mut(2).zip(self.0).for_each(|(to, byte)| to.copy_from_slice(&hex_pair(byte)));
+        text
+    }
+
     fn finish(digest: &aws_lc_rs::digest::Digest) -> Self {
         let mut out = [0; 32];
         out.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
@@ -58,9 +65,7 @@ impl Digest {
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Written at once: an exchange shows some fifteen digests, and the formatter costs more than hashing does.
-        let mut text = [0; 64];
-        text.chunks_exact_mut(2).zip(self.0).for_each(|(to, byte)| to.copy_from_slice(&hex_pair(byte)));
-        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+        f.write_str(std::str::from_utf8(&self.hex()).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -75,7 +80,8 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| hex_pair(*byte)).map(char::from).collect()
 }
 
-fn hex_pair(byte: u8) -> [u8; 2] {
+/// The two lower-case hex digits of a byte.
+pub(in crate::kernel) fn hex_pair(byte: u8) -> [u8; 2] {
     [byte >> 4, byte & 15].map(|digit| if digit < 10 { b'0' + digit } else { b'a' - 10 + digit })
 }
 

@@ -10,22 +10,21 @@ pub const CROCKFORD: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 /// Writes bytes as lower-case Crockford base32, most significant bit first, zero bits added IN FRONT, so that the
 /// text sorts as the number does. 16 bytes give 26 characters, 32 bytes give 52.
 pub fn crockford(bytes: &[u8]) -> String {
-    let bits = bytes.len() * 8;
-    let chars = bits.div_ceil(5);
-    let mut text = String::with_capacity(chars);
-    let pad = chars * 5 - bits;
-    for index in 0..chars {
-        let mut value = 0_usize;
-        for bit in index * 5..index * 5 + 5 {
-            let set = bit
-                .checked_sub(pad)
-                .and_then(|at| bytes.get(at / 8).map(|byte| usize::from(byte >> (7 - at % 8) & 1)))
-                .unwrap_or(0);
-            value = value << 1 | set;
+    let mut text = vec![b'0'; (bytes.len() * 8).div_ceil(5)];
+    let (mut held, mut bits) = (0_usize, 0_u32);
+    let mut bytes = bytes.iter().rev();
+    for place in text.iter_mut().rev() {
+        if bits < 5
+            && let Some(byte) = bytes.next()
+        {
+            held |= usize::from(*byte) << bits;
+            bits += 8;
         }
-        text.push(CROCKFORD.get(value).copied().map_or('0', char::from));
+        *place = CROCKFORD.get(held & 31).copied().unwrap_or(b'0');
+        held >>= 5;
+        bits = bits.saturating_sub(5);
     }
-    text
+    text.into_iter().map(char::from).collect()
 }
 
 /// Reads what [`crockford`] wrote for `N` bytes; `None` for any other text.

@@ -9,6 +9,8 @@ use std::{cell::Cell, fmt};
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use super::digest::hex_pair;
+
 /// Why a text is not strict JSON: a stable word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -62,37 +64,83 @@ pub fn read_bounded(bytes: &[u8]) -> Result<Value, JsonFault> {
 /// [`JsonFault`] `number-not-exact` for an integer that RFC 8785 cannot write without changing it: JSON numbers are
 /// doubles there, which are exact up to 2^53 - 1 only (RFC 7493 section 2.2).
 pub fn write_canonical(value: &Value) -> Result<Vec<u8>, JsonFault> {
-    if !is_exact(value) {
-        return Err(JsonFault("number-not-exact"));
-    }
-    // Measured: general canonicalisation was a sixth of an exchange's CPU, since it buffers and sorts every object.
-    let written = if is_plain(value) {
-        serde_json::to_vec(value).ok()
-    } else {
-        serde_json_canonicalizer::to_vec(value).ok()
-    };
-    written.ok_or(JsonFault("not-canonical"))
+    let mut out = Vec::new();
+    append_canonical(&mut out, value)?;
+    Ok(out)
 }
 
-/// Whether `serde_json` writes the value canonically as it is: its objects are sorted by bytes, which for ASCII names
-/// is the order of RFC 8785 section 3.2.3, and it writes strings and integers as section 3.2.2 asks. Only doubles
-/// differ.
-fn is_plain(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(_) | Value::String(_) => true,
-        Value::Number(number) => !number.is_f64(),
-        Value::Array(items) => items.iter().all(is_plain),
-        Value::Object(members) => members.iter().all(|(name, value)| name.is_ascii() && is_plain(value)),
+/// The same behind what a buffer holds already; where it fails, part of the value may stand there.
+///
+/// # Errors
+///
+/// As [`write_canonical`].
+pub fn append_canonical(out: &mut Vec<u8>, value: &Value) -> Result<(), JsonFault> {
+    match kind(value) {
+        Kind::Inexact => Err(JsonFault("number-not-exact")),
+        // Measured: general canonicalisation was a sixth of an exchange's CPU, since it buffers and sorts every object.
+        Kind::Plain => serde_json::to_writer(out, value).map_err(|_| JsonFault("not-canonical")),
+        Kind::Other => {
+            let text = serde_json_canonicalizer::to_vec(value).map_err(|_| JsonFault("not-canonical"))?;
+            out.extend_from_slice(&text);
+            Ok(())
+        }
     }
 }
 
-/// Whether every integer in the value survives RFC 8785.
-fn is_exact(value: &Value) -> bool {
+/// Writes a string as RFC 8785 section 3.2.2.2 asks, behind what a buffer holds already.
+pub fn append_text(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(|byte| is_escaped(*byte)) {
+        let (plain, from) = rest.split_at(at);
+        out.extend_from_slice(plain);
+        let Some((byte, after)) = from.split_first() else { break };
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            8 => out.extend_from_slice(b"\\b"),
+            12 => out.extend_from_slice(b"\\f"),
+            control => {
+                out.extend_from_slice(b"\\u00");
+                out.extend_from_slice(&hex_pair(*control));
+            }
+        }
+        rest = after;
+    }
+    out.extend_from_slice(rest);
+    out.push(b'"');
+}
+
+fn is_escaped(byte: u8) -> bool {
+    byte < b' ' || byte == b'"' || byte == b'\\'
+}
+
+/// What canonical writing has to do about a value.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    /// `serde_json` writes it canonically as it is: its objects are sorted by bytes, which for ASCII names is the order
+    /// of RFC 8785 section 3.2.3, and it writes strings and integers as section 3.2.2 asks.
+    Plain,
+    /// It has doubles, or names beyond ASCII.
+    Other,
+    /// It has an integer that RFC 8785 would change.
+    Inexact,
+}
+
+fn kind(value: &Value) -> Kind {
     match value {
-        Value::Null | Value::Bool(_) | Value::String(_) => true,
-        Value::Number(number) => number.is_f64() || is_safe_integer(number),
-        Value::Array(items) => items.iter().all(is_exact),
-        Value::Object(members) => members.values().all(is_exact),
+        Value::Null | Value::Bool(_) | Value::String(_) => Kind::Plain,
+        Value::Number(number) if number.is_f64() => Kind::Other,
+        Value::Number(number) if is_safe_integer(number) => Kind::Plain,
+        Value::Number(_) => Kind::Inexact,
+        Value::Array(items) => items.iter().map(kind).max().unwrap_or(Kind::Plain),
+        Value::Object(members) => {
+            let of_name = |name: &str| if name.is_ascii() { Kind::Plain } else { Kind::Other };
+            let all = members.iter().map(|(name, value)| kind(value).max(of_name(name)));
+            all.max().unwrap_or(Kind::Plain)
+        }
     }
 }
 
@@ -200,12 +248,11 @@ impl<'de> Visitor<'de> for Node<'_> {
         let mut out = Map::new();
         while let Some(key) = members.next_key_seed(Key(self.reading))? {
             self.reading.count()?;
+            let value = members.next_value_seed(inner)?;
             // Keys are compared as decoded, so that an escape cannot hide a second spelling.
-            if out.contains_key(&key) {
+            if out.insert(key, value).is_some() {
                 return Err(self.reading.refuse("duplicate-key"));
             }
-            let value = members.next_value_seed(inner)?;
-            out.insert(key, value);
         }
         Ok(Value::Object(out))
     }

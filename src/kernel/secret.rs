@@ -18,15 +18,15 @@
 
 use subtle::ConstantTimeEq;
 
-use super::wiping::Zeroizing;
+use super::wiping;
 
 /// Secret bytes, wiped when dropped.
-pub struct Secret(Zeroizing<Vec<u8>>);
+pub struct Secret(Vec<u8>);
 
 impl Secret {
     /// Takes ownership of the bytes; the caller's buffer is the secret's buffer, nothing is copied.
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self(Zeroizing::new(bytes))
+        Self(bytes)
     }
 
     /// Takes ownership of a text's bytes.
@@ -49,9 +49,20 @@ impl Secret {
         self.0.len()
     }
 
+    /// How many bytes its buffer has beyond its own: none where it was written into a buffer of its size.
+    pub fn spare(&self) -> usize {
+        self.0.capacity() - self.0.len()
+    }
+
     /// Whether there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        wiping::sweep(&mut self.0);
     }
 }
 

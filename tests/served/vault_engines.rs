@@ -5,7 +5,6 @@ use std::{
     fs,
     path::Path,
     process::{Command, Output, Stdio},
-    time::Duration,
 };
 
 use reqwest::Method;
@@ -16,6 +15,8 @@ use super::support::{
     component::{Component, folder, free_port},
     eventually,
     installation::CANARY,
+    kubernetes, runtime,
+    slapd::{self, Slapd},
     vault_server::VaultServer,
 };
 
@@ -27,6 +28,8 @@ path "pki/issue/*" { capabilities = ["update"] }
 path "ssh/sign/*" { capabilities = ["update"] }
 path "transit/sign/*" { capabilities = ["update"] }
 path "kv/ci/*" { capabilities = ["read"] }
+path "kubernetes/creds/*" { capabilities = ["update"] }
+path "ldap/creds/*" { capabilities = ["read"] }
 "#;
 
 const GRANT: &str = r#"grant: vault
@@ -37,7 +40,7 @@ allow:
 credentials:
 "#;
 
-fn installation(vault: &VaultServer, credentials: &str) -> Installation {
+pub(crate) fn installation(vault: &VaultServer, credentials: &str) -> Installation {
     vault.by_root("sys/policies/acl/job", &json!({ "policy": JOB_ACL }));
     let installation = Installation::new();
     installation.write("vault-ca.pem", &vault.authority.certificate);
@@ -55,7 +58,7 @@ fn installation(vault: &VaultServer, credentials: &str) -> Installation {
     installation
 }
 
-fn ask(credential: &str, inputs: &Value) -> Value {
+pub(crate) fn ask(credential: &str, inputs: &Value) -> Value {
     let mut grant = json!({ "name": "vault", "credentials": [credential] });
     if !inputs.is_null() {
         grant["inputs"] = json!({ credential: inputs });
@@ -64,12 +67,12 @@ fn ask(credential: &str, inputs: &Value) -> Value {
 }
 
 #[track_caller]
-fn get(broker: &Installation, server: &Server, credential: &str, inputs: &Value) -> Value {
+pub(crate) fn get(broker: &Installation, server: &Server, credential: &str, inputs: &Value) -> Value {
     server.public.exchange(&broker.issuer.token(), &ask(credential, inputs)).ok()["issuances"][0].clone()
 }
 
 /// A PostgreSQL that Vault makes roles in, and a tenth of an hour for each.
-fn database(vault: &VaultServer) -> (Cluster, u16) {
+pub(crate) fn database(vault: &VaultServer) -> (Cluster, u16) {
     let port = free_port();
     let cluster = Cluster::start(Some(port), "");
     cluster.psql("postgres", "CREATE ROLE vault SUPERUSER LOGIN PASSWORD 'pw-vault'");
@@ -104,7 +107,7 @@ fn logs_in(port: u16, fields: &Value) -> bool {
     psql.unwrap().status.success()
 }
 
-fn leases(vault: &VaultServer) -> usize {
+pub(crate) fn leases(vault: &VaultServer) -> usize {
     let list = Method::from_bytes(b"LIST").unwrap();
     let (status, answer) =
         vault.status(&vault.root, list, "sys/leases/lookup/database/creds/app", &Value::Null).unwrap();
@@ -431,48 +434,102 @@ fn transit_signs_the_digest_that_the_job_gives() {
     assert!(!intent.contains(&digest), "the ledger has the input's hash, not the input");
 }
 
-/// Where a broker dies between intent, job token, generation and record, Vault and the ledger agree afterwards: every
-/// lease of ours is one that was issued, and no row stays open.
+/// Status of a request to a real API server, by a bearer token.
+fn kubernetes_says(cluster: &kubernetes::Cluster, token: &str, path: &str) -> u16 {
+    let authority = reqwest::Certificate::from_pem(cluster.authority.as_bytes()).unwrap();
+    let client = reqwest::Client::builder().no_proxy().tls_certs_only([authority]).build().unwrap();
+    let call =
+        client.get(format!("{}{path}", cluster.url)).bearer_auth(token).timeout(super::support::PATIENCE);
+    runtime().block_on(async { call.send().await.unwrap().status().as_u16() })
+}
+
 #[test]
-fn after_crashes_vault_and_ledger_agree() {
-    let vault = VaultServer::start();
-    let (_cluster, _) = database(&vault);
-    let broker =
-        installation(&vault, "  db: { vault: { engine: database, path: database/creds/app }, ttl: 30m }\n");
-    let text = fs::read_to_string(broker.file("hallpass.yaml")).unwrap();
-    broker.write(
-        "hallpass.yaml",
-        &text.replace("exchange: 8s, mint: 5s", "exchange: 2s, mint: 1s, issuer: 1s"),
+fn service_account_of_a_real_api_server_does_what_its_role_says_until_it_is_given_back() {
+    let (vault, cluster) = (VaultServer::start(), kubernetes::Cluster::shared());
+    cluster.service_account("vault-creates");
+    // Whoever makes roles must have what is in them; Vault is the cluster's administrator here.
+    let binding = "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: { name: vault-creates }\n\
+                   roleRef: { apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin }\n\
+                   subjects: [{ kind: ServiceAccount, name: vault-creates, namespace: ci }]\n";
+    cluster.apply("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/vault-creates", binding);
+    vault.by_root("sys/mounts/kubernetes", &json!({ "type": "kubernetes" }));
+    vault.by_root(
+        "kubernetes/config",
+        &json!({
+            "kubernetes_host": cluster.url, "kubernetes_ca_cert": cluster.authority, "disable_local_ca_jwt": true,
+            "service_account_jwt": cluster.token_for("vault-creates", &cluster.url, None),
+        }),
     );
-    let cycles = std::env::var("HALLPASS_TEST_VAULT_CYCLES").map_or(20, |cycles| cycles.parse().unwrap());
-    for cycle in 0..cycles {
-        let server = broker.serve();
-        // One that is whole, so that the login is done and the way is warm.
-        if cycle == 0 {
-            get(&broker, &server, "db", &Value::Null);
-        }
-        let call = server.public.exchanging(&broker.issuer.token(), &ask("db", &Value::Null));
-        let caller = std::thread::spawn(move || drop(call.try_send()));
-        // Spread over the way of an exchange: the pause is what is tested, not waited for.
-        std::thread::sleep(Duration::from_millis(cycle * 7 % 120));
-        server.crash();
-        caller.join().unwrap();
-    }
+    let rules = r#"{ "rules": [{ "apiGroups": [""], "resources": ["pods"], "verbs": ["list"] }] }"#;
+    let role = json!({ "allowed_kubernetes_namespaces": ["ci"], "generated_role_rules": rules });
+    vault.by_root("kubernetes/roles/pods", &role);
+    let broker = installation(
+        &vault,
+        "  pods: { vault: { engine: kubernetes, path: kubernetes/creds/pods, parameters: { kubernetes_namespace: ci } }, ttl: 10m }\n\
+         \x20 elsewhere: { vault: { engine: kubernetes, path: kubernetes/creds/pods, parameters: { kubernetes_namespace: default } }, ttl: 10m }\n",
+    );
     let server = broker.serve();
-    let count = |code: &str| server.entries(code).len();
-    // `recover_after` is the deadline of an exchange and thirty seconds; a replica looks every ten.
-    let mut agreed = None;
-    for _ in 0..90 {
-        let (intents, failed, issued) = (count("INTENT"), count("FAILED"), count("ISSUED"));
-        let (unresolved, revoked) = (count("UNRESOLVED"), count("REVOKED"));
-        let is_closed = intents == failed + issued + unresolved && unresolved <= revoked;
-        agreed = Some((intents, failed, issued, unresolved, revoked, leases(&vault)));
-        if is_closed && leases(&vault) == issued + unresolved - revoked {
-            return;
-        }
-        std::thread::sleep(Duration::from_secs(1));
-    }
-    panic!("intents, failed, issued, unresolved, revoked, leases: {agreed:?}");
+
+    let issuance = get(&broker, &server, "pods", &Value::Null);
+    assert_eq!((&issuance["lifetime"], &issuance["revocable"]), (&json!("leased"), &json!(true)));
+    assert_eq!(issuance["secret_fields"], json!(["service_account_token"]));
+    assert_eq!(issuance["fields"]["service_account_namespace"], "ci");
+    let token = issuance["fields"]["service_account_token"].as_str().unwrap();
+    let says = |path: &str| kubernetes_says(&cluster, token, path);
+    eventually("the role's rights", || (says("/api/v1/namespaces/ci/pods") == 200).then_some(()));
+    assert_eq!((says("/api/v1/namespaces/ci/secrets"), says("/api/v1/namespaces/default/pods")), (403, 403));
+    // A namespace that the role does not have: nothing is made, and nothing is left.
+    let refused = server.public.exchange(&broker.issuer.token(), &ask("elsewhere", &Value::Null));
+    refused.problem(502, "backend_failed");
+
+    let handle = issuance["handle"].as_str().unwrap();
+    let path = format!("/v1/issuances/{}", issuance["id"].as_str().unwrap());
+    assert_eq!(server.public.call("DELETE", &path).bearer(handle).send().status, 204);
+    // The account went, and its token with it; the API server remembers a good one for some seconds.
+    eventually("an end of the token", || (says("/api/v1/namespaces/ci/pods") == 401).then_some(()));
+    assert!(!server.stop().contains(token));
+}
+
+#[test]
+fn entry_of_a_real_directory_binds_until_it_is_given_back() {
+    let (vault, directory) = (VaultServer::start(), Slapd::start());
+    vault.by_root("sys/mounts/ldap", &json!({ "type": "ldap" }));
+    vault.by_root(
+        "ldap/config",
+        &json!({
+            "url": directory.url, "schema": "openldap",
+            "binddn": slapd::ADMINISTRATOR, "bindpass": slapd::PASSWORD,
+        }),
+    );
+    let entry = "dn: cn={{.Username}},ou=jobs,dc=test";
+    vault.by_root(
+        "ldap/role/ci",
+        &json!({
+            "creation_ldif": format!(
+                "{entry}\nobjectClass: person\nobjectClass: top\ncn: {{{{.Username}}}}\nsn: job\nuserPassword: {{{{.Password}}}}"
+            ),
+            "deletion_ldif": format!("{entry}\nchangetype: delete"),
+            "default_ttl": "2m", "max_ttl": "1h",
+        }),
+    );
+    let broker =
+        installation(&vault, "  entry: { vault: { engine: ldap, path: ldap/creds/ci }, ttl: 10m }\n");
+    let server = broker.serve();
+
+    let issuance = get(&broker, &server, "entry", &Value::Null);
+    assert_eq!(issuance["secret_fields"], json!(["password"]));
+    let ttl = issuance["ttl_seconds"].as_u64().unwrap();
+    assert!((590..=600).contains(&ttl), "{issuance}");
+    let text = |name: &str| issuance["fields"][name].as_str().unwrap();
+    let name = format!("cn={},ou=jobs,dc=test", text("username"));
+    assert!(text("distinguished_names").contains(&name), "{issuance}");
+    assert!(directory.binds(&name, text("password")) && !directory.binds(&name, "another"));
+
+    let handle = issuance["handle"].as_str().unwrap();
+    let path = format!("/v1/issuances/{}", issuance["id"].as_str().unwrap());
+    assert_eq!(server.public.call("DELETE", &path).bearer(handle).send().status, 204);
+    assert!(!directory.binds(&name, text("password")));
+    assert!(!server.stop().contains(text("password")));
 }
 
 #[test]

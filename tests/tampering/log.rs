@@ -14,6 +14,7 @@ use hallpass::{
         ledger::{
             checkpoint::{LogKey, VerifierKey},
             entry::{Draft, Entry, EntryCode, Personal},
+            subject::Subject,
             verify::{Anchor, Report},
         },
         sealing::{PURPOSE_KEY, Sealed, SealedRecord, SealingKey},
@@ -123,34 +124,34 @@ impl Log {
         };
         let decision = Some(DecisionId::from_bytes(id(1)));
         let issuance = Some(IssuanceId::from_bytes(id(2)));
-        let person = |field: &str, is_claim| Personal {
-            field: field.to_owned(),
-            value: format!("{field} ö {number}"),
-            is_claim,
-        };
-        let subject = json!({
-            "issuer": "github", "project": "701", "ref": "refs/heads/main",
-            "claims": { "repository": "acme/payments", "run_id": number.to_string(), "n": number },
+        let person = |field: &'static str| Personal { field, value: format!("{field} ö {number}") };
+        let claims = json!({
+            "repository": "acme/payments", "run_id": number.to_string(), "n": number,
+            "actor": format!("actor ö {number}"),
         });
+        let named = [("issuer", "github"), ("project", "701"), ("ref", "refs/heads/main")];
+        let mut members = named.map(|(name, value)| (name, value.into()));
+        let claims = claims.as_object().unwrap();
+        let subject = Arc::new(Subject::new(&mut members, claims, |name| name == "actor").unwrap());
         let of = |code| Draft {
             decision,
             issuance,
-            subject: Some(subject.clone()),
+            subject: Some(Arc::clone(&subject)),
             policy: Some(json!({ "grant": "payments-prod" })),
             ..Draft::of(code)
         };
-        let people = vec![person("actor", true), person("address", false), person("reason", false)];
+        let people = vec![person("address"), person("reason")];
         let drafts = match self.stream.below(5) {
             0 => vec![Draft {
                 decision,
-                subject: Some(subject.clone()),
+                subject: Some(Arc::clone(&subject)),
                 request: Some(json!({ "grants": [{ "name": "other" }, { "name": "third" }] })),
                 personal: people,
                 ..Draft::of(EntryCode::Denied)
             }],
             1 => vec![Draft {
                 result: Some(json!({ "reader": "first-auditor", "what": "entries" })),
-                personal: vec![person("query", false)],
+                personal: vec![person("query")],
                 ..Draft::of(EntryCode::Read)
             }],
             2 => vec![

@@ -276,7 +276,9 @@ impl Clients {
         let identity =
             identity.map_err(|_| pem_fault(tls.identity.as_ref().map(|(certificate, _)| certificate)))?;
         let build = |idle: usize| {
-            let mut builder = Client::builder()
+            // For one request HTTP/2 is only more to say.
+            let builder = if idle == 0 { Client::builder().http1_only() } else { Client::builder() };
+            let mut builder = builder
                 .redirect(redirect::Policy::none())
                 .no_proxy()
                 .referer(false)

@@ -5,6 +5,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use jiff::Timestamp;
+use serde_json::json;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::{
@@ -16,7 +18,7 @@ use crate::{
     kernel::{
         digest::Digest,
         id::IssuanceId,
-        ledger::entry::{Draft, Entry},
+        ledger::entry::{Draft, Entry, EntryCode},
     },
 };
 
@@ -28,11 +30,29 @@ pub struct Delivery {
 struct Pending {
     broker: Arc<Broker>,
     runtime: tokio::runtime::Handle,
-    drafts: Vec<Draft>,
+    undelivered: Vec<Undelivered>,
     /// What of it can be revoked.
     revocable: Vec<IssuanceId>,
     /// A stop waits for what is still being written, since that may yet have to be recorded as undelivered.
     _tracked: TaskTrackerToken,
+}
+
+/// An issuance whose bytes are on their way, as its UNDELIVERED entry would tell of it.
+pub(super) struct Undelivered {
+    /// What was recorded.
+    pub(super) issued: Draft,
+    /// Until when it is usable; none where static.
+    pub(super) usable_until: Option<Timestamp>,
+}
+
+impl Undelivered {
+    fn into_draft(self) -> Draft {
+        Draft {
+            code: Some(EntryCode::Undelivered),
+            result: Some(json!({ "usable_until": self.usable_until.map(|at| at.to_string()) })),
+            ..self.issued
+        }
+    }
 }
 
 /// Keyed calls that are running in this process, with the digest of what they ask.
@@ -40,15 +60,19 @@ struct Pending {
 pub(in crate::broker) struct Running(Mutex<HashMap<Digest, Digest>>);
 
 impl Delivery {
-    /// Answers for these issuances: `drafts` are their UNDELIVERED entries.
-    pub(super) fn new(broker: &Arc<Broker>, drafts: Vec<Draft>, revocable: Vec<IssuanceId>) -> Self {
+    /// Answers for these issuances.
+    pub(super) fn new(
+        broker: &Arc<Broker>,
+        undelivered: Vec<Undelivered>,
+        revocable: Vec<IssuanceId>,
+    ) -> Self {
         let runtime = tokio::runtime::Handle::current();
         let tracked = broker.tasks.token();
         Self {
             pending: Some(Pending {
                 broker: Arc::clone(broker),
                 runtime,
-                drafts,
+                undelivered,
                 revocable,
                 _tracked: tracked,
             }),
@@ -63,15 +87,15 @@ impl Delivery {
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        let Some(Pending { broker, runtime, drafts, revocable, _tracked }) = self.pending.take() else {
+        let Some(Pending { broker, runtime, undelivered, revocable, _tracked }) = self.pending.take() else {
             return;
         };
         let tasks = broker.tasks.clone();
         tasks.spawn_on(
             async move {
-                broker.metrics.undelivered(drafts.len());
+                broker.metrics.undelivered(undelivered.len());
                 let sealed: Result<Vec<Entry>, Refused> =
-                    drafts.into_iter().map(|draft| broker.seal(draft)).collect();
+                    undelivered.into_iter().map(|each| broker.seal(&each.into_draft())).collect();
                 let Ok(entries) = sealed else { return };
                 if let Err(fault) = broker.store.append(entries).await {
                     tracing::error!(%fault, "an undelivered answer could not be recorded");

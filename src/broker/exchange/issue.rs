@@ -9,7 +9,10 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use super::{Ask, DENIED, Delivered, Exchanged, Room, delivery::Delivery};
+use super::{
+    Ask, DENIED, Delivered, Exchanged, Room,
+    delivery::{Delivery, Undelivered},
+};
 use crate::{
     broker::{
         Broker,
@@ -227,11 +230,11 @@ impl Broker {
         attempt: &Attempt<'_>,
         issuances: Vec<Delivered>,
         receipts: Vec<Receipt>,
-        drafts: Vec<Draft>,
+        undelivered: Vec<Undelivered>,
     ) -> Exchanged {
         let receipts = issuances.iter().map(|each| each.id).zip(receipts).collect();
         let revocable = issuances.iter().filter(|each| each.revocable).map(|each| each.id).collect();
-        let delivery = Delivery::new(self, drafts, revocable);
+        let delivery = Delivery::new(self, undelivered, revocable);
         Exchanged { decision: attempt.decision, issuances, receipts, deadline: attempt.answer_by, delivery }
     }
 
@@ -243,14 +246,10 @@ impl Broker {
             let handle = Secret::from_text(format!("hdl_{}", crockford(&*handle_bytes)));
             let row = self.row(attempt, planned, Some(&minted), Digest::of(handle.expose()));
             prepared.issue.entries.push(self.intent(attempt, planned)?);
-            let issued =
-                self.outcome_draft(EntryCode::Issued, attempt, planned, issued_result(&row, &minted.told));
-            prepared.undelivered.push(Draft {
-                code: Some(EntryCode::Undelivered),
-                result: Some(json!({ "usable_until": row.expires_at.map(|at| at.to_string()) })),
-                ..issued.clone()
-            });
-            prepared.issue.entries.push(self.seal(issued)?);
+            let result = issued_result(&row, &minted.told);
+            let issued = outcome_draft(EntryCode::Issued, attempt, planned, result);
+            prepared.issue.entries.push(self.seal(&issued)?);
+            prepared.undelivered.push(Undelivered { issued, usable_until: row.expires_at });
             prepared.issue.rows.push(row.clone());
             prepared.delivered.push(Delivered::new(planned, row, handle, minted.fields));
         }
@@ -271,8 +270,8 @@ impl Broker {
         for planned in &attempt.planned {
             prepared.issue.entries.push(self.intent(attempt, planned)?);
             let result = json!({ "code": code.as_str(), "reason": reason, "minted": false });
-            let failed = self.outcome_draft(EntryCode::Failed, attempt, planned, result);
-            prepared.issue.entries.push(self.seal(failed)?);
+            let failed = outcome_draft(EntryCode::Failed, attempt, planned, result);
+            prepared.issue.entries.push(self.seal(&failed)?);
         }
         Ok(prepared)
     }
@@ -333,8 +332,7 @@ impl Broker {
     /// INTENT of one credential.
     pub(super) fn intent(&self, attempt: &Attempt<'_>, planned: &Planned<'_>) -> Result<Entry, Refused> {
         let Attempt { decision, caller, ask, .. } = attempt;
-        let mut draft =
-            of_decision(self.draft(EntryCode::Intent, &caller.identity, &caller.origin), *decision);
+        let mut draft = of_decision(caller.draft(EntryCode::Intent), *decision);
         let mut policy = policy_member(&caller.policy);
         policy.insert("grant".to_owned(), planned.grant.name.as_str().into());
         policy.insert("rule".to_owned(), planned.grant.rule.as_str().into());
@@ -359,30 +357,29 @@ impl Broker {
         }
         draft.request = Some(request);
         draft.personal.extend(reason_personal(ask));
-        self.seal(draft)
+        self.seal(&draft)
     }
+}
 
-    /// An outcome names grant and credential; rule, file and target stand in INTENT, which no receipt shows.
-    pub(super) fn outcome_draft(
-        &self,
-        code: EntryCode,
-        attempt: &Attempt<'_>,
-        planned: &Planned<'_>,
-        result: Value,
-    ) -> Draft {
-        let Attempt { decision, caller, .. } = attempt;
-        let mut draft = of_decision(self.draft(code, &caller.identity, &caller.origin), *decision);
-        let mut policy = policy_member(&caller.policy);
-        policy.insert("grant".to_owned(), planned.grant.name.as_str().into());
-        draft.policy = Some(policy.into());
-        draft.issuance = Some(planned.id);
-        draft.request = Some(json!({
-            "id": caller.origin.request.to_string(),
-            "credential": planned.credential.name.as_str(),
-        }));
-        draft.result = Some(result);
-        draft
-    }
+/// An outcome names grant and credential; rule, file and target stand in INTENT, which no receipt shows.
+pub(super) fn outcome_draft(
+    code: EntryCode,
+    attempt: &Attempt<'_>,
+    planned: &Planned<'_>,
+    result: Value,
+) -> Draft {
+    let Attempt { decision, caller, .. } = attempt;
+    let mut draft = of_decision(caller.draft(code), *decision);
+    let mut policy = policy_member(&caller.policy);
+    policy.insert("grant".to_owned(), planned.grant.name.as_str().into());
+    draft.policy = Some(policy.into());
+    draft.issuance = Some(planned.id);
+    draft.request = Some(json!({
+        "id": caller.origin.request.to_string(),
+        "credential": planned.credential.name.as_str(),
+    }));
+    draft.result = Some(result);
+    draft
 }
 
 /// One try at the durable step.
@@ -402,7 +399,7 @@ pub(super) struct Attempt<'a> {
 struct Prepared {
     issue: Issue,
     delivered: Vec<Delivered>,
-    undelivered: Vec<Draft>,
+    undelivered: Vec<Undelivered>,
     failure: Option<Code>,
 }
 

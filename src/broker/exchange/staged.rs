@@ -15,7 +15,8 @@ use tracing::Instrument as _;
 
 use super::{
     Exchanged, Room,
-    issue::{Attempt, Planned, in_time, is_one_token, issued_result},
+    delivery::Undelivered,
+    issue::{Attempt, Planned, in_time, is_one_token, issued_result, outcome_draft},
 };
 use crate::{
     broker::{
@@ -242,9 +243,9 @@ impl Broker {
     ) -> Result<Transition, Broken> {
         let row = &underway.row;
         let result = issued_result(row, &minted.told);
-        let draft = self.outcome_draft(EntryCode::Issued, attempt, underway.planned, result);
+        let draft = outcome_draft(EntryCode::Issued, attempt, underway.planned, result);
         let held = underway.held.as_ref().map(|held| self.seal_held(row.id, held)).transpose();
-        let sealed = held.and_then(|held| Ok((held, self.seal(draft)?)));
+        let sealed = held.and_then(|held| Ok((held, self.seal(&draft)?)));
         let (held, entry) = sealed.map_err(|_| MintFault::failed("not-recorded"))?;
         let ends = Some(Ends { expires_at: row.expires_at, live_until: row.live_until });
         let change = Change { held, ends, ..Change::default() };
@@ -263,8 +264,8 @@ impl Broker {
             let Some(minted) = minted else {
                 return Err(Refused::new(Code::Internal, "the exchange broke off; nothing was delivered"));
             };
-            let result = json!({ "usable_until": row.expires_at.map(|at| at.to_string()) });
-            undelivered.push(self.outcome_draft(EntryCode::Undelivered, attempt, planned, result));
+            let issued = outcome_draft(EntryCode::Issued, attempt, planned, Value::Null);
+            undelivered.push(Undelivered { issued, usable_until: row.expires_at });
             delivered.push(Delivered::new(planned, row, handle, minted.fields));
         }
         Ok(self.delivery(attempt, delivered, receipts, undelivered))
@@ -338,7 +339,7 @@ impl Broker {
             let Some(row) = self.store.issuance(each.each.row.id).await? else { continue };
             if row.state == State::Issued && row.revocable {
                 let entry =
-                    self.seal(ending_draft(Draft::default(), &row, Event::RevokeAsked, "exchange"))?;
+                    self.seal(&ending_draft(Draft::default(), &row, Event::RevokeAsked, "exchange"))?;
                 let change = Change { keeps_chain: true, ..Change::default() };
                 let step = Transition { change, ..Transition::new(row.id, Event::RevokeAsked, entry) };
                 self.store.transit(Transit::each(vec![step], now)).await?;
@@ -369,25 +370,25 @@ impl Broker {
         });
         let draft = match event {
             Event::RevokeAsked => {
-                let mut draft = self.outcome_draft(EntryCode::Revoking, attempt, planned, Value::Null);
+                let mut draft = outcome_draft(EntryCode::Revoking, attempt, planned, Value::Null);
                 draft.result = Some(json!({ "usable_until": usable_until.map(|end| end.to_string()) }));
                 if let Some(Value::Object(request)) = &mut draft.request {
                     request.insert("by".to_owned(), "exchange".into());
                 }
                 draft
             }
-            Event::Lost => self.outcome_draft(EntryCode::Unresolved, attempt, planned, result),
+            Event::Lost => outcome_draft(EntryCode::Unresolved, attempt, planned, result),
             Event::Failed
             | Event::GivenBack
             | Event::Opened
             | Event::Overdue
             | Event::Recorded
-            | Event::RevokeConfirmed => self.outcome_draft(EntryCode::Failed, attempt, planned, result),
+            | Event::RevokeConfirmed => outcome_draft(EntryCode::Failed, attempt, planned, result),
         };
         let is_unmade = *mint == Mint::Not;
         let usable_until = usable_until.filter(|_| event == Event::Lost);
         let change = Change { usable_until, is_unmade, keeps_chain: true, ..Change::default() };
-        Ok(Transition { change, ..Transition::new(each.row.id, event, self.seal(draft)?) })
+        Ok(Transition { change, ..Transition::new(each.row.id, event, self.seal(&draft)?) })
     }
 }
 

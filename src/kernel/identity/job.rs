@@ -103,21 +103,22 @@ impl JobIdentity {
         let subject = payload.get("sub").and_then(Value::as_str).unwrap_or_default().to_owned();
         // Of the payload, not of the usable claims: a claim of another type is not an absent one.
         let trigger = (profile.trigger)(&payload);
-        let mut claims = Claims::new();
+        let mut claims = payload;
         let mut unusable = Vec::new();
-        for (name, value) in payload {
-            match fitness(profile, &name, &value) {
-                Fitness::Unknown => {
-                    if let Some(object) = read_inside(profile, &name, &value, &mut unusable) {
-                        claims.insert(name, object);
-                    }
+        claims.retain(|name, value| match fitness(profile, name, value) {
+            Fitness::Unknown => match read_inside(profile, name, value, &mut unusable) {
+                Some(object) => {
+                    *value = object;
+                    true
                 }
-                Fitness::Unusable => unusable.push(name),
-                Fitness::Usable => {
-                    claims.insert(name, value);
-                }
+                None => false,
+            },
+            Fitness::Unusable => {
+                unusable.push(name.clone());
+                false
             }
-        }
+            Fitness::Usable => true,
+        });
         Ok(Self { issuer, profile, subject, claims, unusable, trigger, token })
     }
 

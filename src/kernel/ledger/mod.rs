@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod entry;
 pub mod export;
 pub mod proof;
+pub mod subject;
 pub mod tiles;
 pub mod tree;
 pub mod verify;

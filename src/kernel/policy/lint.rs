@@ -4,6 +4,7 @@
 mod claims;
 mod guardrails;
 mod shadow;
+mod targets;
 
 use jiff::Timestamp;
 
@@ -48,11 +49,15 @@ fn of_grant(set: &PolicySet, grant: &Grant, now: Timestamp, findings: &mut Vec<F
         findings.extend(shadow::of_rule(&subject, grant.rules.get(..at).unwrap_or_default()));
     }
     guardrails::of_grant(set, grant, findings);
+    targets::of_grant(grant, findings);
 }
 
 /// The codes of lints with their meaning; sorted. `secret-missing` is told by who knows a store.
 pub const LINT_CODES: &[(&str, &str)] = &[
+    ("administrator", "an SSH certificate for an administrator's account"),
     ("attacker-claim", "a condition on a text that whoever writes a job or opens a change can choose"),
+    ("certificate-wide", "a certificate for every name below a domain"),
+    ("field-shown", "a field that is called like a secret and declared as none"),
     (
         "forbid-gap",
         "what a guardrail forbids for one kind of target, and another kind of the same class gets around",
@@ -63,10 +68,13 @@ pub const LINT_CODES: &[(&str, &str)] = &[
     ("name-without-id", "a name that others can take, without the id that they cannot"),
     ("never", "a value that no token of the profile has"),
     ("secret-missing", "a sealed secret that nobody has set"),
+    ("session-wide", "a session policy that narrows nothing"),
     ("shadowed", "a rule behind a wider one of its grant"),
     ("sub-old-form", "GitHub's form of `sub` that newer repositories never send"),
     ("ttl-cut", "a time to live that a guardrail cuts"),
+    ("ttl-irrevocable", "more than an hour of what nobody can revoke"),
     ("unclassified", "a target that no guardrail classifies, where some classify"),
+    ("vault-door", "a path that is Vault's own where there are namespaces"),
 ];
 
 /// A rule in its surroundings.

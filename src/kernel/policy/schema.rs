@@ -416,6 +416,8 @@ fn case() -> Value {
     let claims = json!({ "type": "object" });
     let longest = json!({ "anyOf": [duration(), { "type": "object", "additionalProperties": duration() }] });
     let breaches = json!({ "anyOf": [texts(), { "type": "object", "additionalProperties": texts() }] });
+    let reached = json!({ "anyOf": [{ "type": "string" }, { "type": "object" }] });
+    let reached = json!({ "type": "object", "additionalProperties": reached });
     let counts = json!({
         "type": "object", "additionalProperties": false,
         "properties": {
@@ -441,6 +443,10 @@ fn case() -> Value {
             ("ttl_max", described("Permit: no credential, or none of these, lives longer", longest)),
             ("class", described("Permit: the grant's class", class())),
             ("limits", described("Permit: the grant's limits", counts)),
+            (
+                "reaches",
+                described("Permit: what credentials reach, each by its target or by more of it", reached),
+            ),
             ("would_deny", described("Permit: the guardrails that only report", breaches)),
         ],
     )

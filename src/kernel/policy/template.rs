@@ -97,6 +97,20 @@ pub(super) fn pieces(text: &str) -> Option<Vec<Piece<'_>>> {
     Some(pieces)
 }
 
+/// The same text for somebody else: every template filled in as for another job, or another name at its end.
+pub(super) fn with_others(text: &str) -> String {
+    match pieces(text) {
+        Some(pieces) if is_template(text) => {
+            let each = pieces.iter().map(|piece| match piece {
+                Piece::Claim(_) => "other",
+                Piece::Text(text) => text,
+            });
+            each.collect()
+        }
+        Some(_) | None => format!("{text}-other"),
+    }
+}
+
 fn is_claim(name: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'/' | b':');
     !name.is_empty() && name.bytes().all(fits)

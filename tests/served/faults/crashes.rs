@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::kit::{Act, Called, Exported, Faults, LOG, Load, Random, Rule, SEND, SYNC, WRITE};
+use super::kit::{Act, Called, Exported, Faults, LOG, Load, Random, Rule, SEND, SYNC, Told, WRITE};
 use crate::support::{Installation, Server, eventually};
 
 /// Where a process ends.
@@ -124,23 +124,4 @@ impl Ground {
             unkeyed.problem(409, "token_replayed");
         }
     }
-}
-
-/// Says at the end of a test that failed how to see it fail again.
-struct Told {
-    seed: u64,
-    last: String,
-}
-
-impl Drop for Told {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            say(self);
-        }
-    }
-}
-
-#[expect(clippy::print_stderr, reason = "a failed test says how to run it again")]
-fn say(told: &Told) {
-    eprintln!("HALLPASS_TEST_SEED={} failed at {}", told.seed, told.last);
 }

@@ -182,6 +182,25 @@ impl Random {
     }
 }
 
+/// Says at the end of a test that failed how to see it fail again.
+pub(super) struct Told {
+    pub(super) seed: u64,
+    pub(super) last: String,
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            say(self);
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a failed test says how to run it again")]
+fn say(told: &Told) {
+    eprintln!("HALLPASS_TEST_SEED={} failed at {}", told.seed, told.last);
+}
+
 /// One call of a client, and what became of it as far as the client knows.
 pub(super) struct Called {
     pub(super) token: String,

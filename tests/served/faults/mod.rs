@@ -10,6 +10,7 @@ mod disk;
 mod kit;
 mod pauses;
 mod power;
+mod vault;
 
 /// Faults come from outside; the binary has no way to ask it for one.
 #[test]

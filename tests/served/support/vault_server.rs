@@ -52,15 +52,26 @@ pub(crate) struct VaultServer {
 
 impl VaultServer {
     pub(crate) fn start() -> Self {
+        Self::on("storage \"file\" { path = \"data\" }\n")
+    }
+
+    /// The same on integrated storage, which an operator would choose.
+    pub(crate) fn on_raft() -> Self {
+        // One node elects itself; the default waits five times as long for others.
+        Self::on("storage \"raft\" { path = \"data\"\n node_id = \"one\"\n performance_multiplier = 1 }\n")
+    }
+
+    fn on(storage: &str) -> Self {
         let (folder, authority) = (folder("vault"), Authority::new());
-        let address = format!("127.0.0.1:{}", free_port());
+        let port = free_port();
+        let (address, cluster) = (format!("127.0.0.1:{port}"), port + 1);
+        fs::create_dir(folder.path().join("data")).unwrap();
         let Certified { certificate, key, .. } = &authority.certify_loopback();
         fs::write(folder.path().join("tls.crt"), certificate).unwrap();
         fs::write(folder.path().join("tls.key"), key).unwrap();
         let configuration = format!(
-            "storage \"file\" {{ path = \"data\" }}\n\
-             listener \"tcp\" {{\n  address = \"{address}\"\n  tls_cert_file = \"tls.crt\"\n  tls_key_file = \"tls.key\"\n}}\n\
-             disable_mlock = true\napi_addr = \"https://{address}\"\n"
+            "{storage}listener \"tcp\" {{\n  address = \"{address}\"\n  tls_cert_file = \"tls.crt\"\n  tls_key_file = \"tls.key\"\n}}\n\
+             disable_mlock = true\napi_addr = \"https://{address}\"\ncluster_addr = \"https://127.0.0.1:{cluster}\"\n"
         );
         fs::write(folder.path().join("vault.hcl"), configuration).unwrap();
         let client = reqwest::Client::builder()

@@ -1,7 +1,10 @@
 //! P6 and P7: the ledger holds together, cannot be edited, and refuses when it cannot be written.
 
 use super::*;
-use crate::broker::ports::{Qualifier, Term};
+use crate::{
+    broker::ports::{Qualifier, Term},
+    kernel::ledger::subject::Subject,
+};
 
 async fn receipts_prove_their_entries_against_the_head_of_their_batch(on: Engine) {
     let bench = Bench::on(on);
@@ -108,18 +111,23 @@ async fn rows_repeat_what_their_bytes_say_and_a_changed_column_is_told(on: Engin
 }
 
 fn denied(grant: &str, git_ref: &str, actor: &str) -> Entry {
+    let mut members = [
+        ("issuer", "github"),
+        ("project", "701"),
+        ("project_name", "Acme/payments"),
+        ("ref", git_ref),
+        ("environment", "production"),
+        ("run", "42"),
+    ]
+    .map(|(name, value)| (name, value.into()));
+    let claims = json!({ "repository": "acme/payments", "actor": actor });
+    let subject = Subject::new(&mut members, claims.as_object().unwrap(), |name| name == "actor").unwrap();
     sealed(Draft {
         code: Some(EntryCode::Denied),
-        subject: Some(json!({
-            "issuer": "github", "project": "701", "project_name": "Acme/payments", "ref": git_ref,
-            "environment": "production", "run": "42", "claims": { "repository": "acme/payments" },
-        })),
+        subject: Some(Arc::new(subject)),
         request: Some(json!({ "grants": [{ "name": grant }] })),
         result: Some(json!({ "code": "access_denied", "reason": "no-rule" })),
-        personal: vec![
-            Personal { field: "actor".to_owned(), value: actor.to_owned(), is_claim: true },
-            Personal { field: "reason".to_owned(), value: "100% \"sure\"".to_owned(), is_claim: false },
-        ],
+        personal: vec![Personal { field: "reason", value: "100% \"sure\"".to_owned() }],
         ..Draft::default()
     })
 }

@@ -262,7 +262,7 @@ pub(super) async fn write_entries(
     .bind(indexed.iter().map(|(_, each)| stored(each.entry.at)).collect::<Vec<_>>())
     .bind(decisions.iter().map(|id| id.as_ref().map(<[u8; 16]>::as_slice)).collect::<Vec<_>>())
     .bind(issuances.iter().map(|id| id.as_ref().map(<[u8; 16]>::as_slice)).collect::<Vec<_>>())
-    .bind(indexed.iter().map(|(_, each)| each.issuer.as_deref()).collect::<Vec<_>>())
+    .bind(indexed.iter().map(|(_, each)| each.entry.issuer.as_deref()).collect::<Vec<_>>())
     .bind(indexed.iter().map(|(_, each)| each.grants.as_deref()).collect::<Vec<_>>())
     .bind(indexed.iter().map(|(_, each)| each.entry.bytes.as_slice()).collect::<Vec<_>>())
     .execute(&mut *conn)

@@ -252,7 +252,7 @@ fn closed() -> StoreFault {
 fn prepare(entry: Entry) -> Result<Arc<Prepared>, StoreFault> {
     let prepared = Prepared::new(entry)?;
     let personal = prepared.entry.personal.iter().flat_map(|(field, _, value)| [field, value]);
-    let texts = personal.chain(&prepared.issuer).chain(&prepared.grants);
+    let texts = personal.chain(&prepared.entry.issuer).chain(&prepared.grants);
     if texts.into_iter().any(|text| text.contains('\0')) {
         return Err(StoreFault::Unavailable("an entry holds a character that no text may have".to_owned()));
     }

@@ -1,5 +1,5 @@
-//! What the ledger's table repeats of an entry, for queries: taken from the entry's own bytes, so that columns and
-//! bytes cannot disagree, and taken before the writer's lock is held.
+//! What the ledger's table repeats of an entry, for queries. It is taken before the writer's lock is held, and whoever
+//! reads the ledger whole looks whether the entry's own bytes say the same.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -14,8 +14,6 @@ use crate::{
 pub(in crate::adapters::store) struct Prepared {
     /// The entry.
     pub(in crate::adapters::store) entry: Entry,
-    /// The issuer that it speaks of.
-    pub(in crate::adapters::store) issuer: Option<String>,
     /// The grants that it speaks of, as a JSON array; none where it speaks of none.
     pub(in crate::adapters::store) grants: Option<String>,
 }
@@ -27,8 +25,8 @@ impl Prepared {
         if entry.bytes.len() > MAX_ENTRY_BYTES {
             return Err(StoreFault::Unavailable("an entry passes 16384 bytes".to_owned()));
         }
-        let (issuer, grants) = spoken_of(&entry.bytes);
-        Ok(Arc::new(Self { entry, issuer, grants }))
+        let grants = listed(&entry.grants);
+        Ok(Arc::new(Self { entry, grants }))
     }
 
     /// Makes entries ready.
@@ -47,14 +45,17 @@ pub(in crate::adapters::store) fn spoken_of(bytes: &[u8]) -> (Option<String>, Op
     let mut grants: Vec<Cow<'_, str>> = Vec::new();
     let requested = request.and_then(|request| request.grants).unwrap_or_default();
     let named = policy.and_then(|policy| policy.grant).into_iter().chain(result_grant);
-    let listed = requested.into_iter().chain(would.unwrap_or_default());
-    for grant in named.chain(listed.filter_map(|grant| grant.name)) {
+    let others = requested.into_iter().chain(would.unwrap_or_default());
+    for grant in named.chain(others.filter_map(|grant| grant.name)) {
         if !grants.contains(&grant) {
             grants.push(grant);
         }
     }
-    let grants = (!grants.is_empty()).then(|| serde_json::Value::from(grants).to_string());
-    (issuer.or(result_issuer).map(Cow::into_owned), grants)
+    (issuer.or(result_issuer).map(Cow::into_owned), listed(&grants))
+}
+
+fn listed<T: serde::Serialize>(grants: &[T]) -> Option<String> {
+    if grants.is_empty() { None } else { serde_json::to_string(grants).ok() }
 }
 
 /// The members of an entry that columns are taken from; all others are skipped without being kept.

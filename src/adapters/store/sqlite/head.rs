@@ -81,7 +81,7 @@ fn write_entries(conn: &Connection, first: u64, entries: &[Arc<Prepared>]) -> ru
         "INSERT INTO personal (idx, ordinal, field, blinding, value) VALUES (?1, ?2, ?3, ?4, ?5)",
     )?;
     for (index, prepared) in (first..).zip(entries) {
-        let Prepared { entry, issuer, grants } = &**prepared;
+        let Prepared { entry, grants } = &**prepared;
         entry_row.execute(params![
             signed(index),
             entry.leaf.0,
@@ -89,7 +89,7 @@ fn write_entries(conn: &Connection, first: u64, entries: &[Arc<Prepared>]) -> ru
             stored(entry.at),
             entry.decision.map(|id| id.bytes()),
             entry.issuance.map(|id| id.bytes()),
-            issuer,
+            entry.issuer,
             grants,
             entry.bytes,
         ])?;

@@ -1,5 +1,7 @@
 //! The laws of the verifier, from one valid log that is then spoilt.
 
+use std::sync::Arc;
+
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -12,6 +14,7 @@ use crate::kernel::{
         entry::{Draft, Entry, EntryCode, Personal},
         export::Export,
         proof::TlogProof,
+        subject::Subject,
         tree::{Frontier, leaf_hash},
     },
     secret::Secret,
@@ -50,17 +53,21 @@ fn exchange(n: u8) -> Vec<Entry> {
     let decision = Some(DecisionId::from_bytes([n; 16]));
     let draft = |code| Draft { decision, ..Draft::of(code) };
     let of = |code| Draft { issuance: Some(issuance(n)), ..draft(code) };
-    let person =
-        |field: &str, is_claim| Personal { field: field.to_owned(), value: format!("person {n}"), is_claim };
+    let person = format!("person {n}");
     let second = i64::from(n);
     if n % 5 == 4 {
         return vec![sealed(
-            Draft { personal: vec![person("address", false)], ..draft(EntryCode::Denied) },
+            Draft {
+                personal: vec![Personal { field: "address", value: person }],
+                ..draft(EntryCode::Denied)
+            },
             second,
         )];
     }
-    let subject = Some(json!({ "issuer": "github", "claims": { "run_id": "17", "n": n } }));
-    let intent = Draft { subject, personal: vec![person("actor", true)], ..of(EntryCode::Intent) };
+    let claims = json!({ "run_id": "17", "n": n, "actor": person });
+    let claims = claims.as_object().unwrap();
+    let subject = Subject::new(&mut [("issuer", "github".into())], claims, |name| name == "actor").unwrap();
+    let intent = Draft { subject: Some(Arc::new(subject)), ..of(EntryCode::Intent) };
     vec![sealed(intent, second), sealed(of(EntryCode::Issued), second)]
 }
 

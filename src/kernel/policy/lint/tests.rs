@@ -231,10 +231,85 @@ fn the_table_of_codes_is_sorted_and_apart_and_each_is_told_by_somebody() {
         include_str!("claims.rs"),
         include_str!("shadow.rs"),
         include_str!("guardrails.rs"),
+        include_str!("targets.rs"),
     ]
     .concat();
     for (code, _) in LINT_CODES.iter().filter(|(code, _)| *code != "secret-missing") {
         // Once in the table, and once where it is told.
         assert!(sources.matches(&format!("\"{code}\"")).count() > 1, "nobody tells {code}");
     }
+}
+
+/// The grant with another credential, and the codes of it.
+fn of_credential(credential: &str) -> Vec<&'static str> {
+    let guardrail = format!(
+        "{GUARDRAIL}  - {{ vault: any, class: production }}\n  - {{ aws: any, class: production }}\n"
+    );
+    let text = GRANT.replacen("    sealed: { secret: npm-token }\n", &format!("    {credential}\n"), 1);
+    let files = [
+        ("issuers/github.yaml", ISSUER),
+        ("guardrails/base.yaml", guardrail.as_str()),
+        ("grants/deploy.yaml", text.as_str()),
+    ];
+    codes(&files).into_iter().map(|(code, _)| code).collect()
+}
+
+#[test]
+fn what_is_dangerous_at_vault_and_aws_is_told_and_its_neighbour_is_not() {
+    let holds = |code: &str, bad: &str, good: &str| {
+        assert_eq!(of_credential(bad), [code], "{bad}");
+        assert_eq!(of_credential(good), [] as [&str; 0], "{good}");
+    };
+    for (parameters, narrow) in [
+        ("common_name: \"*.acme.test\"", "common_name: a.acme.test"),
+        (
+            "common_name: a.test, alt_names: \"b.test,*.c.test\"",
+            "common_name: a.test, alt_names: \"b.test,c.test\"",
+        ),
+        (
+            "common_name: a.test, uri_sans: [\"spiffe://acme/*\"]",
+            "common_name: a.test, uri_sans: [\"spiffe://acme/a\"]",
+        ),
+    ] {
+        let pki = |parameters| {
+            format!(
+                "vault: {{ engine: pki, path: pki/sign/ci, parameters: {{ {parameters} }} }}\n    ttl: 1h"
+            )
+        };
+        holds("certificate-wide", &pki(parameters), &pki(narrow));
+    }
+    let ssh = |principals, ttl| {
+        let parameters = format!("parameters: {{ valid_principals: \"{principals}\" }}");
+        format!("vault: {{ engine: ssh, path: ssh/sign/ci, {parameters} }}\n    ttl: {ttl}")
+    };
+    holds("administrator", &ssh("deploy,root", "5m"), &ssh("deploy,web", "5m"));
+
+    let generic =
+        |path| format!("vault: {{ engine: generic, path: {path}, lifetime: static, secret_fields: [x] }}");
+    holds("vault-door", &generic("team/sys/policies"), &generic("team/system/policies"));
+    let kv = |engine, path| format!("vault: {{ engine: {engine}, path: {path} }}");
+    holds("vault-door", &kv("kv1", "team/auth/token"), &kv("kv2", "team/data/auth/token"));
+
+    let own = |secret| {
+        format!(
+            "vault: {{ engine: generic, path: own/creds/ci, lifetime: leased, fields: [name, api_token], secret_fields: \
+             [{secret}] }}\n    ttl: 5m"
+        )
+    };
+    holds("field-shown", &own("name"), &own("api_token"));
+
+    let role = "role_arn: \"arn:aws:iam::123456789012:role/deploy\"";
+    let session = |action| {
+        let statement =
+            format!("{{ \"Effect\": \"Allow\", \"Action\": \"{action}\", \"Resource\": [\"*\"] }}");
+        let policy = format!("{{ \"Version\": \"2012-10-17\", \"Statement\": [{statement}] }}");
+        format!("aws: {{ {role}, session_policy: '{policy}' }}\n    ttl: 15m")
+    };
+    holds("session-wide", &session("*"), &session("s3:*"));
+
+    let aws = |ttl| format!("aws: {{ {role} }}\n    ttl: {ttl}");
+    holds("ttl-irrevocable", &aws("2h"), &aws("1h"));
+    // What can be revoked may be long.
+    let leased = "vault: { engine: database, path: database/creds/ci }\n    ttl: 8h";
+    holds("ttl-irrevocable", &ssh("deploy", "8h"), leased);
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Breaches, Denied, DueLimits, Expect, Permitted};
+use super::{Breaches, Denied, DueLimits, Expect, Permitted, reach};
 use crate::kernel::{
     name::{CredentialName, RuleName},
     policy::{
@@ -26,8 +26,8 @@ pub(super) fn expect(
     let rule_node = fields.take("rule");
     let of_denial @ [failed, reason, guardrails, disclosed] =
         ["failed", "reason", "guardrails", "disclosed"].map(|key| fields.take_entry(key));
-    let of_permit @ [ttl_max, class, limits, would_deny] =
-        ["ttl_max", "class", "limits", "would_deny"].map(|key| fields.take_entry(key));
+    let of_permit @ [ttl_max, class, limits, reaches, would_deny] =
+        ["ttl_max", "class", "limits", "reaches", "would_deny"].map(|key| fields.take_entry(key));
     let before = findings.list.len();
     let rule = rule_node.and_then(|node| rule(findings, node, grant));
     let node = node?;
@@ -40,6 +40,8 @@ pub(super) fn expect(
                     .unwrap_or_default(),
                 class: read(findings, class, self::class),
                 limits: read(findings, limits, self::limits),
+                reaches: read(findings, reaches, |findings, node| reach::read(findings, node, grant, asked))
+                    .unwrap_or_default(),
                 would_deny: read(findings, would_deny, |findings, node| breaches(findings, node, set)),
             })
         }

@@ -28,9 +28,12 @@
 //! A `null` is refused, since a claim that is null and one that is not there are different things.
 //! `failed` is the whole list of what failed in some rule (in `rule`, where that is given), in any order.
 //! `ttl_max` is one duration, or one for each credential; `credentials` asks for some only. A permit can also name its
-//! `class`, its `limits` as the grant has them, and `would_deny`, what guardrails that only report say; a denial its
+//! `class`, its `limits` as the grant has them, what each credential `reaches`, and `would_deny`, what guardrails that
+//! only report say; a denial its
 //! `reason`, the `guardrails` that refuse, and what is `disclosed` to an owner. `guardrails` and `would_deny` name all
-//! of them: `[base]`, or `{ base: [require.runner] }` with the demands.
+//! of them: `[base]`, or `{ base: [require.runner] }` with the demands. `reaches` names a target for each credential, with
+//! every template filled in: `{ db: database/creds/app }`, or `{ npm: { path: kv/data/ci/701, fields: [token] } }` with
+//! whatever else the grant says of it.
 //!
 //! Guardrails hold whatever a team writes, which no well-meant grant shows. So a test file may bring a supposed grant
 //! along, as if it stood in that folder under that name:
@@ -51,8 +54,10 @@ mod mutants;
 mod mutate;
 mod neighbour;
 mod places;
+mod reach;
 mod read;
 mod run;
+mod targets;
 mod write;
 
 use std::{
@@ -142,6 +147,7 @@ struct Permitted {
     ttl_max: Vec<(CredentialName, Duration)>,
     class: Option<Class>,
     limits: Option<DueLimits>,
+    reaches: reach::Due,
     would_deny: Option<Breaches>,
 }
 

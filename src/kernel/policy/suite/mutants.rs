@@ -10,6 +10,7 @@ use super::{
     Case, Changes, neighbour,
     places::{Place, Places, Step},
     run::length,
+    targets,
     write::{changes, scalar},
 };
 use crate::kernel::{
@@ -46,7 +47,7 @@ pub(super) struct Around<'a> {
 
 impl Around<'_> {
     /// The case to begin from, for changing one thing.
-    fn from(&self, rule: Option<&Rule>) -> &Case {
+    pub(super) fn from(&self, rule: Option<&Rule>) -> &Case {
         let is_of = |(name, _): &&(RuleName, &Case)| rule.is_none_or(|rule| rule.name == *name);
         self.permitted.iter().find(is_of).map_or(self.any, |(_, case)| case)
     }
@@ -86,6 +87,7 @@ pub(super) fn of_grant(grant: &Grant, around: &Around<'_>) -> Vec<Mutant> {
     // What only a permit shows, nobody sees of a grant that is switched off.
     if grant.enabled {
         mutants.extend(of_ttls(grant, around));
+        mutants.extend(targets::of_grant(grant, around));
         mutants.extend(of_class(grant, around));
         mutants.extend(of_limits(grant, around));
     }
@@ -219,7 +221,8 @@ fn of_limits(grant: &Grant, around: &Around<'_>) -> Vec<Mutant> {
     mutants
 }
 
-fn permit(around: &Around<'_>, due: &str) -> String {
+/// The case that it begins from, with something more due.
+pub(super) fn permit(around: &Around<'_>, due: &str) -> String {
     let from = around.from(None);
     format!("{{ name: …, use: {}, {}expect: permit, {due} }}", scalar(&from.fixture), changes(&from.changes))
 }

@@ -48,6 +48,7 @@ impl Mutation {
 pub const OUTSIDE: &[&str] = &[
     "`description` and `owners` decide nothing; `disclose` only tells more",
     "whether `limits` hold is counted in the broker's database; here is seen that they are what the tests name",
+    "which sealed secret, or which audience: another one is another target, and no weaker one",
     "targets in guardrails of kinds that this version does not mint",
 ];
 

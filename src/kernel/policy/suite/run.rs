@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Breaches, Case, DueLimits, Expect, Permitted};
+use super::{Breaches, Case, DueLimits, Expect, Permitted, reach};
 use crate::kernel::{
     name::{CredentialName, RuleName},
     policy::{
@@ -32,6 +32,7 @@ pub(super) fn fault(set: &PolicySet, case: &Case) -> Option<Fault> {
     match (decide(set, &case.identity, &case.request, case.at), &case.expect) {
         (Decision::Permit(permit), Expect::Permit(due)) => other_rule(&permit, due.rule.as_ref())
             .or_else(|| longer(&permit, &due.ttl_max))
+            .or_else(|| reach::elsewhere(&permit, &due.reaches))
             .or_else(|| permit.grants().first().and_then(|grant| other_grant(grant, due))),
         (Decision::Permit(permit), Expect::Deny(_)) => {
             let rule = permit.grants().first().map_or("a rule", |grant| grant.rule.as_str());

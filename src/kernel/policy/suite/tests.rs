@@ -261,6 +261,109 @@ fn every_missing_case_leaves_a_survivor_with_its_place_and_its_cure() {
     }
 }
 
+/// A grant whose credentials reach Vault and AWS, and a table that names all of it.
+const REACHING: &str = r#"grant: a
+allow:
+  - name: main
+    issuer: github
+    match: { repository_owner_id: "4216", repository_id: "701", event_name: push }
+credentials:
+  npm: { vault: { engine: kv2, path: "kv/data/${claims.repository_id}/npm", version: 3, fields: [token] } }
+  cert: { vault: { engine: pki, path: pki/sign/ci, parameters: { common_name: a.test, exclude_cn_from_sans: true } }, ttl: 1h }
+  own: { vault: { engine: generic, path: other/place, lifetime: static, secret_fields: [a, b] } }
+  role:
+    aws:
+      role_arn: "arn:aws:iam::123456789012:role/deploy"
+      tags: { run: "${claims.run_id}" }
+      session_policy: '{ "Version": "2012-10-17", "Statement": [] }'
+      managed_policies: ["arn:aws:iam::aws:policy/ReadOnlyAccess"]
+    ttl: 15m
+"#;
+const REACHED: &str = r#"test: a
+fixtures:
+  main:
+    issuer: github
+    claims:
+      repository_owner: acme
+      repository_owner_id: "4216"
+      repository: acme/app
+      repository_id: "701"
+      run_id: "12"
+      run_attempt: "1"
+      event_name: push
+cases:
+  - { name: push, use: main, expect: permit, ttl_max: { cert: 1h, role: 15m } }
+  - { name: npm, use: main, expect: permit, reaches: { npm: { engine: kv2, path: kv/data/701/npm, version: 3, fields: [token] } } }
+  - { name: cert, use: main, expect: permit, reaches: { cert: { path: pki/sign/ci, parameters: { common_name: a.test, exclude_cn_from_sans: true } } } }
+  - { name: own, use: main, expect: permit, reaches: { own: { path: other/place, secret_fields: [a, b] } } }
+  - { name: role, use: main, expect: permit, reaches: { role: { role_arn: "arn:aws:iam::123456789012:role/deploy", tags: { run: "12" }, session_policy: { Version: "2012-10-17", Statement: [] }, managed_policies: ["arn:aws:iam::aws:policy/ReadOnlyAccess"] } } }
+  - { name: owner, use: main, set: { repository_owner_id: "1" }, expect: deny, failed: [repository_owner_id] }
+  - { name: repository, use: main, set: { repository_id: "1" }, expect: deny, failed: [repository_id] }
+  - { name: event, use: main, set: { event_name: schedule }, expect: deny, failed: [event_name] }
+"#;
+
+#[test]
+fn what_is_reached_is_noticed_by_its_name_only() {
+    let reaching = |test: &str| suites(&[("grants/a.yaml", REACHING), ("grants/a.test.yaml", test)]);
+    let mut whole = reaching(REACHED);
+    assert_eq!(whole.findings(), []);
+    assert_eq!(failing(&whole), []);
+    let missed: Vec<String> = whole.mutate().survivors.into_iter().map(|each| each.what).collect();
+    assert_eq!(missed, [] as [String; 0]);
+
+    for (name, most) in [("npm", 3), ("cert", 3), ("own", 3), ("role", 4)] {
+        let kept: Vec<&str> =
+            REACHED.lines().filter(|line| !line.contains(&format!("name: {name},"))).collect();
+        let kept = kept.join("\n");
+        let survivors = reaching(&kept).mutate().survivors;
+        assert_eq!(
+            survivors.len(),
+            most,
+            "{:?}",
+            survivors.iter().map(|each| &each.what).collect::<Vec<_>>()
+        );
+        for survivor in survivors {
+            let line = REACHING.lines().nth(survivor.line - 1).unwrap();
+            assert!(line.trim_start().starts_with(['n', 'c', 'o', 'r', 't', 's', 'm']), "{line}");
+            let cure =
+                survivor.remedy.strip_prefix("add the case ").unwrap().replace("name: …", "name: the cure");
+            let mut cured = reaching(&format!("{kept}\n  - {cure}\n"));
+            assert_eq!(cured.findings(), [], "{cure}");
+            assert_eq!(failing(&cured), [], "{cure}");
+            assert!(!cured.mutate().survivors.iter().any(|each| each.what == survivor.what), "{cure}");
+        }
+    }
+}
+
+#[test]
+fn what_is_reached_is_compared_in_full_and_must_be_there() {
+    let with = |from: &str, to: &str| {
+        assert!(REACHED.contains(from), "{from}");
+        suites(&[("grants/a.yaml", REACHING), ("grants/a.test.yaml", &REACHED.replacen(from, to, 1))])
+    };
+    for (from, to, told) in [
+        ("path: kv/data/701/npm", "path: kv/data/702/npm", "the path of `npm` is \"kv/data/701/npm\""),
+        ("fields: [token]", "fields: [token, user]", "the fields of `npm`"),
+        ("version: 3,", "version: 4,", "the version of `npm` is 3"),
+        ("secret_fields: [a, b]", "secret_fields: [a]", "the secret_fields of `own`"),
+        ("tags: { run: \"12\" }", "tags: {}", "the tags of `role`"),
+        ("Statement: []", "Statement: [{ Effect: Allow }]", "the session_policy of `role`"),
+        ("npm: { engine: kv2", "npm: { engine: kv1", "the engine of `npm`"),
+    ] {
+        let found = failing(&with(from, to));
+        assert!(found.len() == 1 && found[0].1.contains(told), "{to}: {found:?}");
+    }
+    for (from, to, code) in [
+        ("reaches: { npm: {", "reaches: { nmp: {", "test-credential"),
+        ("engine: kv2, path", "engin: kv2, path", "test-expect"),
+        ("{ own: { path: other/place, secret_fields: [a, b] } }", "{}", "empty"),
+        ("expect: deny, failed: [event_name]", "expect: deny, reaches: { npm: x }", "test-expect"),
+    ] {
+        let codes: Vec<&str> = with(from, to).findings().iter().map(|finding| finding.code).collect();
+        assert_eq!(codes, [code], "{to}");
+    }
+}
+
 #[test]
 fn longer_life_is_noticed_by_the_limit_itself_only() {
     let loose = TEST.replace("ttl_max: 3m", "ttl_max: 4m").replace("{ sts: 3m }", "{ sts: 4m }");
@@ -324,6 +427,7 @@ fn the_tables_of_codes_are_sorted_and_apart() {
         include_str!("read.rs"),
         include_str!("claims.rs"),
         include_str!("expect.rs"),
+        include_str!("reach.rs"),
     ]
     .concat();
     for (code, _) in TEST_CODES {
