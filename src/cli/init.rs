@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     adapters::store::{Genesis, Sqlite, postgres::Place},
-    kernel::{id::crockford, sealing::SealingKey, secret::Secret},
+    kernel::{id::crockford, sealing::SealingKey, secret::Secret, wiping::Zeroizing},
 };
 
 /// Makes an installation: configuration, keys, tokens, database, first policies.
@@ -210,8 +210,8 @@ fn new_token(actor: &Actor) -> Result<Secret, Failure> {
     Ok(Secret::from_text(format!("hpa_{}", crockford(&actor.bytes::<32>()?))))
 }
 
-fn with_newline(text: &Secret) -> zeroize::Zeroizing<Vec<u8>> {
-    let mut bytes = zeroize::Zeroizing::new(Vec::with_capacity(text.len() + 1));
+fn with_newline(text: &Secret) -> Zeroizing<Vec<u8>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len() + 1));
     bytes.extend_from_slice(text.expose());
     bytes.push(b'\n');
     bytes

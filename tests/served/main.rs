@@ -30,6 +30,8 @@ mod faults;
 #[cfg(test)]
 mod floods;
 #[cfg(test)]
+mod hardened;
+#[cfg(test)]
 mod independent_issuer;
 #[cfg(test)]
 mod independent_kubernetes;
@@ -67,6 +69,8 @@ mod openapi;
 mod operator;
 #[cfg(test)]
 mod order;
+#[cfg(test)]
+mod otel;
 #[cfg(test)]
 mod own_issuer;
 #[cfg(test)]
