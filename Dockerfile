@@ -2,6 +2,7 @@
 # The broker in a container without a shell. It runs as nobody's user, writes to /data only, and holds no state itself:
 #   docker run --rm -v hallpass:/data hallpass init --dir /data
 #   docker run --read-only -v hallpass:/data -p 8440:8440 hallpass
+# With --ulimit memlock=-1 it locks its memory, which a machine with swap needs.
 # Off loopback the listeners need TLS: set public.tls and admin.tls in /data/hallpass.yaml, and listen on 0.0.0.0.
 
 FROM rust:1.95-bookworm AS build

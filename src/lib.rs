@@ -15,3 +15,6 @@ pub mod fuzzing;
 pub mod http;
 pub mod kernel;
 pub mod manual;
+
+#[cfg(all(hallpass_faults, not(debug_assertions)))]
+compile_error!("hallpass_faults switches promises off for tests: no optimised build may have it");

@@ -55,6 +55,53 @@ fn init_overwrites_nothing_and_makes_nothing_where_anything_is_in_its_way() {
 }
 
 #[test]
+fn init_names_the_service_wherever_it_is_named_and_takes_nothing_that_is_no_url() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = folder.path().join("broker");
+    let init = |url: &str| finish(binary().args(["init", "--url", url, "--dir"]).arg(&made), "");
+    for bad in
+        ["http://broker.test", "broker.test", "https://broker.test/path", "https://", "https://a b.test"]
+    {
+        let output = init(bad);
+        assert_eq!(output.status.code(), Some(2), "{bad}");
+        assert!(stderr(&output).contains("--url: write") && !made.exists(), "{bad}: {output:?}");
+    }
+
+    let output = init("https://broker.test:8443");
+
+    assert!(output.status.success() && !stderr(&output).contains("public.url"), "{output:?}");
+    let text = |name: &str| fs::read_to_string(made.join(name)).unwrap();
+    let configuration = text("hallpass.yaml");
+    for line in [
+        "url: https://broker.test:8443 ",
+        "origin: broker.test:8443/ledger ",
+        "issuer: \"https://broker.test:8443\"",
+    ] {
+        assert!(configuration.contains(line), "{line}: {configuration}");
+    }
+    assert!(text("policies/issuers/github.yaml").contains("audience: https://broker.test:8443 "));
+    let checked = finish(binary().args(["config", "check"]).current_dir(&made), "");
+    assert!(checked.status.success() && stderr(&checked).is_empty(), "{checked:?}");
+}
+
+#[test]
+fn init_names_the_file_of_the_databases_password_and_reads_it_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = folder.path().join("broker");
+    let store = "postgres://hallpass@db.test/hallpass";
+    let mut init = binary();
+    init.args(["init", "--store", store, "--password-file", "store.password", "--dir"]).arg(&made);
+    assert!(finish(&mut init, "").status.success());
+    let configuration = fs::read_to_string(made.join("hallpass.yaml")).unwrap();
+    assert!(
+        configuration.contains(&format!("store: {{ url: \"{store}\", password_file: \"store.password\" }}"))
+    );
+    let alone =
+        finish(binary().args(["init", "--password-file", "x", "--dir"]).arg(folder.path().join("b")), "");
+    assert_eq!(alone.status.code(), Some(2), "{alone:?}");
+}
+
+#[test]
 fn every_init_makes_its_own_keys_and_tokens() {
     let (one, other) = (Home::new(), Home::new());
     for name in ["sealing.key", "auditor.token", "operator.token"] {

@@ -230,7 +230,7 @@ fn read_max_age(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// A date as HTTP writes it; RFC 2822's form is the same for `GMT`.
-fn read_date(text: &str) -> Option<Timestamp> {
+pub(super) fn read_date(text: &str) -> Option<Timestamp> {
     rfc2822::DateTimeParser::new().parse_timestamp(text).ok()
 }
 

@@ -16,6 +16,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::{sync::oneshot, time::Instant};
+use tracing::Instrument as _;
 
 pub(super) use self::delivery::Running;
 pub use self::{delivery::Delivery, inputs::Given};
@@ -29,6 +30,7 @@ use super::{
         breaches, breaches_of, of_decision, policy_member, reason_personal, refusal_result, request_member,
         tried,
     },
+    spans,
 };
 use crate::kernel::{
     digest::Digest,
@@ -202,14 +204,16 @@ impl Broker {
         let (answer, answered) = oneshot::channel();
         let broker = Arc::clone(self);
         let deadline = Instant::now() + self.settings.exchange_deadline;
-        self.tasks.spawn(async move {
+        let work = async move {
             let underway = broker.metrics.begin();
             let outcome = broker.run(&caller, &ask, deadline).await;
             drop(underway);
             broker.metrics.exchanged(outcome.as_ref().map(permitted), caller.began.elapsed());
+            spans::exchanged(outcome.as_ref().map(permitted));
             // A caller that is gone drops the outcome, and with it its `Delivery`: that records UNDELIVERED.
             drop(answer.send(outcome));
-        });
+        };
+        self.tasks.spawn(work.instrument(spans::exchange()));
         let outcome = tokio::select! {
             biased;
             outcome = answered => outcome.unwrap_or_else(|_| {
@@ -264,7 +268,8 @@ impl Broker {
         let now = self.ambient.clock.now();
         let decision = DecisionId::new(now, self.ambient.entropy.bytes()?);
         let began = Instant::now();
-        let verdict = decide::decide(&caller.policy, &caller.identity, &ask.request, now);
+        let verdict =
+            spans::decide().in_scope(|| decide::decide(&caller.policy, &caller.identity, &ask.request, now));
         self.metrics.step(Step::Decide, began.elapsed());
         let permit = match verdict {
             Decision::Permit(permit) => permit,

@@ -5,6 +5,7 @@ use std::{net::IpAddr, num::NonZeroU32, sync::Arc};
 
 use governor::{DefaultKeyedRateLimiter, Quota};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::{
     Broker,
@@ -12,6 +13,7 @@ use super::{
     metrics::Step,
     ports::{Counted, KeyFault, Refusal},
     record::{About, refusal_result},
+    spans,
 };
 use crate::kernel::{
     id::RequestId,
@@ -89,7 +91,7 @@ impl Broker {
     ///
     /// [`Refused`] with a `token_*` code, `issuer_unavailable`, `not_ready` or `rate_limited`.
     pub async fn identify(&self, bearer: Secret, origin: Origin) -> Result<Caller, Refused> {
-        let caller = self.prove(bearer, origin, Purpose::Exchange).await?;
+        let caller = self.prove(bearer, origin, Purpose::Exchange).instrument(spans::verify()).await?;
         self.admit(&caller)?;
         Ok(caller)
     }

@@ -16,6 +16,7 @@ pub mod query;
 mod record;
 pub mod replicas;
 pub mod revoking;
+pub mod spans;
 #[cfg(test)]
 mod tests;
 

@@ -9,6 +9,8 @@ use std::{
     arch::asm,
 };
 
+use crate::kernel::wiping;
+
 /// The system's allocator, wiping what is freed.
 pub struct Wiping;
 
@@ -29,9 +31,11 @@ unsafe impl GlobalAlloc for Wiping {
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         unsafe {
-            block.write_bytes(0, layout.size());
-            // Takes the pointer and may read what it points to, so the compiler cannot drop the write as dead.
-            asm!("/* {0} */", in(reg) block, options(nostack, preserves_flags));
+            if wiping::is_on() {
+                block.write_bytes(0, layout.size());
+                // Takes the pointer and may read what it points to, so the compiler cannot drop the write as dead.
+                asm!("/* {0} */", in(reg) block, options(nostack, preserves_flags));
+            }
             System.dealloc(block, layout);
         }
     }

@@ -18,7 +18,6 @@ use crate::{
     kernel::policy::{
         Finding, PolicySet,
         load::{self, Loaded},
-        target::Target,
     },
 };
 
@@ -146,30 +145,16 @@ pub(super) fn policies(config: &Config) -> Result<Loaded, Failure> {
     })
 }
 
-/// What nobody could check, or what the signer would refuse.
-fn about_our_own_issuer(config: &Config, set: &PolicySet) -> Vec<String> {
-    let mut warnings = Vec::new();
+/// What nobody could check.
+fn about_our_own_issuer(config: &Config) -> Option<String> {
     let (ours, public) = (&config.assertions.issuer, &config.public_url);
-    let is_same =
-        |one: &str, other: &str| one.trim_end_matches('/').eq_ignore_ascii_case(other.trim_end_matches('/'));
-    if ours.trim_end_matches('/') != public.trim_end_matches('/') && config.assertions.publish.is_none() {
-        warnings.push(format!(
+    let is_elsewhere = ours.trim_end_matches('/') != public.trim_end_matches('/');
+    (is_elsewhere && config.assertions.publish.is_none()).then(|| {
+        format!(
             "assertions.issuer is {ours} and not public.url, so its documents must be served there: set \
              assertions.publish, or copy them by `hallpass keys publish DIR`"
-        ));
-    }
-    for grant in set.grants.values() {
-        for (name, credential) in &grant.credentials {
-            let Target::Oidc { audience } = &credential.target.0 else { continue };
-            if is_same(audience, ours) || is_same(audience, public) {
-                warnings.push(format!(
-                    "the credential `{name}` of {} is an assertion for this broker itself, which is never signed",
-                    grant.file
-                ));
-            }
-        }
-    }
-    warnings
+        )
+    })
 }
 
 /// What is allowed and probably not meant.
@@ -190,7 +175,7 @@ pub(super) fn warnings(config: &Config, set: &PolicySet) -> Vec<String> {
     for name in config.issuers.keys().filter(|name| !set.issuers.contains_key(*name)) {
         warnings.push(format!("the issuer `{name}` has no policy file, so its tokens are refused"));
     }
-    warnings.extend(about_our_own_issuer(config, set));
+    warnings.extend(about_our_own_issuer(config));
     if config.admin_tokens.is_empty() {
         warnings.push("no admin tokens: nobody can read the ledger over HTTP".to_owned());
     }

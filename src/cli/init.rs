@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use reqwest::Url;
+
 use super::{
     actor::Actor,
     exit::{Done, Exit, Failure, chain},
@@ -15,7 +17,7 @@ use super::{
 };
 use crate::{
     adapters::store::{Genesis, Sqlite, postgres::Place},
-    kernel::{id::crockford, sealing::SealingKey, secret::Secret},
+    kernel::{id::crockford, sealing::SealingKey, secret::Secret, wiping::Zeroizing},
 };
 
 /// Makes an installation: configuration, keys, tokens, database, first policies.
@@ -27,6 +29,12 @@ pub(crate) struct Init {
     /// A PostgreSQL database for the store, instead of a file; `hallpass store init` makes its schema then.
     #[arg(long, value_name = "URL")]
     store: Option<String>,
+    /// The file with that database's password; the configuration names it, and nothing reads it yet.
+    #[arg(long, value_name = "FILE", requires = "store")]
+    password_file: Option<String>,
+    /// The URL that clients see: what CI tokens are for, the `iss` of assertions, and the ledger's name with /ledger behind.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
 }
 
 /// What an installation is made of.
@@ -47,6 +55,8 @@ pub(crate) struct Plan<'a> {
 const CONFIGURATION: &str = include_str!("init/hallpass.yaml");
 /// What it says of the store.
 const STORE: &str = "store: { url: \"sqlite:hallpass.db\" }";
+/// The host in it, which stands for the operator's.
+const HOST: &str = "hallpass.example.com";
 /// The origin in it.
 const ORIGIN: &str = "hallpass.example.com/ledger";
 /// The first policies: an issuer that fits the configuration, and a grant that is switched off.
@@ -61,24 +71,52 @@ impl Init {
     ///
     /// [`Exit::Usage`] where something is there already, or cannot be written.
     pub(crate) fn run(self) -> Done {
+        let host = self.url.as_deref().map(host).transpose()?.unwrap_or(HOST);
+        let named = |text: &str| text.replace(HOST, host);
         let configuration = match &self.store {
-            None => CONFIGURATION.to_owned(),
-            Some(url) => CONFIGURATION.replacen(STORE, &server(url)?, 1),
+            None => named(CONFIGURATION),
+            Some(url) => {
+                named(&CONFIGURATION.replacen(STORE, &server(url, self.password_file.as_deref())?, 1))
+            }
         };
         let plan = Plan {
             dir: &self.dir,
             configuration: &configuration,
-            origin: ORIGIN,
+            origin: &named(ORIGIN),
             has_database: self.store.is_none(),
             policies: &[
-                ("issuers/github.yaml", ISSUER.to_owned()),
+                ("issuers/github.yaml", named(ISSUER)),
                 ("grants/example.yaml", EXAMPLE.to_owned()),
                 ("grants/example.test.yaml", EXAMPLE_TEST.to_owned()),
             ],
         };
         create(&plan, &Actor::new()?)?;
-        output::say(&next_steps(&self.dir, self.store.is_some()));
+        output::say(&self.next_steps());
         Ok(())
+    }
+
+    fn next_steps(&self) -> String {
+        let shown = self.dir.display();
+        let mut steps = Vec::new();
+        if self.url.is_none() {
+            steps.push(format!(
+                "set public.url, ledger.origin and assertions.issuer in {shown}/hallpass.yaml, and the same URL as\n\
+                 \x20    `audience` in {shown}/policies/issuers/github.yaml"
+            ));
+        }
+        steps.push(format!("write a grant: {shown}/policies/grants/example.yaml shows how"));
+        steps.push(format!("hallpass config check --config {shown}/hallpass.yaml"));
+        if self.store.is_some() {
+            steps.push(format!("hallpass store init --config {shown}/hallpass.yaml --as URL-OF-ITS-OWNER"));
+        }
+        steps.push(format!("hallpass secret set npm-token --config {shown}/hallpass.yaml < token.txt"));
+        steps.push(format!("hallpass serve --config {shown}/hallpass.yaml"));
+        let numbered = steps.iter().zip(1_u8..).map(|(step, number)| format!("  {number}. {step}\n"));
+        format!(
+            "made an installation in {shown}\n\nnext:\n{}\nkeep a copy of {shown}/sealing.key elsewhere: without it nobody \
+             opens the database",
+            numbered.collect::<String>()
+        )
     }
 }
 
@@ -140,14 +178,31 @@ fn fill(plan: &Plan<'_>, actor: &Actor, made: &mut Made) -> Done {
 }
 
 /// The configuration's words for a store on a server.
-fn server(url: &str) -> Result<String, Failure> {
+fn server(url: &str, password_file: Option<&str>) -> Result<String, Failure> {
+    // Such a character would end the text between quotes in the file.
+    let ends_text = |text: &str| text.contains(['"', '\\']) || text.chars().any(char::is_control);
+    if let Some(file) = password_file.filter(|file| ends_text(file)) {
+        let message =
+            format!("--password-file: {file:?} cannot stand in the configuration; nothing was made");
+        return Err(Failure::usage(message));
+    }
+    let beside = password_file.map(|file| format!(", password_file: \"{file}\"")).unwrap_or_default();
     let fault = match Place::parse(url, Path::new("")) {
-        // Such a character would end the text between quotes in the file.
-        Ok(_) if url.contains(['"', '\\']) => "write %22 and %5C".to_owned(),
-        Ok(_) => return Ok(format!("store: {{ url: \"{url}\" }}")),
+        Ok(_) if ends_text(url) => "write %22 and %5C".to_owned(),
+        Ok(_) => return Ok(format!("store: {{ url: \"{url}\"{beside} }}")),
         Err(fault) => fault.to_string(),
     };
     Err(Failure::usage(format!("--store: {fault}; nothing was made")))
+}
+
+/// The host, with its port, of an https URL without more.
+fn host(url: &str) -> Result<&str, Failure> {
+    let host = url.strip_prefix("https://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte);
+    let is_one = |host: &&str| !host.is_empty() && host.bytes().all(fits) && Url::parse(url).is_ok();
+    host.filter(is_one).ok_or_else(|| {
+        Failure::usage(format!("--url: write {url:?} as https://{HOST}, without a path; nothing was made"))
+    })
 }
 
 /// A bearer token: its prefix lets scanners find one that leaked, its 32 random bytes let nobody guess one.
@@ -155,8 +210,8 @@ fn new_token(actor: &Actor) -> Result<Secret, Failure> {
     Ok(Secret::from_text(format!("hpa_{}", crockford(&actor.bytes::<32>()?))))
 }
 
-fn with_newline(text: &Secret) -> zeroize::Zeroizing<Vec<u8>> {
-    let mut bytes = zeroize::Zeroizing::new(Vec::with_capacity(text.len() + 1));
+fn with_newline(text: &Secret) -> Zeroizing<Vec<u8>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len() + 1));
     bytes.extend_from_slice(text.expose());
     bytes.push(b'\n');
     bytes
@@ -203,29 +258,6 @@ impl Made {
 fn sync(dir: &Path) -> Done {
     let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
     File::open(dir).and_then(|folder| folder.sync_all()).map_err(|fault| Failure::file(dir, &fault))
-}
-
-fn next_steps(dir: &Path, is_on_server: bool) -> String {
-    let shown = dir.display();
-    let store = if is_on_server {
-        format!("\x20    hallpass store init --config {shown}/hallpass.yaml --as URL-OF-ITS-OWNER\n")
-    } else {
-        String::new()
-    };
-    format!(
-        "made an installation in {shown}\n\
-         \n\
-         next:\n\
-         \x20 1. set public.url, ledger.origin and assertions.issuer in {shown}/hallpass.yaml, and the same URL as\n\
-         \x20    `audience` in {shown}/policies/issuers/github.yaml\n\
-         \x20 2. write a grant: {shown}/policies/grants/example.yaml shows how\n\
-         \x20 3. hallpass config check --config {shown}/hallpass.yaml\n\
-         {store}\
-         \x20 4. hallpass secret set npm-token --config {shown}/hallpass.yaml < token.txt\n\
-         \x20 5. hallpass serve --config {shown}/hallpass.yaml\n\
-         \n\
-         keep a copy of {shown}/sealing.key elsewhere: without it nobody opens the database"
-    )
 }
 
 /// Everything that must not be there before.

@@ -111,6 +111,8 @@ enum Command {
 
 /// Runs the command line.
 pub fn run() -> ExitCode {
+    #[cfg(hallpass_faults)]
+    crate::kernel::wiping::switch(std::env::var_os("HALLPASS_FAULT_UNWIPED").is_none());
     process::choose_cryptography();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,

@@ -18,7 +18,7 @@ use crate::{
         identify::Origin,
         issuances::{GivenBack, IssuanceView, Right},
     },
-    kernel::{id::from_crockford, secret::Secret},
+    kernel::{id::from_crockford, secret::Secret, wiping::Zeroizing},
 };
 
 pub(super) async fn show(
@@ -71,7 +71,7 @@ async fn right(floor: &Floor, origin: Origin, request: Request) -> Result<Right,
 
 fn is_handle(bearer: &Secret) -> bool {
     let random = bearer.expose_text().and_then(|text| text.strip_prefix("hdl_"));
-    random.and_then(from_crockford::<32>).map(zeroize::Zeroizing::new).is_some()
+    random.and_then(from_crockford::<32>).map(Zeroizing::new).is_some()
 }
 
 #[derive(Serialize)]

@@ -30,6 +30,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
+use tracing::Instrument as _;
 
 use super::{
     Floor, Limits,
@@ -38,7 +39,7 @@ use super::{
     openapi::Listener,
     problem::{self, Problem, Told},
     source::{self, Network},
-    trace::TraceParent,
+    trace::{self, TraceParent},
     traffic::{Shed, Traffic},
     wellknown::Keepable,
 };
@@ -187,6 +188,8 @@ async fn attend(
     let method = word(&request);
     let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
     let route = request.extensions().get::<MatchedPath>().cloned();
+    let path = route.as_ref().map(MatchedPath::as_str);
+    let span = trace::span(method, path, trace);
     let named = floor.broker.new_request_id();
     let id = named.as_ref().ok().copied();
     let response = match named {
@@ -197,7 +200,7 @@ async fn attend(
                 let source = source_of(&request, &trusted);
                 request.extensions_mut().insert(Source(source));
                 request.extensions_mut().insert(Origin { address: source, request: named });
-                serve_body(request, next, named).await
+                serve_body(request, next, named).instrument(span.clone()).await
             }
         },
     };
@@ -212,9 +215,10 @@ async fn attend(
     let decided = response.extensions().get::<Decided>().map(|decided| decided.0);
     let decision = told.and_then(|told| told.decision).or(decided);
     let took = started.elapsed();
-    let path = route.as_ref().map(MatchedPath::as_str);
     let answer = (response.status().as_u16(), told.map(|told| told.code));
     floor.traffic.answered((listener, method, path), answer, took);
+    trace::answered(&span, response.status(), told.map(|told| told.code.as_str()));
+    let _within = span.enter();
     tracing::info!(
         http.method = method,
         http.route = path,

@@ -1,10 +1,13 @@
 //! `traceparent`, as W3C Trace Context section 3.2 says (<https://www.w3.org/TR/trace-context/>, November 2026): the
-//! ids of the caller's trace, for the log line. They are the caller's word and nothing else depends on them; one that
-//! is not valid is as if it had not come.
+//! ids of the caller's trace, for the log line and, in builds with the feature `otel`, for the request's span. They are
+//! the caller's word and nothing else depends on them; one that is not valid is as if it had not come.
 
 use std::fmt;
 
 use http::HeaderMap;
+use tracing::{Span, field::Empty, info_span};
+
+use crate::broker::spans;
 
 /// An id in lower-case hexadecimal, as it came.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,6 +18,8 @@ pub(super) struct Hex<const N: usize>([u8; N]);
 pub(super) struct TraceParent {
     pub(super) trace: Hex<32>,
     pub(super) span: Hex<16>,
+    /// Whether the caller records its part of the trace.
+    is_sampled: bool,
 }
 
 impl<const N: usize> Hex<N> {
@@ -54,14 +59,73 @@ impl TraceParent {
         if !fits {
             return None;
         }
-        Some(Self { trace: Hex::read(trace)?, span: Hex::read(span)? })
+        // Of the last digit, the last bit (section 3.2.2.4); all digits were looked at.
+        let is_sampled = flags.last().is_some_and(|digit| b"13579bdf".contains(digit));
+        Some(Self { trace: Hex::read(trace)?, span: Hex::read(span)?, is_sampled })
     }
 }
+
+/// The span of a request, within the caller's trace where it named one. What asks for no more than a sign of life has
+/// none.
+pub(super) fn span(method: &'static str, route: Option<&str>, parent: Option<TraceParent>) -> Span {
+    if route.is_some_and(|route| PROBES.contains(&route)) {
+        return Span::none();
+    }
+    let span = info_span!(
+        target: spans::TARGET,
+        "request",
+        otel.name = %format_args!("{method} {}", route.unwrap_or("none")),
+        otel.kind = "server",
+        otel.status_code = Empty,
+        http.request.method = method,
+        http.route = route,
+        http.response.status_code = Empty,
+        hallpass.code = Empty,
+    );
+    if let Some(parent) = parent {
+        adopt(&span, parent);
+    }
+    span
+}
+
+/// Notes on a request's span how it was answered. Only our own faults are errors of a server's span (OpenTelemetry's
+/// semantic conventions for HTTP, November 2026).
+pub(super) fn answered(span: &Span, status: http::StatusCode, code: Option<&'static str>) {
+    span.record("http.response.status_code", status.as_u16());
+    if let Some(code) = code {
+        span.record("hallpass.code", code);
+    }
+    if status.is_server_error() {
+        span.record("otel.status_code", "ERROR");
+    }
+}
+
+#[cfg(feature = "otel")]
+fn adopt(span: &Span, parent: TraceParent) {
+    use opentelemetry::{
+        Context, SpanId, TraceFlags, TraceId,
+        trace::{SpanContext, TraceContextExt as _, TraceState},
+    };
+    use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+    let ids = (TraceId::from_hex(&parent.trace.to_string()), SpanId::from_hex(&parent.span.to_string()));
+    if let (Ok(trace), Ok(id)) = ids {
+        let flags = TraceFlags::default().with_sampled(parent.is_sampled);
+        let context = SpanContext::new(trace, id, flags, true, TraceState::NONE);
+        // An error says that nobody records this span.
+        span.set_parent(Context::new().with_remote_span_context(context)).ok();
+    }
+}
+
+#[cfg(not(feature = "otel"))]
+fn adopt(_: &Span, _: TraceParent) {}
 
 fn is_hex(digit: u8) -> bool {
     digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit)
 }
 
+/// What is asked every few seconds and never of interest in a trace.
+const PROBES: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 const NAME: &str = "traceparent";
 /// Of version 00: two, 32, 16 and two digits, and three dashes.
 const LENGTH: usize = 55;

@@ -14,3 +14,4 @@ pub mod name;
 pub mod policy;
 pub mod sealing;
 pub mod secret;
+pub mod wiping;

@@ -18,6 +18,8 @@
 
 use subtle::ConstantTimeEq;
 
+use super::wiping;
+
 /// Secret bytes, wiped when dropped.
 pub struct Secret(Vec<u8>);
 
@@ -59,12 +61,8 @@ impl Secret {
 }
 
 impl Drop for Secret {
-    /// The whole buffer, in one sweep: `zeroize` writes byte by byte, which took a fiftieth of an exchange (measured
-    /// November 2026). The compiler must take it that `black_box` reads the buffer, so it cannot leave the sweep out.
     fn drop(&mut self) {
-        self.0.clear();
-        self.0.resize(self.0.capacity(), 0);
-        std::hint::black_box(self.0.as_mut_slice());
+        wiping::sweep(&mut self.0);
     }
 }
 

@@ -42,6 +42,9 @@
 //! | retired | yes | no | then | 300 s, the longest life of what it signed, and `key_lead` later |
 //! | removed | no | no | then | |
 //!
+//! A store that was made before there was ES256 gets that key when a broker first serves it: it is published then, and
+//! signs after `assertions.key_lead`; until that the audiences of `assertions.es256` are answered 502, and `doctor` says so.
+//!
 //! The dates stand in the database when `keys rotate assertions` has ended, with one KEY_ROTATED entry for each algorithm;
 //! nobody has to do anything when they come. Every broker reads them every 5 s, and at once on SIGHUP, so all change keys at
 //! the same moment, as far as their clocks agree (5 s). A broker that has not read them for 60 s signs nothing. The private

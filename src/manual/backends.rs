@@ -57,6 +57,10 @@
 //! `sts:SetSourceIdentity` beside the call itself. The job gets `access_key_id`, `secret_access_key` and `session_token`.
 //! Nobody can end a session: giving it back says until when it works and what an operator can do.
 //!
+//! `hallpass doctor` says which host is asked and whether an STS answers there, compares clocks, tries the credentials
+//! around the broker (`GetCallerIdentity`), fetches discovery and keys at `assertions.issuer` and looks for the key that
+//! signs, and names roles of another partition than the region's. Run it as the broker's user, in its environment.
+//!
 //! | AWS says | the ledger says | tried again |
 //! |---|---|---|
 //! | `AccessDenied` | `access-denied`: the trust policy, or the role's name | no |

@@ -12,3 +12,4 @@ pub mod metrics;
 pub mod postgres;
 pub mod profiles;
 pub mod requests;
+pub mod spans;

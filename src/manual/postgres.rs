@@ -15,7 +15,7 @@
 //! CREATE DATABASE hallpass OWNER hallpass_owner;
 //! ```
 //!
-//! `hallpass.yaml` names the writer:
+//! `hallpass.yaml` names the writer (`hallpass init --store URL --password-file FILE` writes it so):
 //!
 //! ```yaml
 //! store: { url: "postgres://hallpass@db.example.com/hallpass?sslrootcert=ca.pem", password_file: store.password }

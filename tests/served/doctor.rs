@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::support::{Installation, installation::finish};
 
 /// What is said of parts that stand so.
-fn said(installation: &Installation, standing: &str) -> (Option<i32>, Vec<Value>) {
+pub(super) fn said(installation: &Installation, standing: &str) -> (Option<i32>, Vec<Value>) {
     let output = finish(&mut installation.command(&["doctor", "--output", "json"]), "");
     let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
     let looks = told["looks"].as_array().unwrap().iter().filter(|look| look["standing"] == standing);
@@ -16,7 +16,7 @@ fn said(installation: &Installation, standing: &str) -> (Option<i32>, Vec<Value>
 }
 
 /// Without the grant of the kit whose secret was never set.
-fn good() -> Installation {
+pub(super) fn good() -> Installation {
     let installation = Installation::new();
     fs::remove_file(installation.file("policies/grants/lost.yaml")).unwrap();
     installation

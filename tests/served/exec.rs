@@ -21,8 +21,8 @@ use super::support::{
     Installation, PATIENCE, Server, eventually,
     installation::{CANARY, binary, finish, run},
     issuer::fresh_id,
+    memory::Needles,
 };
-use super::wiped::{found_in, needles};
 
 const PASSWORD: &str = "pässword & \"quotes\" <7f>";
 const KEY: &str = "-----BEGIN KEY-----\nb25seSBhIHRlc3Q\nc2Vjb25kIGxpbmU\n-----END KEY-----\n";
@@ -648,12 +648,12 @@ fn token_and_credentials_are_gone_from_memory_while_the_command_runs() {
     let (mut child, mut out) = on_a_terminal(&job, &line);
     let pid = out.line();
 
-    let needles = needles(CANARY, &token);
+    let needles = Needles::of_secret(CANARY).and(Needles::of_token(&token));
     let pid = pid.trim().parse().unwrap();
-    eventually("a memory without token and credential", || (!found_in(pid, &needles)).then_some(()));
+    eventually("a memory without token and credential", || (!needles.are_in(pid)).then_some(()));
     // The same look finds what is there: the command's environment holds the credential.
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-    assert!(found_in(children.trim().parse().unwrap(), &needles), "the look sees nothing");
+    assert!(needles.are_in(children.trim().parse().unwrap()), "the look sees nothing");
     child.kill().unwrap();
     child.wait().unwrap();
 }

@@ -16,6 +16,8 @@ mod credential_aws;
 #[cfg(test)]
 mod doctor;
 #[cfg(test)]
+mod doctor_aws;
+#[cfg(test)]
 mod emergency;
 #[cfg(test)]
 mod exchange;
@@ -27,6 +29,8 @@ mod exec_refresh;
 mod faults;
 #[cfg(test)]
 mod floods;
+#[cfg(test)]
+mod hardened;
 #[cfg(test)]
 mod independent_issuer;
 #[cfg(test)]
@@ -54,13 +58,19 @@ mod limits;
 #[cfg(test)]
 mod listeners;
 #[cfg(test)]
+mod mixed_sets;
+#[cfg(test)]
 mod observe;
 #[cfg(test)]
 mod once;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]
+mod operator;
+#[cfg(test)]
 mod order;
+#[cfg(test)]
+mod otel;
 #[cfg(test)]
 mod own_issuer;
 #[cfg(test)]

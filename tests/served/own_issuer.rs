@@ -7,16 +7,19 @@ use axum::{Router, http::StatusCode};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use super::support::{
-    AUDIENCE, Cluster, Installation, Server,
-    apache::Apache,
-    eventually,
-    forgery::{claims, header},
-    front::Front,
-    installation::{finish, run},
-    npm::Script,
-    runtime,
-    vault::Vault,
+use super::{
+    removal::Waiting,
+    support::{
+        AUDIENCE, Cluster, Installation, Server,
+        apache::Apache,
+        eventually,
+        forgery::{claims, header},
+        front::Front,
+        installation::{finish, run},
+        npm::Script,
+        runtime,
+        vault::Vault,
+    },
 };
 
 /// What the sample grant's assertion is for.
@@ -270,6 +273,82 @@ fn replicas_change_keys_at_the_same_moment_through_the_database_alone() {
 }
 
 #[test]
+fn store_of_an_older_version_gets_its_es256_key_as_any_later_key_comes() {
+    let front = Front::start();
+    let installation = Installation::new();
+    configure(&installation, &front.url, &format!("issuer: \"{}\", es256: [\"{CLOUD}\"]", front.url));
+    // What `migrations/sqlite/0006_assertion_keys.sql` leaves of a store that was made before it.
+    let database = Connection::open(installation.file("hallpass.db")).unwrap();
+    for table in ["assertion_key", "keys"] {
+        database.execute(&format!("DELETE FROM {table} WHERE purpose = 'assertion-es256-1'"), []).unwrap();
+    }
+    drop(database);
+    let looked = |installation: &Installation| {
+        let text = finish(&mut installation.command(&["doctor"]), "").stdout;
+        let text = String::from_utf8(text).unwrap();
+        text.lines().skip_while(|line| !line.contains(" assertions ")).take(2).collect::<Vec<_>>().join("\n")
+    };
+    let told = looked(&installation);
+    assert!(told.starts_with("failing") && told.contains("no ES256 key"), "{told}");
+    assert!(told.contains("start `hallpass serve`"), "{told}");
+
+    let server = installation.serve();
+    front.lead_to(server.public.address);
+
+    let ours = Own { front, installation, server };
+    let [first, elliptic] = two(eventually("both keys", || Some(ours.kids()).filter(|kids| kids.len() == 2)));
+    let [entry] = ours.server.entries("KEY_ROTATED").try_into().unwrap();
+    let result = &entry["result"];
+    assert_eq!((&result["algorithm"], &result["kid"]), (&json!("ES256"), &json!(elliptic)));
+    assert_eq!((&result["version"], &result["before"]), (&json!(1), &json!([])));
+    // Whoever keeps a set that lacks it is not asked to verify by it.
+    let ask_for = json!({ "grants": [{ "name": "deploy", "credentials": ["cloud"] }] });
+    let refused = ours.server.public.exchange(&ours.installation.issuer.token(), &ask_for);
+    refused.problem(502, "backend_failed");
+    let told = looked(&ours.installation);
+    assert!(told.starts_with("warning") && told.contains("the ES256 key signs from"), "{told}");
+
+    ours.pass(DAY);
+
+    let assertion = eventually("its turn", || {
+        let answer = ours.server.public.exchange(&ours.installation.issuer.token(), &ask_for);
+        let token = |answer: Value| answer["issuances"][0]["fields"]["token"].as_str().unwrap().to_owned();
+        (answer.status == 200).then(|| token(answer.json()))
+    });
+    assert_eq!((&header(&assertion)["alg"], kid(&assertion)), (&json!("ES256"), json!(elliptic)));
+    assert_eq!(ask(&mut ours.jose(), &assertion)["payload"]["sub"], "grant:deploy");
+    assert_eq!(ours.kids(), [first, elliptic]);
+    assert_eq!(looked(&ours.installation), "");
+}
+
+#[test]
+fn brokers_that_find_a_store_of_an_older_version_at_once_publish_one_key() {
+    let cluster = Cluster::start(None, "");
+    let installation = Installation::on(&cluster);
+    for table in ["assertion_key", "keys"] {
+        let delete = format!("DELETE FROM hallpass.{table} WHERE purpose = 'assertion-es256-1'");
+        cluster.psql("hallpass", &delete);
+    }
+
+    let replicas: Vec<Server> = std::thread::scope(|scope| {
+        let starting = [1, 2, 3].map(|number| {
+            scope.spawn({
+                let installation = &installation;
+                move || installation.replica(number)
+            })
+        });
+        starting.map(|each| each.join().unwrap()).into()
+    });
+
+    for server in &replicas {
+        eventually("both keys", || (kids(server).len() == 2).then_some(()));
+        assert_eq!(kids(server), kids(&replicas[0]));
+    }
+    let [entry] = replicas[0].entries("KEY_ROTATED").try_into().unwrap();
+    assert_eq!(entry["result"]["kid"], kids(&replicas[0])[1]);
+}
+
+#[test]
 fn broker_that_lost_the_database_signs_nothing() {
     let cluster = Cluster::start(None, "");
     let installation = Installation::on(&cluster);
@@ -393,22 +472,65 @@ fn assertions_for_clouds_with_a_kind_of_their_own_and_for_ourselves_are_refused_
 }
 
 #[test]
-fn assertion_to_our_own_issuer_is_never_signed_under_whatever_name() {
+fn assertion_to_our_own_issuer_is_refused_under_whatever_name_before_any_job_asks() {
     let installation = Installation::new();
     configure(&installation, AUDIENCE, "issuer: \"https://oidc.hallpass.test/ci\"");
+    installation.write("policies/grants/others.yaml", OTHERS);
+    let server = installation.serve();
     let to_ourselves = OTHERS.replace("https://elsewhere.test", "https://OIDC.hallpass.test/ci/");
     installation.write("policies/grants/others.yaml", &to_ourselves);
-    let checked = finish(&mut installation.command(&["config", "check"]), "");
-    let told = String::from_utf8(checked.stderr).unwrap();
-    assert!(told.contains("is an assertion for this broker itself"), "{told}");
-    assert!(told.contains("its documents must be served there"), "{told}");
 
-    let server = installation.serve();
+    // At its place, by every command that knows configuration and policy both.
+    let line = to_ourselves.lines().position(|line| line.contains("OIDC")).unwrap() + 1;
+    for (command, code) in [
+        (&["config", "check"][..], 20),
+        (&["policy", "check"], 20),
+        (&["policy", "check", "--config", "hallpass.yaml", "policies"], 20),
+        (&["policy", "test"], 20),
+    ] {
+        let checked = finish(&mut installation.command(command), "");
+        let told = String::from_utf8(checked.stdout).unwrap() + &String::from_utf8(checked.stderr).unwrap();
+        assert_eq!(checked.status.code(), Some(code), "{command:?}: {told}");
+        assert!(told.contains(&format!("others.yaml:{line}:")), "{command:?}: {told}");
+        assert!(
+            told.contains("audience-ourselves") && told.contains("name the service"),
+            "{command:?}: {told}"
+        );
+    }
+    // A broker that runs keeps its set, and says so.
+    let rejected = eventually("the refusal", || server.entries("POLICY_REJECTED").pop());
+    assert!(rejected.to_string().contains("audience-ourselves"), "{rejected}");
     let ask = json!({ "grants": [{ "name": "others", "credentials": ["elsewhere"] }] });
-    server.public.exchange(&installation.issuer.token(), &ask).problem(502, "backend_failed");
+    let issuance = server.public.exchange(&installation.issuer.token(), &ask).ok()["issuances"][0].clone();
+    let given = claims(issuance["fields"]["token"].as_str().unwrap());
+    assert_eq!(given["aud"], "https://elsewhere.test");
+    server.stop();
+    // One that starts is not ready with it, and says the same.
+    let waiting = Waiting::start(&installation);
+    eventually("the refusal", || waiting.process.logs().contains("policy set refused").then_some(()));
+    waiting.public.exchange(&installation.issuer.token(), &ask).problem(503, "not_ready");
+    let ready = waiting.admin.get("/readyz").send();
+    ready.problem(503, "not_ready");
+    assert!(ready.body.contains("policy"), "{ready:?}");
+}
 
-    let failed = server.entries("FAILED");
-    assert_eq!(failed[0]["result"]["reason"], "audience-is-ourselves", "{failed:?}");
+#[test]
+fn connection_to_a_cloud_asks_for_no_assertion_to_ourselves() {
+    let installation = Installation::new();
+    let text = fs::read_to_string(installation.file("hallpass.yaml")).unwrap();
+    let backends =
+        format!("backends: {{ cloud: {{ aws: {{ region: eu-west-2, audience: \"{AUDIENCE}\" }} }} }}\n");
+    installation.write("hallpass.yaml", &format!("{text}{backends}"));
+
+    let checked = finish(&mut installation.command(&["config", "check"]), "");
+
+    let told = String::from_utf8(checked.stdout).unwrap() + &String::from_utf8(checked.stderr).unwrap();
+    assert_eq!(checked.status.code(), Some(2), "{told}");
+    let line = text.lines().count() + 1;
+    assert!(
+        told.contains(&format!("hallpass.yaml:{line}:")) && told.contains("this broker itself"),
+        "{told}"
+    );
 }
 
 /// A grant of the sample job with assertions for two services.

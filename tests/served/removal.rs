@@ -194,14 +194,14 @@ fn newest(server: &Server) -> Value {
 }
 
 /// A broker that listens and has no policy set.
-struct Waiting {
-    process: Running,
-    public: Client,
-    admin: Client,
+pub(super) struct Waiting {
+    pub(super) process: Running,
+    pub(super) public: Client,
+    pub(super) admin: Client,
 }
 
 impl Waiting {
-    fn start(installation: &Installation) -> Self {
+    pub(super) fn start(installation: &Installation) -> Self {
         let process = Running::spawn(&mut installation.command(&["serve"]));
         let [public, admin] = eventually("the listeners", || {
             let logs = process.logs();

@@ -21,7 +21,7 @@ use super::support::{
 };
 
 /// What the tests' job tokens may do.
-const JOB_ACL: &str = r#"
+pub(super) const JOB_ACL: &str = r#"
 path "database/creds/*" { capabilities = ["read"] }
 path "pki/sign/*" { capabilities = ["update"] }
 path "pki/issue/*" { capabilities = ["update"] }
@@ -96,7 +96,7 @@ pub(crate) fn database(vault: &VaultServer) -> (Cluster, u16) {
 }
 
 /// Whether a role can log in with its password, over TCP.
-fn logs_in(port: u16, fields: &Value) -> bool {
+pub(super) fn logs_in(port: u16, fields: &Value) -> bool {
     let text = |name: &str| fields[name].as_str().unwrap();
     let url =
         format!("host=127.0.0.1 port={port} dbname=postgres user={} connect_timeout=5", text("username"));

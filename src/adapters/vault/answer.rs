@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value};
-use zeroize::Zeroize as _;
 
 use super::fault::{LoginFault, NotFound, VaultFault};
-use crate::kernel::secret::Secret;
+use crate::kernel::{secret::Secret, wiping};
 
 /// What Vault answered. It has no `Debug`, since most of it is secret.
 pub struct VaultAnswer {
@@ -75,7 +74,7 @@ impl Drop for Data {
 
 fn wipe(value: &mut Value) {
     match value {
-        Value::String(text) => text.zeroize(),
+        Value::String(text) => wiping::wipe(text),
         Value::Array(items) => items.iter_mut().for_each(wipe),
         Value::Object(members) => members.iter_mut().for_each(|(_, value)| wipe(value)),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
@@ -219,6 +218,6 @@ impl VaultAnswerBody {
 
 impl Drop for VaultAnswerBody {
     fn drop(&mut self) {
-        self.0.errors.iter_mut().flatten().for_each(|error| error.zeroize());
+        self.0.errors.iter_mut().flatten().for_each(wiping::wipe);
     }
 }

@@ -19,14 +19,13 @@ use http::{
 };
 use reqwest::{Certificate, Client, Identity, Response, Url, redirect};
 use tokio::time::Instant;
-use zeroize::Zeroizing;
 
 use super::{
     fault::VaultFault,
     path::{VaultPath, Verb},
     settings::{Settings, SettingsFault, TlsFiles},
 };
-use crate::kernel::secret::Secret;
+use crate::kernel::{secret::Secret, wiping::Zeroizing};
 
 /// The way to one configured Vault, whatever the number of its nodes.
 pub(super) struct Transport {

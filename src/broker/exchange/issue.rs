@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::{
     Ask, DENIED, Delivered, Exchanged, Room,
@@ -23,6 +24,7 @@ use crate::{
             Stage, Subject,
         },
         record::{breaches_of, of_decision, policy_member, reason_personal, request_member},
+        spans,
     },
     kernel::{
         digest::Digest,
@@ -34,6 +36,7 @@ use crate::{
             target::Making,
         },
         secret::Secret,
+        wiping::Zeroizing,
     },
 };
 
@@ -138,7 +141,8 @@ impl Broker {
             let order = self.order(attempt, each);
             let minter = self.minters.get(&order.target.kind()).ok_or(MintFault::failed("kind-not-wired"))?;
             let ends = deadline.min(Instant::now() + self.settings.mint_deadline);
-            let minted = tokio::time::timeout_at(ends, minter.fetch(&order, None));
+            let span = spans::mint(order.target.kind());
+            let minted = tokio::time::timeout_at(ends, minter.fetch(&order, None)).instrument(span);
             fetched.push(minted.await.map_err(|_| MintFault::Timeout)??);
         }
         Ok(fetched)
@@ -198,7 +202,7 @@ impl Broker {
         };
         let Prepared { issue, delivered, undelivered, failure } = prepared;
         let began = Instant::now();
-        let verdict = self.store.issue(issue).await;
+        let verdict = self.store.issue(issue).instrument(spans::record()).await;
         self.metrics.step(Step::Durable, began.elapsed());
         let receipts = match verdict? {
             IssueVerdict::Moved => return Ok(None),
@@ -238,7 +242,7 @@ impl Broker {
         let sealed_generation = minted.iter().filter_map(|each| each.sealed_generation).min();
         let mut prepared = Prepared::new(self.bare_issue(attempt, sealed_generation));
         for (planned, minted) in attempt.planned.iter().zip(minted) {
-            let handle_bytes = zeroize::Zeroizing::new(self.ambient.entropy.bytes::<32>()?);
+            let handle_bytes = Zeroizing::new(self.ambient.entropy.bytes::<32>()?);
             let handle = Secret::from_text(format!("hdl_{}", crockford(&*handle_bytes)));
             let row = self.row(attempt, planned, Some(&minted), Digest::of(handle.expose()));
             prepared.issue.entries.push(self.intent(attempt, planned)?);

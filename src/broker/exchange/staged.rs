@@ -11,6 +11,7 @@ use std::{cmp::Reverse, sync::Arc};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::{
     Exchanged, Room,
@@ -27,6 +28,7 @@ use crate::{
             Change, Ends, Held, IssueVerdict, MintFault, Minted, NewIssuance, Opened, Receipt, Stage,
             StoreFault, Transit, Transition,
         },
+        spans,
     },
     kernel::{
         digest::Digest,
@@ -35,6 +37,7 @@ use crate::{
         ledger::entry::{Draft, EntryCode},
         policy::target::Making,
         secret::Secret,
+        wiping::Zeroizing,
     },
 };
 
@@ -88,7 +91,7 @@ impl Broker {
         let Some(mut underway) = self.intend(attempt).await? else { return Ok(None) };
         let made = self.make_all(attempt, &mut underway, deadline).await;
         let recorded = match made {
-            Ok(()) => self.record(attempt, &mut underway, deadline).await,
+            Ok(()) => self.record(attempt, &mut underway, deadline).instrument(spans::record()).await,
             Err(broken) => Err(broken),
         };
         for each in &attempt.planned {
@@ -106,14 +109,14 @@ impl Broker {
         issue.stage = Stage::Intent;
         let mut underway = Vec::with_capacity(attempt.planned.len());
         for planned in &attempt.planned {
-            let handle_bytes = zeroize::Zeroizing::new(self.ambient.entropy.bytes::<32>()?);
+            let handle_bytes = Zeroizing::new(self.ambient.entropy.bytes::<32>()?);
             let handle = Secret::from_text(format!("hdl_{}", crockford(&*handle_bytes)));
             let row = self.row(attempt, planned, None, Digest::of(handle.expose()));
             issue.entries.push(self.intent(attempt, planned)?);
             issue.rows.push(row.clone());
             underway.push(Underway { planned, row, handle, held: None, minted: None, is_in_doubt: false });
         }
-        match self.store.issue(issue).await? {
+        match self.store.issue(issue).instrument(spans::intent()).await? {
             // Nothing of the sealed store was looked at yet.
             IssueVerdict::Moved => Ok(None),
             IssueVerdict::Recorded(_) => Ok(Some(underway)),
@@ -133,7 +136,8 @@ impl Broker {
         let mut in_order: Vec<&mut Underway<'_>> = underway.iter_mut().collect();
         in_order.sort_by_key(|each| each.planned.credential.target.making());
         for each in in_order {
-            self.make(attempt, each, deadline).await?;
+            let span = spans::mint(each.planned.credential.target.kind());
+            self.make(attempt, each, deadline).instrument(span).await?;
         }
         let minted: Vec<&Minted> = underway.iter().filter_map(|each| each.minted.as_ref()).collect();
         match attempt.ask.room {

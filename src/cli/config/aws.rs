@@ -276,6 +276,18 @@ mod tests {
     }
 
     #[test]
+    fn no_assertion_is_for_this_broker_itself_under_any_of_its_names() {
+        let public = FILE.lines().find_map(|line| line.trim().strip_prefix("url: ")).unwrap();
+        let public = public.split_whitespace().next().unwrap().trim_matches('"');
+        for audience in [public.to_owned(), format!("{}/", public.to_uppercase())] {
+            let found = read(&format!("{{ region: eu-west-2, audience: \"{audience}\" }}")).err().unwrap();
+            let [finding] = found.as_slice() else { panic!("{found:?}") };
+            assert_eq!(finding.code, "aws-audience");
+            assert!(finding.line > 1 && finding.message.contains("this broker itself"), "{finding}");
+        }
+    }
+
+    #[test]
     fn a_backend_is_of_one_kind() {
         let text = format!("{FILE}\nbackends: {{ both: {{ aws: {{ region: eu-west-2 }}, vault: {{}} }} }}\n");
         let file = Path::new("/etc/hallpass/hallpass.yaml");

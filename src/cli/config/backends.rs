@@ -6,7 +6,7 @@ use super::{NamedFile, aws, read::Folder};
 use crate::{
     adapters::{
         http_client::read_url,
-        mint::AwsSettings,
+        mint::{AwsSettings, aws::Way},
         vault::{Login, Settings, TlsFiles, VaultPath},
     },
     kernel::{
@@ -63,6 +63,24 @@ pub(super) fn read_all(
         }
     }
     Some(backends)
+}
+
+/// Refuses assertions for this broker itself, under any of its names: they are never signed.
+pub(super) fn not_for_ourselves<'a>(
+    findings: &mut Findings<'_>,
+    backends: impl Iterator<Item = &'a BTreeMap<String, Backend>>,
+    names: impl Iterator<Item = &'a str> + Clone,
+) {
+    let plain = |url: &str| url.trim_end_matches('/').to_ascii_lowercase();
+    for backend in backends.flat_map(BTreeMap::values) {
+        let Backend::Aws { settings, place } = backend else { continue };
+        let Way::WebIdentity { audience } = &settings.way else { continue };
+        if names.clone().any(|ours| plain(ours) == plain(audience)) {
+            let message = format!("`audience: {audience}` of `{}` is this broker itself", settings.name);
+            let remedy = "name a client id of the provider in AWS, or leave it out: sts.amazonaws.com";
+            findings.list.push(place.finding("aws-audience", message, remedy));
+        }
+    }
 }
 
 fn read(findings: &mut Findings<'_>, (key, node): (&Key, &Node), folder: &Folder) -> Option<Backend> {

@@ -300,7 +300,12 @@ impl Config {
             (name.clone(), TrustedIssuer { name, url, profile })
         };
         let backends = self.backends.iter().map(|(name, backend)| (name.clone(), backend.kind()));
-        Trusted { issuers: self.issuers.iter().map(trusted).collect(), backends: backends.collect() }
+        let ourselves = vec![self.assertions.issuer.clone(), self.public_url.clone()];
+        Trusted {
+            issuers: self.issuers.iter().map(trusted).collect(),
+            backends: backends.collect(),
+            ourselves,
+        }
     }
 }
 

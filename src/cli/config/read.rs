@@ -104,6 +104,8 @@ fn top(
     let deadlines = fields.take("deadlines").map(|node| deadlines(findings, node));
     let backends = fields.take("backends").map(|node| backends::read_all(findings, node, folder));
     fields.finish(findings);
+    let names = [own, public.as_ref().map(|(_, url)| url.as_str())];
+    backends::not_for_ourselves(findings, backends.iter().flatten(), names.into_iter().flatten());
 
     let ((public, public_url), (admin, admin_tokens)) = (public?, admin?);
     let (sealing_key, previous_sealing_key) = sealing_keys?;

@@ -4,6 +4,8 @@
 //! `config check` reads what is written; this looks at what is: modes, clocks, swap, certificates' dates, whether
 //! issuers answer. It runs beside a broker that serves. One file a part.
 
+mod assertions;
+mod aws;
 mod backends;
 mod database;
 mod files;
@@ -94,6 +96,8 @@ impl Doctor {
         looks.extend(runtime.block_on(issuers::look(&config)));
         looks.extend(policies::look(&config, &runtime));
         looks.extend(runtime.block_on(backends::look(&config)));
+        looks.extend(runtime.block_on(aws::look(&config)));
+        looks.extend(runtime.block_on(assertions::look(&config)));
         self.tell(&looks)?;
         let is_failing = looks.iter().any(|look| look.standing == Standing::Failing);
         if is_failing { Err(Failure::silent(Exit::Usage)) } else { Ok(()) }

@@ -1,7 +1,7 @@
 //! `keys rotate assertions`, `keys publish`, and how `keys list` tells of the keys that sign assertions. Works on either
 //! store, while any number of brokers serve.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -107,25 +107,8 @@ impl RotateAssertions {
         let algorithms = self.algorithm.map_or(Algorithm::ALL.to_vec(), |named| vec![named.algorithm()]);
         let mut rotated = Vec::new();
         for algorithm in algorithms {
-            let standing = store.assertion_keys().await?;
-            let entry = |handover: &AssertionHandover| {
-                let mut result = told(handover, &standing);
-                if let Some(members) = result.as_object_mut() {
-                    members.insert("key".to_owned(), json!("assertions"));
-                    members.insert("compromised".to_owned(), json!(self.compromised));
-                }
-                actor.entry(EntryCode::KeyRotated, result).ok()
-            };
-            let rotation = AssertionRotation {
-                algorithm,
-                lead: config.assertions.key_lead,
-                is_compromised: self.compromised,
-                now: actor.now(),
-                random: &|out| actor.random(out),
-                public_half: public_text,
-                entry: &entry,
-            };
-            rotated.push(store.rotate_assertion_key(rotation).await?);
+            let turn = Turn { algorithm, lead: config.assertions.key_lead, is_compromised: self.compromised };
+            rotated.push(rotate(store, &actor, turn).await?);
         }
         Ok(rotated)
     }
@@ -176,6 +159,49 @@ impl PublishKeys {
         ));
         Ok(())
     }
+}
+
+/// Which keys come next, and how.
+#[derive(Clone, Copy)]
+pub(crate) struct Turn {
+    /// Whose keys.
+    pub(crate) algorithm: Algorithm,
+    /// How long a new one is known before it signs.
+    pub(crate) lead: Duration,
+    /// Whether those before hold no longer.
+    pub(crate) is_compromised: bool,
+}
+
+/// Publishes the next key of an algorithm, with its entry.
+///
+/// # Errors
+///
+/// [`AssertionRotationFault`]; then nothing changed.
+pub(crate) async fn rotate(
+    store: &Database,
+    actor: &Actor,
+    turn: Turn,
+) -> Result<AssertionHandover, AssertionRotationFault> {
+    let Turn { algorithm, lead, is_compromised } = turn;
+    let standing = store.assertion_keys().await?;
+    let entry = |handover: &AssertionHandover| {
+        let mut result = told(handover, &standing);
+        if let Some(members) = result.as_object_mut() {
+            members.insert("key".to_owned(), json!("assertions"));
+            members.insert("compromised".to_owned(), json!(is_compromised));
+        }
+        actor.entry(EntryCode::KeyRotated, result).ok()
+    };
+    let rotation = AssertionRotation {
+        algorithm,
+        lead,
+        is_compromised,
+        now: actor.now(),
+        random: &|out| actor.random(out),
+        public_half: public_text,
+        entry: &entry,
+    };
+    store.rotate_assertion_key(rotation).await
 }
 
 /// What the configuration says of the issuer.

@@ -8,7 +8,10 @@ use serde_json::{Map, Value};
 
 use crate::{
     cli::exit::Failure,
-    kernel::json::{Bounds, read_strict},
+    kernel::{
+        json::{Bounds, read_strict},
+        wiping::Zeroizing,
+    },
 };
 
 /// Reads the payload of a token; `-` is stdin. The signature is not looked at.
@@ -42,8 +45,8 @@ pub(crate) fn of_file(path: &Path) -> Result<Map<String, Value>, Failure> {
     object(&read(path)?, path)
 }
 
-fn read(path: &Path) -> Result<zeroize::Zeroizing<Vec<u8>>, Failure> {
-    let mut bytes = zeroize::Zeroizing::new(Vec::with_capacity(MOST_BYTES));
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MOST_BYTES));
     let limit = MOST_BYTES as u64 + 1;
     let read = if path == Path::new("-") {
         std::io::stdin().lock().take(limit).read_to_end(&mut bytes)

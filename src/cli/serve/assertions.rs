@@ -7,11 +7,19 @@ use jiff::Timestamp;
 use tokio::{sync::Notify, task::JoinSet};
 
 use crate::{
-    adapters::{mint::Assertions, store::Database},
-    broker::{Clock, ports::StoreFault},
-    cli::{config::Config, issuer_documents},
+    adapters::{
+        mint::Assertions,
+        store::{AssertionHandover, AssertionRotationFault, Database},
+    },
+    broker::{Clock, ambient::NoEntropy, ports::StoreFault},
+    cli::{
+        actor::Actor,
+        config::Config,
+        issuer_documents,
+        keys::assertions::{Turn, rotate},
+    },
     http::OwnIssuer,
-    kernel::assertion::{AssertionKey, KeyState},
+    kernel::assertion::{Algorithm, AssertionKey, KeyState},
 };
 
 /// How often they are read. A key that was withdrawn signs for no longer than this, and the signer stops by itself where
@@ -38,6 +46,7 @@ pub(crate) struct AssertionKeys {
     assertions: Arc<Assertions>,
     store: Arc<Database>,
     publish: Option<PathBuf>,
+    key_lead: Duration,
     asked: Arc<Notify>,
 }
 
@@ -51,7 +60,8 @@ impl AssertionKeys {
     ) -> Arc<Notify> {
         let asked = Arc::<Notify>::default();
         let publish = config.assertions.publish.clone();
-        let following = Self { assertions, store: Arc::clone(store), publish, asked: Arc::clone(&asked) };
+        let (key_lead, store) = (config.assertions.key_lead, Arc::clone(store));
+        let following = Self { assertions, store, publish, key_lead, asked: Arc::clone(&asked) };
         chores.spawn(following.follow());
         asked
     }
@@ -77,6 +87,7 @@ impl AssertionKeys {
                 return;
             }
         };
+        self.complete(&keys).await;
         self.publish(now).await;
         let is_spent = |key: &AssertionKey| {
             let state = |at: Timestamp| key.schedule.state(at);
@@ -87,6 +98,39 @@ impl AssertionKeys {
             match self.store.forget_assertion_keys(now).await {
                 Ok(()) => tracing::info!("a retired assertion key lost its private half"),
                 Err(fault) => tracing::warn!(%fault, "a retired assertion key still has its private half"),
+            }
+        }
+    }
+
+    /// Has a key made of each algorithm that the store never had one of: an older version made the store, before there was
+    /// that algorithm. It comes as every later key does, published first, since verifiers keep a set that lacks it; of
+    /// brokers that find this at once, the database lets one.
+    async fn complete(&self, keys: &[AssertionKey]) {
+        for algorithm in Algorithm::ALL {
+            if keys.iter().any(|key| key.algorithm == algorithm) {
+                continue;
+            }
+            let name = algorithm.as_str();
+            let turn = Turn { algorithm, lead: self.key_lead, is_compromised: false };
+            let made = match Actor::new() {
+                Ok(actor) => rotate(&self.store, &actor, turn).await,
+                Err(NoEntropy) => Err(AssertionRotationFault::NoEntropy),
+            };
+            match made {
+                Ok(AssertionHandover { schedule, .. }) => {
+                    let from = schedule.active_at.to_string();
+                    tracing::info!(
+                        algorithm = name,
+                        from,
+                        "the store had no such key of assertions; one is published"
+                    );
+                    self.asked.notify_one();
+                }
+                // Another broker was first.
+                Err(AssertionRotationFault::Contended | AssertionRotationFault::Pending { .. }) => {}
+                Err(fault) => {
+                    tracing::warn!(algorithm = name, %fault, "the store has no such key of assertions, and none was made");
+                }
             }
         }
     }

@@ -56,10 +56,12 @@ impl Serve {
     /// [`Exit::Internal`] where it did not end in order.
     pub(crate) fn run(self) -> Done {
         process::harden()?;
-        telemetry::start(self.log_format)?;
-        let config = Config::load(self.config.as_deref())?;
         let runtime = process::runtime()?;
+        let exporting = telemetry::start_serving(self.log_format, &runtime)?;
+        process::lock_memory();
+        let config = Config::load(self.config.as_deref())?;
         let done = runtime.block_on(serve(&config));
+        exporting.stop();
         // Readers that are still at work hold nothing that matters; they must not hold up the end.
         runtime.shutdown_background();
         done

@@ -93,7 +93,10 @@ pub const CODES: &[(&str, &str)] = &[
     ("audience-default", "the vendor's default audience, which every relying party gets"),
     ("audience-federated", "an assertion for a cloud that has a kind of its own"),
     ("audience-fixed", "an audience that no token of the profile has, since the vendor signs another"),
-    ("audience-ourselves", "an assertion for the audience of tokens for this broker"),
+    (
+        "audience-ourselves",
+        "an assertion for this broker itself: the audience of tokens for it, its URL, its issuer",
+    ),
     ("backend", "a backend where there is none, or which of several is not said"),
     ("byte-order-mark", "the file begins with one"),
     ("class", "not read, write, production or signing"),

@@ -41,7 +41,8 @@ pub fn load(
     let (issuers, all_issuers_read) = issuers(files, trusted.map(|trusted| &trusted.issuers), &mut list);
     let guardrails = guardrails(files, &issuers, all_issuers_read, &mut list);
     let backends = trusted.map(|trusted| &trusted.backends);
-    let known = grant::Known { issuers: &issuers, all_issuers_read, backends };
+    let ourselves = trusted.map_or(&[][..], |trusted| &trusted.ourselves);
+    let known = grant::Known { issuers: &issuers, all_issuers_read, backends, ourselves };
     let grants = grants(files, &known, &mut list);
     strangers(files, &mut list);
     nobody(files, &mut list);
@@ -137,7 +138,8 @@ fn warnings(set: &PolicySet, list: &mut Vec<Finding>) {
 /// Reads a grant that stands in no file of its own, such as a test's: what would be if somebody wrote it there. It must
 /// have a name that the set does not have.
 pub(super) fn supposed(findings: &mut Findings<'_>, node: &Node, set: &PolicySet) -> Option<Grant> {
-    let known = grant::Known { issuers: &set.issuers, all_issuers_read: true, backends: None };
+    let known =
+        grant::Known { issuers: &set.issuers, all_issuers_read: true, backends: None, ourselves: &[] };
     grant::read(findings, node, &known, &set.grants)
 }
 

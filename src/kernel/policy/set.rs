@@ -48,12 +48,14 @@ pub struct Trusted {
     pub issuers: BTreeMap<IssuerName, TrustedIssuer>,
     /// The backends by name, each with the kind of credential that it makes.
     pub backends: BTreeMap<String, Kind>,
+    /// The broker's own names: the `iss` of its assertions, and the URL that clients see. Nothing is asserted to them.
+    pub ourselves: Vec<String>,
 }
 
 impl From<BTreeMap<IssuerName, TrustedIssuer>> for Trusted {
-    /// Issuers, and no backend.
+    /// Issuers, and nothing else.
     fn from(issuers: BTreeMap<IssuerName, TrustedIssuer>) -> Self {
-        Self { issuers, backends: BTreeMap::new() }
+        Self { issuers, ..Self::default() }
     }
 }
 

@@ -185,6 +185,12 @@ impl Cluster {
         format!("postgres:///{database}?host={folder}&port={port}&user={role}")
     }
 
+    /// What makes `psql` its administrator's.
+    pub(crate) fn administrator(&self) -> [(&'static str, String); 3] {
+        let folder = self.folder.path().display().to_string();
+        [("PGHOST", folder), ("PGPORT", self.port.to_string()), ("PGUSER", ROOT.to_owned())]
+    }
+
     /// Makes a role that can log in.
     pub(crate) fn role(&self, name: &str) {
         let statement = format!(

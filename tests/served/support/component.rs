@@ -72,6 +72,14 @@ pub(crate) fn built(name: &str, variable: &str) -> PathBuf {
     PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
 }
 
+/// Another build of our own binary, which `.ci/variant` makes. There is no way around it either.
+pub(crate) fn variant(name: &str, variable: &str) -> PathBuf {
+    let path = std::env::var_os(variable).map(PathBuf::from);
+    let path = path.unwrap_or_else(|| panic!("run .ci/run, or export {variable}=$(.ci/variant {name})"));
+    assert!(path.is_file(), "{variable} names {}, which is no file", path.display());
+    path
+}
+
 /// A folder for one component.
 pub(crate) fn folder(name: &str) -> TempDir {
     tempfile::Builder::new().prefix(&format!("{name}-")).tempdir().unwrap()

@@ -15,6 +15,7 @@ pub(crate) mod installation;
 pub(crate) mod issuer;
 pub(crate) mod key;
 pub(crate) mod kubernetes;
+pub(crate) mod memory;
 pub(crate) mod moto;
 pub(crate) mod npm;
 pub(crate) mod proxy;

@@ -147,6 +147,11 @@ impl Fault {
         }
     }
 
+    /// The ledger's word, and what the service said.
+    pub(super) fn into_parts(self) -> (&'static str, Option<String>) {
+        (self.reason, self.said)
+    }
+
     /// Once for every try.
     pub(super) fn tell(&self, backend: &str, issuance: IssuanceId, tries: u32) {
         tracing::warn!(

@@ -9,6 +9,7 @@
 //! tags in AWS STS" and "Revoking IAM role temporary security credentials".
 
 mod fault;
+pub mod probe;
 mod sts;
 mod wire;
 

@@ -117,6 +117,23 @@ impl Sts {
         session(answer.credentials, answer.assumed_role_user, filled)
     }
 
+    /// `GetCallerIdentity`, signed with the credentials around the broker: the ARN that they belong to.
+    pub(super) async fn caller(&self) -> Result<String, Fault> {
+        let answer = self.client().await.get_caller_identity().send().await;
+        let answer = answer.map_err(|error| Fault::of(&error, "no-ambient-credentials"))?;
+        answer.arn.ok_or(Fault::lost("answer-malformed"))
+    }
+
+    /// What the configuration says of it.
+    pub(super) fn settings(&self) -> &AwsSettings {
+        &self.settings
+    }
+
+    /// The way out.
+    pub(super) fn wire(&self) -> &Wire {
+        &self.wire
+    }
+
     /// Made at the first call: where credentials come from is looked at then, not at start.
     async fn client(&self) -> &Client {
         self.client.get_or_init(|| self.connect()).await

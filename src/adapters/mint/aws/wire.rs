@@ -10,10 +10,11 @@ use aws_smithy_runtime_api::client::{
     runtime_components::RuntimeComponents,
 };
 use aws_smithy_types::body::SdkBody;
-use http::header::CONTENT_ENCODING;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE};
 use reqwest::{Certificate, Client, redirect};
 
-use super::AwsSettings;
+use super::{AwsSettings, probe::Reached};
+use crate::adapters::http_client::read_date;
 
 /// Sends what the SDK has made, and reads what comes back into memory.
 #[derive(Clone, Debug)]
@@ -110,6 +111,15 @@ impl Wire {
             builder = builder.tls_certs_only(authorities);
         }
         Ok(Self { client: builder.build().map_err(|_| ClientFault::Build)? })
+    }
+
+    /// A call that nobody signed, for the status and the date of its answer.
+    pub(super) async fn knock(&self, address: &str) -> Result<Reached, reqwest::Error> {
+        let form = "Action=GetCallerIdentity&Version=2011-06-15";
+        let asked = self.client.post(address).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        let answer = asked.body(form).send().await?;
+        let date = answer.headers().get(DATE).and_then(|date| read_date(date.to_str().ok()?));
+        Ok(Reached { status: answer.status().as_u16(), date })
     }
 
     async fn send(self, request: HttpRequest) -> Result<HttpResponse, WireFault> {

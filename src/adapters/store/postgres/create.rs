@@ -10,7 +10,7 @@ use super::{
     PasswordFault, Place,
     assertions::insert,
     engine::Engine,
-    open::OpenFault,
+    open::{OpenFault, advice},
     schema::{self, MIGRATIONS, ROLES, SCHEMA},
 };
 use crate::{
@@ -48,7 +48,7 @@ pub enum CreateFault {
     )]
     Busy,
     /// The database.
-    #[error("the schema cannot be made")]
+    #[error("the schema cannot be made{}", advice(.0))]
     Database(#[source] sqlx::Error),
     /// There is a schema already.
     #[error("the database has a schema `hallpass` already; nothing was changed")]

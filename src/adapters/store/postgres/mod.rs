@@ -45,7 +45,6 @@ use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
 };
-use zeroize::Zeroizing;
 
 use self::{
     batch::{Append, Direct, Planned, Reply, Step},
@@ -79,6 +78,7 @@ use crate::{
         id::{IssuanceId, ReplicaId},
         ledger::{checkpoint::VerifierKey, entry::Entry, tiles::Tile},
         sealing::{Keyring, SealingKey},
+        wiping::Zeroizing,
     },
 };
 

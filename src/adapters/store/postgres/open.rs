@@ -53,7 +53,7 @@ pub enum OpenFault {
     #[error("the database is damaged: {0}")]
     Damaged(&'static str),
     /// It cannot be reached or read. The driver's words never hold a password.
-    #[error("the database cannot be opened")]
+    #[error("the database cannot be opened{}", advice(.0))]
     Database(#[source] sqlx::Error),
     /// It was brought up to a schema that a broker of this version cannot write any more.
     #[error(
@@ -94,6 +94,21 @@ pub enum OpenFault {
     /// The sealing key is not the one that this store was made with.
     #[error("the sealing key is not the one that this database was made with; nothing was touched")]
     WrongSealingKey,
+}
+
+/// What to do about the faults that a new installation meets first.
+pub(super) fn advice(fault: &sqlx::Error) -> &'static str {
+    match fault.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() {
+        // invalid_authorization_specification, invalid_password (PostgreSQL, appendix A).
+        Some("28000" | "28P01") => {
+            " (the password is that of `store.password_file` or --password-file, else of PGPASSWORD or PGPASSFILE)"
+        }
+        // The name that rustls gives it; there is no type to ask.
+        None if fault.to_string().contains("CaUsedAsEndEntity") => {
+            " (the server's certificate is an authority's own: have one made with basicConstraints=critical,CA:FALSE)"
+        }
+        Some(_) | None => "",
+    }
 }
 
 impl From<Trouble> for OpenFault {

@@ -6,12 +6,12 @@ use aws_lc_rs::{
     rsa::{KeyPair, KeySize},
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair},
 };
-use zeroize::Zeroizing;
 
 use crate::kernel::{
     assertion::Algorithm,
     sealing::{Keyring, PURPOSE_KEY, RANDOM_BYTES, SealFault, Sealed, SealedRecord, SealingKey},
     secret::Secret,
+    wiping::Zeroizing,
 };
 
 /// Why a key was not made.

@@ -46,7 +46,6 @@ use std::{
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
-use zeroize::Zeroizing;
 
 use self::{
     batch::{Append, Command, Step, Waiting},
@@ -78,6 +77,7 @@ use crate::{
         id::{IssuanceId, ReplicaId},
         ledger::{checkpoint::VerifierKey, entry::Entry, tiles::Tile},
         sealing::Keyring,
+        wiping::Zeroizing,
     },
 };
 

@@ -31,6 +31,8 @@ pub(super) struct Known<'a> {
     pub(super) all_issuers_read: bool,
     /// The configured backends; `None` where no configuration is known.
     pub(super) backends: Option<&'a BTreeMap<String, Kind>>,
+    /// What the broker calls itself, as far as that is known.
+    pub(super) ourselves: &'a [String],
 }
 
 pub(super) fn read(

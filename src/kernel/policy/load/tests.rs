@@ -52,6 +52,24 @@ fn a_good_set_loads_whole() {
 }
 
 #[test]
+fn assertion_to_what_the_operator_calls_this_broker_is_refused_at_its_place() {
+    let url = "https://token.actions.githubusercontent.com";
+    let of = |ourselves: &[&str]| {
+        let ourselves = ourselves.iter().map(|each| (*each).to_owned()).collect();
+        let trusted = Trusted { ourselves, ..trusted("github", url, "github-actions") };
+        let files = files(&[("issuers/github.yaml", ISSUER), ("grants/t/a.yaml", GRANT)]);
+        load(&files, None, Some(&trusted)).err().unwrap_or_default()
+    };
+    assert_eq!(of(&["https://oidc.broker.test/ci", "https://other.test"]), []);
+    for name in ["https://sts.test", "HTTPS://sts.test/"] {
+        let found = of(&["https://other.test", name]);
+        let [finding] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!((finding.code, finding.line), ("audience-ourselves", 14));
+        assert!(finding.message.contains("assertions.issuer") && !finding.remedy.is_empty(), "{finding}");
+    }
+}
+
+#[test]
 fn every_spoiled_grant_is_refused_at_its_place() {
     let cases = [
         ("grant: a", "grunt: a", "unknown-key", 1),
@@ -620,7 +638,7 @@ mod backends {
             (name.clone(), TrustedIssuer { name, url: url.into(), profile })
         });
         let backends = backends.iter().map(|(name, kind)| ((*name).to_owned(), *kind)).collect();
-        let trusted = Trusted { issuers: BTreeMap::from(issuers), backends };
+        let trusted = Trusted { issuers: BTreeMap::from(issuers), backends, ourselves: Vec::new() };
         let files = files(&[("issuers/github.yaml", ISSUER), ("grants/t/a.yaml", &grant(credential))]);
         match load(&files, None, Some(&trusted)) {
             Err(found) => Err(found[0].code),

@@ -104,6 +104,12 @@ fn read_oidc(findings: &mut Findings<'_>, node: &Node, known: &Known<'_>) -> Opt
         findings.at(node, "audience-ourselves", message, "name the service that the assertion is for");
         return None;
     }
+    if known.ourselves.iter().any(|ours| is_same_place(ours, audience)) {
+        let message = "this broker is called that (`assertions.issuer` or `public.url`); an assertion for it could come back as a \
+                       CI token, and is never signed";
+        findings.at(node, "audience-ourselves", message, "name the service that the assertion is for");
+        return None;
+    }
     if is_federated(audience) {
         let message = "a cloud takes assertions for this audience in exchange for its own credentials";
         let remedy = "use the kind of that cloud: `aws`, or one that comes with a later version";
