@@ -85,9 +85,10 @@ fn remember(installation: &Installation) {
     while done < EXCHANGES {
         let tokens = Arc::new(Tokens::mint(installation, TOKENS));
         loop {
-            let round = measure(broker.address, 32, &Load::Exchange(Arc::clone(&tokens)));
-            done += round.latencies.len();
-            if tokens.is_empty() {
+            let round = measure(broker.address, 32, &Load::Exchange(Arc::clone(&tokens))).latencies.len();
+            done += round;
+            // No token is left.
+            if round == 0 {
                 break;
             }
         }

@@ -69,10 +69,6 @@ impl Tokens {
         self.tokens.get(self.next.fetch_add(1, Ordering::Relaxed)).map(String::as_str)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.next.load(Ordering::Relaxed) >= self.tokens.len()
-    }
-
     pub(crate) fn any(&self) -> &str {
         &self.tokens[self.again.fetch_add(1, Ordering::Relaxed) % self.tokens.len()]
     }
