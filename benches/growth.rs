@@ -22,7 +22,7 @@ use std::{
 
 use hallpass::{
     adapters::store::{Options, Sqlite},
-    broker::{Entropy, ports::Store as _},
+    broker::{Clock, Entropy, ports::Store as _},
     kernel::{
         id::{DecisionId, IssuanceId, ReplicaId},
         ledger::entry::{Draft, EntryCode},
@@ -30,7 +30,6 @@ use hallpass::{
         secret::Secret,
     },
 };
-use jiff::Timestamp;
 use load::{Broker, Load, Tokens, add_grants, measure};
 use serde_json::json;
 use support::Installation;
@@ -102,7 +101,7 @@ fn fill(installation: &Installation, entries: usize) {
     let text = Secret::new(fs::read(installation.file("sealing.key")).unwrap());
     let sealing = Arc::new(SealingKey::parse(&text).unwrap());
     let store = Sqlite::open(&installation.file("hallpass.db"), sealing, Options::default()).unwrap();
-    let now = Timestamp::now();
+    let now = Clock::System.now();
     let seal = |_| {
         let draft = Draft {
             decision: Some(DecisionId::new(now, fresh())),
