@@ -341,7 +341,7 @@ fn a_database_that_was_set_back_is_not_served() {
 #[test]
 fn a_ledger_takes_the_configured_origin_until_its_first_entry() {
     let home = Home::new();
-    home.replace("origin: hallpass.example.com/ledger", "origin: ci.test/ledger");
+    home.replace("origin: \"hallpass.example.com/ledger\"", "origin: ci.test/ledger");
     assert!(home.ok(&["keys", "show", "ledger"]).starts_with("ci.test/ledger+"));
     home.ok_with(&["secret", "set", "a"], "b");
     home.replace("origin: ci.test/ledger", "origin: other.test/ledger");

@@ -76,7 +76,7 @@ impl Init {
         let configuration = match &self.store {
             None => named(CONFIGURATION),
             Some(url) => {
-                named(&CONFIGURATION.replacen(STORE, &server(url, self.password_file.as_deref())?, 1))
+                named(CONFIGURATION).replacen(STORE, &server(url, self.password_file.as_deref())?, 1)
             }
         };
         let plan = Plan {

@@ -9,6 +9,7 @@ pub mod findings;
 pub mod issuers;
 pub mod ledger;
 pub mod metrics;
+pub mod performance;
 pub mod postgres;
 pub mod profiles;
 pub mod requests;

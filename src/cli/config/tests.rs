@@ -271,8 +271,8 @@ fn mistakes_about_assertions_are_named_with_their_place() {
 #[test]
 fn mistakes_about_ledger_and_limits_are_named_with_their_place() {
     each_is_found(&[
-        ("origin: hallpass.example.com/ledger ", "origin: \"a b\" ", "origin", "\"a"),
-        ("origin: hallpass.example.com/ledger ", "origin: a+b ", "origin", "a+b"),
+        ("origin: \"hallpass.example.com/ledger\" ", "origin: \"a b\" ", "origin", "\"a"),
+        ("origin: \"hallpass.example.com/ledger\" ", "origin: a+b ", "origin", "a+b"),
         ("retention_months: 36", "publish: []", "type", "["),
         ("retention_months: 36", "publish_every: 5", "duration", "5"),
         ("retention_months: 36", "publish_every: 1d", "too-large", "1d"),

@@ -217,7 +217,7 @@ mod tests {
         fn what_is_written_is_canonical(
             claims in prop::collection::btree_map(".{0,6}", prop_oneof![
                 any::<String>().prop_map(Value::from), any::<i32>().prop_map(Value::from),
-                any::<f64>().prop_map(|number| json!([number])), any::<bool>().prop_map(Value::from),
+                (-1e15..1e15).prop_map(|number: f64| json!([number])), any::<bool>().prop_map(Value::from),
             ], 0..8),
             every in 1_usize..4,
         ) {
