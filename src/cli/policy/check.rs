@@ -126,6 +126,7 @@ impl Known {
                 "whether hallpass.yaml trusts these issuers under their names, URLs and profiles (no configuration)",
                 "whether hallpass.yaml has the backends that credentials name, or one where they name none (no configuration)",
                 "whether the sealed secrets exist (no configuration)",
+                "whether an audience is this broker's own URL or issuer (no configuration)",
             ];
             return Self { secrets: None, unchecked: unchecked.map(str::to_owned).to_vec() };
         };

@@ -81,10 +81,15 @@ fn root_account(name: &str, vault: &VaultTarget) -> Option<Told> {
 }
 
 /// The loader refuses paths that begin with one of Vault's own doors; behind a namespace they are the same doors. Where
-/// an engine's operation is checked, such a word is only a name.
+/// an engine's operation is checked, such a word is only a name. So it is in most folders of `kv1`, of which only what
+/// nobody calls a folder is told.
 fn door(vault: &VaultTarget) -> Option<Told> {
-    let is_free = matches!(vault.engine.name, "generic" | "kv1");
-    let word = vault.path.split('/').skip(1).find(|segment| is_free && DOORS.contains(segment))?;
+    let doors: &[&str] = match vault.engine.name {
+        "generic" => &DOORS,
+        "kv1" => &STRANGE_FOLDERS,
+        _ => return None,
+    };
+    let word = vault.path.split('/').skip(1).find(|segment| doors.contains(segment))?;
     Some(Told {
         code: "vault-door",
         message: format!(
@@ -103,8 +108,9 @@ fn shown(name: &str, vault: &VaultTarget) -> Option<Told> {
         return None;
     }
     let speaks = |field: &&String| {
-        let field = field.to_ascii_lowercase();
-        !vault.is_secret(&field) && SPEAKING.iter().any(|word| field.contains(word))
+        let lower = field.to_ascii_lowercase();
+        let is_about = lower.starts_with("public") || ABOUT.iter().any(|end| lower.ends_with(end));
+        !vault.is_secret(field) && !is_about && SPEAKING.iter().any(|word| lower.contains(word))
     };
     let field = vault.fields.iter().flatten().find(speaks)?;
     Some(Told {
@@ -114,28 +120,39 @@ fn shown(name: &str, vault: &VaultTarget) -> Option<Told> {
     })
 }
 
-/// A session policy narrows the role; one that allows everything only looks as if it did.
+/// A session policy narrows the role; one that allows everything only looks as if it did. What a managed policy denies
+/// is not known here, but for the one that AWS has for administrators.
 fn wide_session(name: &str, aws: &AwsTarget) -> Option<Told> {
-    let document: Value = serde_json::from_str(aws.session_policy.as_deref()?).ok()?;
-    let is_star = |statement: &Value, member: &str| {
-        statement.get(member).is_some_and(|it| holds(it, &|each| each == "*"))
-    };
-    let opens = |statement: &Value| {
-        let is_allow = statement.get("Effect").and_then(Value::as_str) == Some("Allow");
-        is_allow
-            && is_star(statement, "Action")
-            && is_star(statement, "Resource")
-            && statement.get("Condition").is_none()
-    };
-    let statements = document.get("Statement")?;
-    let is_open = statements.as_array().map_or_else(|| opens(statements), |all| all.iter().any(opens));
-    is_open.then(|| Told {
+    let is_there = aws.session_policy.is_some() || !aws.managed_policies.is_empty();
+    let is_open = aws.session_policy.as_deref().is_none_or(allows_everything)
+        && aws.managed_policies.iter().all(|arn| arn.ends_with(":policy/AdministratorAccess"));
+    (is_there && is_open).then(|| Told {
         code: "session-wide",
         message: format!(
             "the session policy of `{name}` allows everything that the role may, so it narrows nothing"
         ),
         remedy: "name actions and resources, or remove it".to_owned(),
     })
+}
+
+/// Whether a document allows everything and denies nothing.
+fn allows_everything(document: &str) -> bool {
+    let Ok(document) = serde_json::from_str::<Value>(document) else { return false };
+    let Some(statements) = document.get("Statement") else { return false };
+    let statements = statements.as_array().map_or(std::slice::from_ref(statements), Vec::as_slice);
+    let is = |statement: &Value, effect: &str| {
+        statement.get("Effect").and_then(Value::as_str).is_some_and(|it| it == effect)
+    };
+    let has = |statement: &Value, member: &str, stars: &[&str]| {
+        statement.get(member).is_some_and(|it| holds(it, &|each| stars.contains(&each)))
+    };
+    let opens = |statement: &Value| {
+        is(statement, "Allow")
+            && has(statement, "Action", &["*", "*:*"])
+            && has(statement, "Resource", &["*"])
+            && statement.get("Condition").is_none()
+    };
+    statements.iter().any(opens) && !statements.iter().any(|statement| is(statement, "Deny"))
 }
 
 /// Whether a text, a list of texts with commas, or a list has one that is so.
@@ -151,4 +168,7 @@ fn holds(value: &Value, is_so: &dyn Fn(&str) -> bool) -> bool {
 const LONG: Duration = Duration::from_secs(3_600);
 const ADMINISTRATORS: [&str; 3] = ["Administrator", "admin", "root"];
 const DOORS: [&str; 4] = ["auth", "cubbyhole", "identity", "sys"];
+const STRANGE_FOLDERS: [&str; 2] = ["cubbyhole", "sys"];
+/// Ends of names of what only speaks about a secret.
+const ABOUT: [&str; 3] = ["_id", "_ttl", "_type"];
 const SPEAKING: [&str; 5] = ["key", "passw", "private", "secret", "token"];

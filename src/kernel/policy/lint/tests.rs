@@ -288,15 +288,22 @@ fn what_is_dangerous_at_vault_and_aws_is_told_and_its_neighbour_is_not() {
         |path| format!("vault: {{ engine: generic, path: {path}, lifetime: static, secret_fields: [x] }}");
     holds("vault-door", &generic("team/sys/policies"), &generic("team/system/policies"));
     let kv = |engine, path| format!("vault: {{ engine: {engine}, path: {path} }}");
-    holds("vault-door", &kv("kv1", "team/auth/token"), &kv("kv2", "team/data/auth/token"));
+    holds("vault-door", &generic("team/auth/token"), &kv("kv2", "team/data/auth/token"));
+    // A folder of that name is likely in a store of secrets, and two of the names are not.
+    holds("vault-door", &kv("kv1", "team/sys/policies"), &kv("kv1", "kv/payments/auth/signing"));
+    holds("vault-door", &kv("kv1", "team/cubbyhole/x"), &kv("kv1", "kv/payments/identity/signing"));
 
-    let own = |secret| {
+    let own = |fields, secret| {
         format!(
-            "vault: {{ engine: generic, path: own/creds/ci, lifetime: leased, fields: [name, api_token], secret_fields: \
+            "vault: {{ engine: generic, path: own/creds/ci, lifetime: leased, fields: [name, {fields}], secret_fields: \
              [{secret}] }}\n    ttl: 5m"
         )
     };
-    holds("field-shown", &own("name"), &own("api_token"));
+    holds("field-shown", &own("api_token", "name"), &own("api_token", "api_token"));
+    // A field is what its letters say, large or small.
+    holds("field-shown", &own("apiToken", "name"), &own("apiToken", "apiToken"));
+    // What only speaks about a secret is none.
+    holds("field-shown", &own("key", "name"), &own("key_id, token_type, secret_ttl, publicKey", "name"));
 
     let role = "role_arn: \"arn:aws:iam::123456789012:role/deploy\"";
     let session = |action| {
@@ -306,6 +313,18 @@ fn what_is_dangerous_at_vault_and_aws_is_told_and_its_neighbour_is_not() {
         format!("aws: {{ {role}, session_policy: '{policy}' }}\n    ttl: 15m")
     };
     holds("session-wide", &session("*"), &session("s3:*"));
+    holds("session-wide", &session("*:*"), &session("s3:*"));
+    let denies = session("*").replace(
+        "\"Statement\": [",
+        "\"Statement\": [{ \"Effect\": \"Deny\", \"Action\": \"iam:*\", \"Resource\": \"*\" }, ",
+    );
+    holds("session-wide", &session("*"), &denies);
+    let managed = |names: &str| format!("aws: {{ {role}, managed_policies: [{names}] }}\n    ttl: 15m");
+    let (administrator, reader) =
+        ("\"arn:aws:iam::aws:policy/AdministratorAccess\"", "\"arn:aws:iam::aws:policy/ReadOnlyAccess\"");
+    holds("session-wide", &managed(administrator), &managed(reader));
+    // Nobody knows here what another managed policy denies.
+    holds("session-wide", &managed(administrator), &managed(&format!("{administrator}, {reader}")));
 
     let aws = |ttl| format!("aws: {{ {role} }}\n    ttl: {ttl}");
     holds("ttl-irrevocable", &aws("2h"), &aws("1h"));

@@ -10,7 +10,6 @@ use super::{
     Case, Changes, neighbour,
     places::{Place, Places, Step},
     run::length,
-    targets,
     write::{changes, scalar},
 };
 use crate::kernel::{
@@ -70,7 +69,7 @@ fn is_the_profiles_word(rule: &Rule, condition: &Condition, around: &Around<'_>)
         && condition.matcher.literals().into_iter().all(|literal| literal.as_str() == Some(word))
 }
 
-/// Every mutant of a grant.
+/// Every mutant of a grant but those of what it reaches, which [`super::targets`] has.
 pub(super) fn of_grant(grant: &Grant, around: &Around<'_>) -> Vec<Mutant> {
     let mut mutants = Vec::new();
     for (at, rule) in grant.rules.iter().enumerate() {
@@ -87,7 +86,6 @@ pub(super) fn of_grant(grant: &Grant, around: &Around<'_>) -> Vec<Mutant> {
     // What only a permit shows, nobody sees of a grant that is switched off.
     if grant.enabled {
         mutants.extend(of_ttls(grant, around));
-        mutants.extend(targets::of_grant(grant, around));
         mutants.extend(of_class(grant, around));
         mutants.extend(of_limits(grant, around));
     }

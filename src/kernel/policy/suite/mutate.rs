@@ -6,7 +6,8 @@ use super::{
     Case, Suites, fences,
     mutants::{self, Around, Mutant},
     places::{Place, Places},
-    run,
+    reach, run,
+    targets::{self, Elsewhere},
 };
 use crate::kernel::{
     identity::job::Trigger,
@@ -49,6 +50,7 @@ pub const OUTSIDE: &[&str] = &[
     "`description` and `owners` decide nothing; `disclose` only tells more",
     "whether `limits` hold is counted in the broker's database; here is seen that they are what the tests name",
     "which sealed secret, or which audience: another one is another target, and no weaker one",
+    "`engine`, and the `lifetime` of `generic`: another one does something else at the same path; `reaches` can name the engine",
     "targets in guardrails of kinds that this version does not mint",
 ];
 
@@ -73,7 +75,16 @@ pub(super) fn grants(suites: &mut Suites) -> Mutation {
         let Some(any) = cases.first() else { continue };
         let permitted = permitted(set, &cases);
         let around = Around { set, places: &places, permitted: &permitted, any };
-        for mutant in mutants::of_grant(&original, &around) {
+        let others = targets::of_grant(&original, &around);
+        let mutants = mutants::of_grant(&original, &around);
+        for Elsewhere { place, what, case, credential, target } in others {
+            mutation.weakened += 1;
+            if !permitted.iter().any(|(_, each)| reach::tells(each, &credential, &target)) {
+                let remedy = format!("add the case {case}");
+                mutation.survivors.push(survivor(&original.file, place, what, remedy));
+            }
+        }
+        for mutant in mutants {
             mutation.weakened += 1;
             let Mutant { place, what, case, mut grant, named } = mutant;
             set.derive_grant(&mut grant);

@@ -36,6 +36,15 @@ impl Places {
 
     /// The place of the deepest step that is there: of its key, or of the item itself.
     pub(super) fn key(&self, steps: &[Step<'_>]) -> Place {
+        self.walk(steps).0
+    }
+
+    /// Whether the file has every step.
+    pub(super) fn has(&self, steps: &[Step<'_>]) -> bool {
+        self.walk(steps).1
+    }
+
+    fn walk(&self, steps: &[Step<'_>]) -> (Place, bool) {
         let mut place = (1, 1, 0);
         let mut node = self.0.as_ref();
         for step in steps {
@@ -52,11 +61,11 @@ impl Places {
                     _,
                 ) => None,
             };
-            let Some((at, below)) = found else { break };
+            let Some((at, below)) = found else { return (place, false) };
             place = at;
             node = Some(below);
         }
-        place
+        (place, true)
     }
 }
 

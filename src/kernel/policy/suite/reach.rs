@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::run::Fault;
+use super::{Case, Expect, run::Fault};
 use crate::kernel::{
     name::CredentialName,
     policy::{
         Permit,
         set::Grant,
-        target::{Kind, Target},
+        target::{Backend, Kind, Target},
+        template::TargetTemplate,
         yaml::{Content, Findings, Node, nearest, plain_integer, reads_as_something_else},
     },
 };
@@ -25,10 +26,10 @@ pub(super) type Due = Vec<(CredentialName, Facts)>;
 /// The words of a kind, the one that names the target first.
 fn words(kind: Kind) -> &'static [&'static str] {
     match kind {
-        Kind::Aws => &["role_arn", "managed_policies", "session_policy", "tags"],
+        Kind::Aws => &["role_arn", "backend", "managed_policies", "session_policy", "tags"],
         Kind::Oidc => &["audience"],
         Kind::Sealed => &["secret"],
-        Kind::Vault => &["path", "engine", "fields", "parameters", "secret_fields", "version"],
+        Kind::Vault => &["path", "backend", "engine", "fields", "parameters", "secret_fields", "version"],
     }
 }
 
@@ -37,6 +38,9 @@ pub(super) fn facts(target: &Target) -> Facts {
     let mut facts = Facts::new();
     if let Some(name) = words(target.kind()).first() {
         facts.insert(name, target.as_str().into());
+    }
+    if let Backend::Named(name) = target.backend() {
+        facts.insert("backend", (*name).into());
     }
     match target {
         Target::Aws(aws) => {
@@ -103,6 +107,15 @@ fn of_one(findings: &mut Findings<'_>, node: &Node, words: &'static [&'static st
         let target = findings.filled(node)?;
         return words.first().map(|word| Facts::from([(*word, target.into())]));
     };
+    if entries.is_empty() {
+        findings.at(
+            node,
+            "empty",
+            "nothing that it reaches is named",
+            "name what it reaches, or remove the key",
+        );
+        return None;
+    }
     let mut facts = Facts::new();
     for (key, below) in entries {
         let Some(word) = words.iter().find(|word| **word == key.text) else {
@@ -143,15 +156,25 @@ pub(super) fn elsewhere(permit: &Permit, due: &Due) -> Option<Fault> {
     let credentials = || permit.grants().iter().flat_map(|grant| &grant.credentials);
     due.iter().find_map(|(name, due)| {
         let is = facts(&credentials().find(|each| each.name == *name)?.target);
-        due.iter().find_map(|(word, due)| {
-            let is = is.get(word);
-            (is != Some(due)).then(|| {
-                let is = is.map_or_else(|| "absent".to_owned(), Value::to_string);
-                Fault {
-                    message: format!("the {word} of `{name}` is {is}, and {due} was expected"),
-                    remedy: "write here what the grant says, or mend the grant".to_owned(),
-                }
-            })
+        let (word, due) = differing(&is, due)?;
+        let is = is.get(word).map_or_else(|| "absent".to_owned(), Value::to_string);
+        Some(Fault {
+            message: format!("the {word} of `{name}` is {is}, and {due} was expected"),
+            remedy: "write here what the grant says, or mend the grant".to_owned(),
         })
     })
+}
+
+/// Whether a case that is permitted says of a credential what would not be so, were its target this one. What else would
+/// become of the case, such as a guardrail's denial or another class, says nothing of the table.
+pub(super) fn tells(case: &Case, name: &CredentialName, target: &TargetTemplate) -> bool {
+    let Expect::Permit(due) = &case.expect else { return false };
+    let expanded = target.expand(&case.identity);
+    let is = facts(&expanded.as_ref().unwrap_or(target).0);
+    due.reaches.iter().any(|(of, due)| of == name && differing(&is, due).is_some())
+}
+
+/// The first fact that is due and otherwise.
+fn differing<'f>(is: &Facts, due: &'f Facts) -> Option<(&'static str, &'f Value)> {
+    due.iter().find(|(word, due)| is.get(*word) != Some(due)).map(|(word, due)| (*word, due))
 }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{
-    mutants::{Around, Mutant, permit},
+    mutants::{Around, permit},
     neighbour,
+    places::Place,
     reach::{Facts, facts},
     write::{scalar, value},
 };
@@ -17,10 +18,22 @@ use crate::kernel::{
     policy::{
         engines::EngineSpec,
         set::Grant,
-        target::{AwsTarget, Target, VaultTarget},
-        template::with_others,
+        target::{AwsTarget, Backend, Target, VaultTarget},
+        template::{TargetTemplate, with_others},
     },
 };
+
+/// A credential of a grant that reaches something else. Only a table that names what it reaches may notice that: a
+/// guardrail or a class that happens to tell the two apart does it for this other target and not for the next.
+pub(super) struct Elsewhere {
+    pub(super) place: Place,
+    /// What is otherwise, as a fact.
+    pub(super) what: String,
+    /// The case that would notice.
+    pub(super) case: String,
+    pub(super) credential: CredentialName,
+    pub(super) target: TargetTemplate,
+}
 
 /// A target with one thing otherwise.
 struct Other {
@@ -31,10 +44,14 @@ struct Other {
 }
 
 /// Every mutant of what a grant's credentials reach.
-pub(super) fn of_grant(grant: &Grant, around: &Around<'_>) -> Vec<Mutant> {
+pub(super) fn of_grant(grant: &Grant, around: &Around<'_>) -> Vec<Elsewhere> {
     let mut mutants = Vec::new();
+    // What only a permit shows, nobody sees of a grant that is switched off.
+    if !grant.enabled {
+        return mutants;
+    }
     for (name, credential) in &grant.credentials {
-        let others = match &credential.target.0 {
+        let mut others = match &credential.target.0 {
             // Another secret, or another audience, is another target and no weaker one.
             Target::Oidc { .. } | Target::Sealed { .. } => continue,
             Target::Aws(aws) => of_aws(aws),
@@ -44,21 +61,32 @@ pub(super) fn of_grant(grant: &Grant, around: &Around<'_>) -> Vec<Mutant> {
         let job = &around.from(None).identity;
         let whole =
             credential.target.expand(job).map_or_else(|| facts(&credential.target.0), |it| facts(&it.0));
-        for Other { word, what, target } in others {
-            let mut weaker = grant.clone();
-            let Some(other) = weaker.credentials.get_mut(name) else { continue };
-            other.target.0 = target;
-            let steps = ["credentials".into(), name.as_str().into(), kind.into(), word.into()];
-            mutants.push(Mutant {
-                place: around.places.key(&steps),
-                what: format!("`{name}` {what}"),
-                case: permit(around, &due(name, word, &whole)),
-                grant: weaker,
-                named: None,
-            });
+        let steps =
+            |word: &'static str| ["credentials".into(), name.as_str().into(), kind.into(), word.into()];
+        // The only backend of its kind is the configuration's word, and a set has one score with it and without.
+        if around.places.has(&steps("backend")) {
+            others.extend(at_another_backend(&credential.target.0));
         }
+        mutants.extend(others.into_iter().map(|Other { word, what, target }| Elsewhere {
+            place: around.places.key(&steps(word)),
+            what: format!("`{name}` {what}"),
+            case: permit(around, &due(name, word, &whole)),
+            credential: name.clone(),
+            target: TargetTemplate(target),
+        }));
     }
     mutants
+}
+
+fn at_another_backend(target: &Target) -> Option<Other> {
+    let Backend::Named(name) = target.backend() else { return None };
+    let backend = Backend::Named(format!("{name}-other").into());
+    let target = match target {
+        Target::Aws(aws) => Target::Aws(Arc::new(AwsTarget { backend, ..(**aws).clone() })),
+        Target::Oidc { .. } | Target::Sealed { .. } => return None,
+        Target::Vault(vault) => Target::Vault(Arc::new(VaultTarget { backend, ..(**vault).clone() })),
+    };
+    Some(Other { word: "backend", what: "at another backend".to_owned(), target })
 }
 
 fn due(name: &CredentialName, word: &'static str, whole: &Facts) -> String {

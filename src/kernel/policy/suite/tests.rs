@@ -269,10 +269,11 @@ allow:
     match: { repository_owner_id: "4216", repository_id: "701", event_name: push }
 credentials:
   npm: { vault: { engine: kv2, path: "kv/data/${claims.repository_id}/npm", version: 3, fields: [token] } }
-  cert: { vault: { engine: pki, path: pki/sign/ci, parameters: { common_name: a.test, exclude_cn_from_sans: true } }, ttl: 1h }
+  cert: { vault: { backend: second, engine: pki, path: pki/sign/ci, parameters: { common_name: a.test, exclude_cn_from_sans: true } }, ttl: 1h }
   own: { vault: { engine: generic, path: other/place, lifetime: static, secret_fields: [a, b] } }
   role:
     aws:
+      backend: acme
       role_arn: "arn:aws:iam::123456789012:role/deploy"
       tags: { run: "${claims.run_id}" }
       session_policy: '{ "Version": "2012-10-17", "Statement": [] }'
@@ -294,9 +295,9 @@ fixtures:
 cases:
   - { name: push, use: main, expect: permit, ttl_max: { cert: 1h, role: 15m } }
   - { name: npm, use: main, expect: permit, reaches: { npm: { engine: kv2, path: kv/data/701/npm, version: 3, fields: [token] } } }
-  - { name: cert, use: main, expect: permit, reaches: { cert: { path: pki/sign/ci, parameters: { common_name: a.test, exclude_cn_from_sans: true } } } }
+  - { name: cert, use: main, expect: permit, reaches: { cert: { backend: second, path: pki/sign/ci, parameters: { common_name: a.test, exclude_cn_from_sans: true } } } }
   - { name: own, use: main, expect: permit, reaches: { own: { path: other/place, secret_fields: [a, b] } } }
-  - { name: role, use: main, expect: permit, reaches: { role: { role_arn: "arn:aws:iam::123456789012:role/deploy", tags: { run: "12" }, session_policy: { Version: "2012-10-17", Statement: [] }, managed_policies: ["arn:aws:iam::aws:policy/ReadOnlyAccess"] } } }
+  - { name: role, use: main, expect: permit, reaches: { role: { backend: acme, role_arn: "arn:aws:iam::123456789012:role/deploy", tags: { run: "12" }, session_policy: { Version: "2012-10-17", Statement: [] }, managed_policies: ["arn:aws:iam::aws:policy/ReadOnlyAccess"] } } }
   - { name: owner, use: main, set: { repository_owner_id: "1" }, expect: deny, failed: [repository_owner_id] }
   - { name: repository, use: main, set: { repository_id: "1" }, expect: deny, failed: [repository_id] }
   - { name: event, use: main, set: { event_name: schedule }, expect: deny, failed: [event_name] }
@@ -311,7 +312,7 @@ fn what_is_reached_is_noticed_by_its_name_only() {
     let missed: Vec<String> = whole.mutate().survivors.into_iter().map(|each| each.what).collect();
     assert_eq!(missed, [] as [String; 0]);
 
-    for (name, most) in [("npm", 3), ("cert", 3), ("own", 3), ("role", 4)] {
+    for (name, most) in [("npm", 3), ("cert", 4), ("own", 3), ("role", 5)] {
         let kept: Vec<&str> =
             REACHED.lines().filter(|line| !line.contains(&format!("name: {name},"))).collect();
         let kept = kept.join("\n");
@@ -324,7 +325,7 @@ fn what_is_reached_is_noticed_by_its_name_only() {
         );
         for survivor in survivors {
             let line = REACHING.lines().nth(survivor.line - 1).unwrap();
-            assert!(line.trim_start().starts_with(['n', 'c', 'o', 'r', 't', 's', 'm']), "{line}");
+            assert!(line.trim_start().starts_with(['b', 'n', 'c', 'o', 'r', 't', 's', 'm']), "{line}");
             let cure =
                 survivor.remedy.strip_prefix("add the case ").unwrap().replace("name: …", "name: the cure");
             let mut cured = reaching(&format!("{kept}\n  - {cure}\n"));
@@ -349,6 +350,9 @@ fn what_is_reached_is_compared_in_full_and_must_be_there() {
         ("tags: { run: \"12\" }", "tags: {}", "the tags of `role`"),
         ("Statement: []", "Statement: [{ Effect: Allow }]", "the session_policy of `role`"),
         ("npm: { engine: kv2", "npm: { engine: kv1", "the engine of `npm`"),
+        ("backend: second", "backend: first", "the backend of `cert` is \"second\""),
+        ("role: { backend: acme", "role: { backend: other", "the backend of `role` is \"acme\""),
+        ("own: { path", "own: { backend: second, path", "the backend of `own` is absent"),
     ] {
         let found = failing(&with(from, to));
         assert!(found.len() == 1 && found[0].1.contains(told), "{to}: {found:?}");
@@ -357,11 +361,64 @@ fn what_is_reached_is_compared_in_full_and_must_be_there() {
         ("reaches: { npm: {", "reaches: { nmp: {", "test-credential"),
         ("engine: kv2, path", "engin: kv2, path", "test-expect"),
         ("{ own: { path: other/place, secret_fields: [a, b] } }", "{}", "empty"),
+        ("{ own: { path: other/place, secret_fields: [a, b] } }", "{ own: {} }", "empty"),
         ("expect: deny, failed: [event_name]", "expect: deny, reaches: { npm: x }", "test-expect"),
     ] {
         let codes: Vec<&str> = with(from, to).findings().iter().map(|finding| finding.code).collect();
         assert_eq!(codes, [code], "{to}");
     }
+}
+
+/// A guardrail that lists exactly what a grant reaches, and classes of exactly that, tell every other target apart. They
+/// do so for this grant and not for the table, which never names the target.
+#[test]
+fn what_a_guardrail_happens_to_refuse_is_noticed_by_nobody() {
+    let guardrail = r#"guardrail: exact
+targets: { vault: ["kv/data/701/npm", "pki/sign/ci", "other/place"], aws: ["arn:aws:iam::123456789012:role/deploy"] }
+classify:
+  - { vault: "kv/data/701/npm", class: read }
+  - { vault: "pki/sign/ci", class: read }
+  - { vault: "other/place", class: read }
+  - { aws: "arn:aws:iam::123456789012:role/deploy", class: read }
+"#;
+    let missed = |test: &str| -> Vec<String> {
+        let mut suites = suites(&[
+            ("grants/a.yaml", REACHING),
+            ("grants/a.test.yaml", test),
+            ("guardrails/exact.yaml", guardrail),
+        ]);
+        assert_eq!((suites.findings(), failing(&suites)), (&[] as &[Finding], Vec::new()));
+        suites.mutate_grants().survivors.into_iter().map(|each| each.what).collect()
+    };
+    assert_eq!(missed(REACHED), [] as [String; 0]);
+    let is_kept = |line: &&str| !line.contains("reaches:");
+    let silent = REACHED.lines().filter(is_kept).collect::<Vec<_>>().join("\n");
+    let silent = silent.replace("ttl_max: { cert", "class: read, ttl_max: { cert");
+    let missed = missed(&silent);
+    for what in
+        ["`npm` at another path", "`cert` at another path", "`own` at another path", "`role` of another role"]
+    {
+        assert!(missed.iter().any(|each| each == what), "{what}: {missed:?}");
+    }
+    assert_eq!(missed.len(), 3 + 4 + 3 + 5, "{missed:?}");
+}
+
+/// Which backend is the only one of its kind, the configuration says: a set has the same score with it and without.
+#[test]
+fn backend_that_a_grant_leaves_out_is_not_weakened() {
+    let without = |text: &str| {
+        text.replace("backend: second, ", "")
+            .replace("      backend: acme\n", "")
+            .replace("backend: acme, ", "")
+    };
+    let weakened = |grant: &str, test: &str| {
+        let mut suites = suites(&[("grants/a.yaml", grant), ("grants/a.test.yaml", test)]);
+        let mutation = suites.mutate();
+        assert!(mutation.survivors.is_empty());
+        mutation.weakened
+    };
+    let named = weakened(REACHING, REACHED);
+    assert_eq!(weakened(&without(REACHING), &without(REACHED)), named - 2);
 }
 
 #[test]
