@@ -8,6 +8,11 @@ DECLARE
     writer TEXT := nullif(current_setting('hallpass.writer', true), '');
     reader TEXT := nullif(current_setting('hallpass.reader', true), '');
 BEGIN
+    -- Nobody needs tables for a session here, and they come first on a search path. Only who owns the database can say so.
+    IF (SELECT pg_has_role(current_user, datdba, 'USAGE')
+        FROM pg_catalog.pg_database WHERE datname = current_database()) THEN
+        EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
+    END IF;
     IF writer IS NOT NULL AND writer <> current_user THEN
         EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA hallpass FROM %I', writer);
         EXECUTE format('GRANT USAGE ON SCHEMA hallpass TO %I', writer);
@@ -19,7 +24,8 @@ BEGIN
         EXECUTE format('GRANT UPDATE ON hallpass.publication TO %I', writer);
         EXECUTE format('GRANT INSERT, UPDATE ON hallpass.issuance, hallpass.secret TO %I', writer);
         EXECUTE format('GRANT INSERT, UPDATE ON hallpass.assertion_key TO %I', writer);
-        -- Keys of assertions come and go, the ledger's is followed by another; triggers keep whatever else there is.
+        -- Keys of assertions come and go, the ledger's is followed by another, and all are wrapped anew; triggers keep
+        -- whatever else there is, but cannot tell a wrap that opens from one that does not.
         EXECUTE format('GRANT INSERT, DELETE ON hallpass.keys TO %I', writer);
         EXECUTE format('GRANT UPDATE (version, sealed, made_at) ON hallpass.keys TO %I', writer);
         -- Which key is the ledger's and which one seals; a trigger keeps all other facts.

@@ -179,6 +179,31 @@ fn broker_that_slept_through_a_change_of_sealing_keys_hands_out_nothing_until_it
 }
 
 #[test]
+fn broker_whose_word_of_a_new_sealing_key_did_not_reach_the_server_says_it_again() {
+    let cluster = Cluster::start(None, "");
+    let installation = Installation::on(&cluster);
+    let server = installation.replica(0);
+    let key = format!("hallpass-sealing-key-v1:{}", STANDARD.encode([7; 32]));
+    installation.write("next.key", &key);
+    name(&installation, "{ file: next.key, previous: { file: sealing.key } }");
+    cluster.psql(
+        "hallpass",
+        "ALTER TABLE hallpass.replica ADD CONSTRAINT stuck CHECK (length(sealing) <= 32) NOT VALID",
+    );
+    server.hang_up();
+    eventually("the failure", || server.logs().contains("the sealing keys were not taken").then_some(()));
+    assert!(!server.logs().contains("were read anew"));
+    cluster.psql("hallpass", "ALTER TABLE hallpass.replica DROP CONSTRAINT stuck");
+    assert_eq!(refused(&installation, &["keys", "rewrap"]).0, 2, "nobody said that the new key is known");
+    eventually("the word", || {
+        server.hang_up();
+        server.logs().contains("were read anew").then_some(())
+    });
+    tell(&installation, &["keys", "rewrap"]);
+    assert_eq!(server.only(&installation.issuer.token(), "npm")["fields"]["value"], CANARY);
+}
+
+#[test]
 fn sealing_key_changes_while_two_brokers_serve_also_when_it_is_killed_in_the_middle() {
     let cluster = Cluster::start(None, "");
     let installation = Installation::on(&cluster);

@@ -15,23 +15,33 @@ use crate::{
         exit::{Exit, Failure},
         installation,
     },
+    kernel::{digest::Digest, sealing::Keyring},
 };
 
 /// Reads the sealing keys anew whenever it is asked to, so that they change places while this broker serves. Nothing
 /// else of the configuration is taken.
 pub(crate) async fn follow(asked: Arc<Notify>, file: PathBuf, store: Arc<Database>, broker: Arc<Broker>) {
+    // As it was said when the broker began.
+    let mut said = store.keyring().map(Keyring::checks);
     loop {
         asked.notified().await;
-        if let Err(fault) = take(&file, &store, &broker).await {
-            tracing::warn!(%fault, "the sealing keys stay as they are");
+        if let Err(fault) = take(&file, &store, &broker, &mut said).await {
+            tracing::warn!(%fault, "the sealing keys were not taken from the configuration; SIGHUP tries again");
         }
     }
 }
 
-async fn take(file: &Path, store: &Database, broker: &Broker) -> Result<(), Failure> {
+/// `said` are the keys that the store has from this broker, newest first; none where that is not known.
+async fn take(
+    file: &Path,
+    store: &Database,
+    broker: &Broker,
+    said: &mut Option<Vec<Digest>>,
+) -> Result<(), Failure> {
     let named = installation::sealing_keys(&Config::load(Some(file))?)?;
     let known = store.keyring().ok_or_else(missing)?;
-    if known.checks() == named.checks() {
+    // Not what is known decides: it is learnt before it is said, and saying it may fail.
+    if said.as_ref() == Some(&named.checks()) {
         return Ok(());
     }
     if named.of(&store.sealed_with().await?.0).is_none() {
@@ -41,8 +51,10 @@ async fn take(file: &Path, store: &Database, broker: &Broker) -> Result<(), Fail
     // Known before it is said, and given up after: until then nobody may wrap a record under a key that is new to this
     // broker. Saying it also reads the records anew, so that none is left in memory that only a key opens which goes now.
     known.learn(&named);
+    *said = None;
     store.announce(broker.own_beat(), &named).await?;
     known.replace(&named);
+    *said = Some(named.checks());
     tracing::info!(keys = named.checks().len(), "the sealing keys were read anew");
     Ok(())
 }

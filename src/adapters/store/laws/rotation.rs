@@ -292,7 +292,10 @@ mod on_postgres_only {
         let other = bench.other();
         append(&other).await;
         bench.store.rotate_ledger_key(now(), filling(), told()).await.unwrap();
-        bench.execute("", "UPDATE keys SET sealed = sealed || '\\x00' WHERE purpose = 'ledger'");
+        bench.execute(
+            "",
+            "UPDATE keys SET sealed = set_byte(sealed, 20, get_byte(sealed, 20) # 1) WHERE purpose = 'ledger'",
+        );
         assert!(other.append(vec![entry(EntryCode::Stopped)]).await.is_err());
         assert_eq!(bench.codes().len(), 2);
     }

@@ -256,7 +256,7 @@ struct Part {
 }
 
 impl Part {
-    async fn write(&self, conn: &mut PgConnection) -> Result<Found<()>, Trouble> {
+    async fn write(&self, conn: &mut PgConnection, batch: &mut Batch<'_>) -> Result<Found<()>, Trouble> {
         if is_unknown(conn, self.check).await? {
             return Ok(Found::Refused(RotationFault::NotServed));
         }
@@ -268,6 +268,10 @@ impl Part {
         }
         if !is_used && next.is_empty() {
             set_fact(conn, SEALING_NEXT, &self.check.0).await?;
+        }
+        // Back to the key that is the store's, while another may be about to end: that one shall see that all moved.
+        if is_used && !next.is_empty() {
+            batch.generation = batch.generation.saturating_add(1);
         }
         sqlx::query(self.table.update)
             .bind(self.changes.iter().map(|each| each.name.as_str()).collect::<Vec<_>>())
@@ -285,9 +289,9 @@ impl Direct for Part {
     fn run<'a>(
         &'a self,
         conn: &'a mut PgConnection,
-        _: &'a mut Batch<'_>,
+        batch: &'a mut Batch<'_>,
     ) -> Answer<'a, Result<Self::Found, Trouble>> {
-        Box::pin(self.write(conn))
+        Box::pin(self.write(conn, batch))
     }
 }
 
@@ -308,7 +312,12 @@ impl End {
         let now = standing(conn).await?;
         let seen = (&self.standing.check, &self.standing.next, self.standing.generation);
         // The batch counts what those before us in it changed.
-        if (&now.check, &now.next, batch.generation) != seen || !self.wraps_all_keys(conn).await? {
+        if (&now.check, &now.next, batch.generation) != seen || !self.wraps_all(KEYS, conn).await? {
+            return Ok(Found::Moved);
+        }
+        // Whoever wraps the other way leaves no trace but the records.
+        let is_going_back = !now.next.is_empty() && now.next != new.0;
+        if is_going_back && !self.wraps_all(SECRETS, conn).await? {
             return Ok(Found::Moved);
         }
         let old = digest_of(&now.check).ok_or(Trouble::Damaged("what tells the sealing key is no digest"))?;
@@ -326,15 +335,16 @@ impl End {
         Ok(Found::Done(self.records, place as u64))
     }
 
-    /// Whether the store's own keys are under the newest key, too: those of assertions come and go unseen.
-    async fn wraps_all_keys(&self, conn: &mut PgConnection) -> sqlx::Result<bool> {
+    /// Whether all records of a table are under the newest key now. The store's own keys need that look always: those of
+    /// assertions come and go unseen.
+    async fn wraps_all(&self, table: Table, conn: &mut PgConnection) -> sqlx::Result<bool> {
         let mut past = String::new();
         loop {
-            let page = page(conn, KEYS, &past).await?;
+            let page = page(conn, table, &past).await?;
             let Some(last) = page.last() else { return Ok(true) };
             past.clone_from(&last.name);
             let is_wrapped = |each: &Record| {
-                let of = Sealed { purpose: KEYS.purpose, name: &each.name, version: each.version };
+                let of = Sealed { purpose: table.purpose, name: &each.name, version: each.version };
                 self.of.newest.wraps(of, &each.record)
             };
             if !page.iter().all(is_wrapped) {
@@ -394,4 +404,99 @@ impl Direct for Announce {
 
 fn digest_of(bytes: &[u8]) -> Option<Digest> {
     <[u8; 32]>::try_from(bytes).ok().map(Digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        adapters::store::{
+            Options,
+            laws::{Cluster, WRITER, entry, key, now, place_of, random, with_store},
+            shared::secrets::Change,
+        },
+        kernel::{ledger::entry::EntryCode, name::SecretName, secret::Secret},
+    };
+
+    /// Somebody who wraps records under the first of two keys.
+    struct Wrapper {
+        store: Arc<Postgres>,
+        of: Arc<Wrapping>,
+    }
+
+    impl Wrapper {
+        fn on(cluster: &Cluster, newest: u8, previous: u8) -> Self {
+            let keyring = Keyring::new(key(newest), Some(key(previous)));
+            let place = place_of(cluster, WRITER, "own");
+            let store = Postgres::open(&place, keyring.clone(), Options::default()).unwrap();
+            let of = Wrapping { keyring, newest: key(newest), random: Arc::new(random) };
+            Self { store, of: Arc::new(of) }
+        }
+
+        /// Wraps until nothing is left, and what it then sees before it ends.
+        async fn wrap_all(&self) -> Standing {
+            loop {
+                let standing =
+                    self.store.read(Patience::Short, |conn| Box::pin(standing(conn))).await.unwrap();
+                if self.store.pass(&self.of).await.unwrap().0 == 0 {
+                    return standing;
+                }
+            }
+        }
+
+        /// The transaction that it is in when another one ends, which wraps the secrets and none of the keys.
+        async fn wrap_secrets(&self) {
+            let page = self
+                .store
+                .read(Patience::Short, |conn| Box::pin(async move { Ok(page(conn, SECRETS, "").await?) }));
+            let changes = self.of.wrap(SECRETS, page.await.unwrap()).unwrap();
+            assert_eq!(changes.len(), 1);
+            let part = Part { table: SECRETS, changes, check: self.of.newest.check() };
+            assert!(matches!(self.store.submit_direct(part).await.unwrap().0, Found::Done((), _)));
+        }
+
+        /// Whether it ended.
+        async fn end(&self, standing: Standing) -> bool {
+            let tell: Telling<SealingHandover> = Arc::new(|_| Some(entry(EntryCode::Started)));
+            let end = End { standing, records: 5, of: Arc::clone(&self.of), tell };
+            match self.store.submit_direct(end).await.unwrap().0 {
+                Found::Done(..) => true,
+                Found::Moved => false,
+                Found::Refused(fault) => panic!("{fault}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn of_two_who_wrap_in_opposite_directions_neither_ends_over_what_the_other_wrapped() {
+        let cluster = Cluster::start(None, "");
+        with_store(&cluster, "own");
+        let (forth, back) = (Wrapper::on(&cluster, 2, 1), Wrapper::on(&cluster, 1, 2));
+        let name = SecretName::parse("npm-token").unwrap();
+        let fields = [("value".to_owned(), Secret::from_text("one".to_owned()))];
+        let told = |_| Some(entry(EntryCode::SecretSet));
+        let change = Change { now: now(), random: &random, entry: &told };
+        forth.store.set_secret(&name, &fields, change).await.unwrap();
+
+        let seen = forth.wrap_all().await;
+        back.wrap_secrets().await;
+        assert!(!forth.end(seen).await);
+        forth.wrap_all().await;
+        let seen = back.wrap_all().await;
+        forth.wrap_secrets().await;
+        assert!(!back.end(seen).await);
+
+        // Undisturbed, either one ends, and all is under its key.
+        let seen = back.wrap_all().await;
+        assert!(back.end(seen).await);
+        let seen = forth.wrap_all().await;
+        assert!(forth.end(seen).await);
+        for who in [forth, back] {
+            who.store.close().await;
+        }
+        let after = Postgres::open(&place_of(&cluster, WRITER, "own"), key(2), Options::default()).unwrap();
+        let other =
+            after.rotate_ledger_key(now(), Arc::new(random), Arc::new(|_| Some(entry(EntryCode::Started))));
+        other.await.unwrap();
+    }
 }

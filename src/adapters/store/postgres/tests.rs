@@ -114,6 +114,24 @@ async fn neither_writer_nor_owner_changes_an_entry_and_a_reader_sees_the_ledger_
             assert!(told(role, &other).contains("cannot become another"), "{other}");
         }
     }
+    // What is sealed stays while its number does; whether a wrap opens the database cannot know.
+    for sealed in [
+        "sealed || '\\x00'",
+        "set_byte(sealed, 0, 2)",
+        "set_byte(sealed, 61, get_byte(sealed, 61) # 1)",
+        "''",
+    ] {
+        for purpose in ["pseudonym", "assertion", "ledger"] {
+            let other = format!("UPDATE hallpass.keys SET sealed = {sealed} WHERE purpose = '{purpose}'");
+            assert!(told(WRITER, &other).contains("cannot become another"), "{other}");
+        }
+    }
+    for byte in [1, 60] {
+        let wrapped = format!(
+            "UPDATE hallpass.keys SET sealed = set_byte(sealed, {byte}, get_byte(sealed, {byte}) # 1)"
+        );
+        own.cluster.try_psql_as(WRITER, "own", &wrapped).unwrap();
+    }
     for table in ["entry", "subtree", "personal", "head", "meta"] {
         let read = format!("SELECT count(*) FROM hallpass.{table}");
         own.cluster.try_psql_as(READER, "own", &read).unwrap();
@@ -125,6 +143,28 @@ async fn neither_writer_nor_owner_changes_an_entry_and_a_reader_sees_the_ledger_
     assert!(
         told(READER, "INSERT INTO hallpass.entry SELECT * FROM hallpass.entry").contains("permission denied")
     );
+}
+
+/// Who may make tables for its session puts them before the catalog's; the owner of another database than ours may allow it.
+#[tokio::test]
+async fn a_writer_with_a_catalog_of_its_own_is_refused_the_owners_facts() {
+    let own = Own::new();
+    let refused = own.cluster.try_psql_as(WRITER, "own", "CREATE TEMP TABLE pg_class (oid OID)").unwrap_err();
+    assert!(refused.contains("permission denied to create temporary tables"), "{refused}");
+    own.cluster.psql("own", &format!("GRANT TEMPORARY ON DATABASE own TO {WRITER}"));
+    let catalog = format!(
+        "CREATE TEMP TABLE pg_class AS SELECT c.oid, '{WRITER}'::regrole::oid AS relowner FROM pg_catalog.pg_class c;
+         SET search_path = pg_temp, pg_catalog, hallpass;"
+    );
+    for fact in ["origin", "schema", "schema_least"] {
+        let said = format!(
+            "{catalog} INSERT INTO hallpass.meta VALUES ('{fact}', '')
+             ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+        );
+        let refused = own.cluster.try_psql_as(WRITER, "own", &said).unwrap_err();
+        assert!(refused.contains("is the owner's"), "{fact}: {refused}");
+    }
+    assert_eq!(append(&own.store).await.unwrap(), 0);
 }
 
 /// A backup reads the head's table for as long as it takes. A migration that waited for it would have every batch wait
