@@ -183,6 +183,7 @@ fn broker_whose_word_of_a_new_sealing_key_did_not_reach_the_server_says_it_again
     let cluster = Cluster::start(None, "");
     let installation = Installation::on(&cluster);
     let server = installation.replica(0);
+    installation.replica(1).stop();
     let key = format!("hallpass-sealing-key-v1:{}", STANDARD.encode([7; 32]));
     installation.write("next.key", &key);
     name(&installation, "{ file: next.key, previous: { file: sealing.key } }");
