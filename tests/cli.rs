@@ -74,14 +74,19 @@ fn init_names_the_service_wherever_it_is_named_and_takes_nothing_that_is_no_url(
     let configuration = text("hallpass.yaml");
     for line in [
         "url: https://broker.test:8443 ",
-        "origin: broker.test:8443/ledger ",
+        "origin: \"broker.test:8443/ledger\" ",
         "issuer: \"https://broker.test:8443\"",
     ] {
         assert!(configuration.contains(line), "{line}: {configuration}");
     }
     assert!(text("policies/issuers/github.yaml").contains("audience: https://broker.test:8443 "));
-    let checked = finish(binary().args(["config", "check"]).current_dir(&made), "");
-    assert!(checked.status.success() && stderr(&checked).is_empty(), "{checked:?}");
+    let six = folder.path().join("six");
+    let init = finish(binary().args(["init", "--url", "https://[2001:db8::1]", "--dir"]).arg(&six), "");
+    assert!(init.status.success(), "{init:?}");
+    for made in [made, six] {
+        let checked = finish(binary().args(["config", "check"]).current_dir(&made), "");
+        assert!(checked.status.success() && stderr(&checked).is_empty(), "{checked:?}");
+    }
 }
 
 #[test]
