@@ -16,6 +16,7 @@ use crate::{
     },
     kernel::{
         id::{DecisionId, IssuanceId},
+        json::write_text,
         secret::Secret,
     },
 };
@@ -182,30 +183,9 @@ impl Json<'_> {
         }
     }
 
-    /// A string (RFC 8259 section 7): quotes, backslashes and C0 escaped, everything else as it is.
+    /// A string.
     pub(super) fn text(&mut self, text: &str) {
-        self.raw("\"");
-        let mut rest = text.as_bytes();
-        while let Some(at) = rest.iter().position(|byte| *byte < b' ' || matches!(byte, b'"' | b'\\')) {
-            let (plain, from) = rest.split_at(at);
-            (self.0)(plain);
-            let Some((byte, after)) = from.split_first() else { break };
-            match byte {
-                b'"' => self.raw("\\\""),
-                b'\\' => self.raw("\\\\"),
-                b'\n' => self.raw("\\n"),
-                b'\r' => self.raw("\\r"),
-                b'\t' => self.raw("\\t"),
-                control => {
-                    let high = if *control < 16 { b'0' } else { b'1' };
-                    let low = HEX.get(usize::from(*control) % 16).copied().unwrap_or(b'0');
-                    (self.0)(&[b'\\', b'u', b'0', b'0', high, low]);
-                }
-            }
-            rest = after;
-        }
-        (self.0)(rest);
-        self.raw("\"");
+        write_text(text, self.0);
     }
 }
 
@@ -217,7 +197,6 @@ pub(super) fn time(at: Option<Timestamp>) -> Option<String> {
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-const HEX: &[u8; 16] = b"0123456789abcdef";
 
 #[cfg(test)]
 mod tests {

@@ -89,28 +89,33 @@ pub fn append_canonical(out: &mut Vec<u8>, value: &Value) -> Result<(), JsonFaul
 
 /// Writes a string as RFC 8785 section 3.2.2.2 asks, behind what a buffer holds already.
 pub fn append_text(out: &mut Vec<u8>, text: &str) {
-    out.push(b'"');
+    write_text(text, &mut |part| out.extend_from_slice(part));
+}
+
+/// The same in parts, to wherever they go; nothing of the string is held here.
+pub fn write_text(text: &str, write: &mut (impl FnMut(&[u8]) + ?Sized)) {
+    write(b"\"");
     let mut rest = text.as_bytes();
     while let Some(at) = rest.iter().position(|byte| is_escaped(*byte)) {
         let (plain, from) = rest.split_at(at);
-        out.extend_from_slice(plain);
+        write(plain);
         let Some((byte, after)) = from.split_first() else { break };
         match byte {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            8 => out.extend_from_slice(b"\\b"),
-            12 => out.extend_from_slice(b"\\f"),
+            b'"' | b'\\' => write(&[b'\\', *byte]),
+            b'\n' => write(b"\\n"),
+            b'\r' => write(b"\\r"),
+            b'\t' => write(b"\\t"),
+            8 => write(b"\\b"),
+            12 => write(b"\\f"),
             control => {
-                out.extend_from_slice(b"\\u00");
-                out.extend_from_slice(&hex_pair(*control));
+                let [high, low] = hex_pair(*control);
+                write(&[b'\\', b'u', b'0', b'0', high, low]);
             }
         }
         rest = after;
     }
-    out.extend_from_slice(rest);
-    out.push(b'"');
+    write(rest);
+    write(b"\"");
 }
 
 fn is_escaped(byte: u8) -> bool {

@@ -104,23 +104,13 @@ fn keys_are_listed_with_their_past_and_without_their_secret_parts() {
     assert_eq!(table.lines().count(), 7, "{table}");
 }
 
-/// Names the sealing keys in the configuration.
-fn name(installation: &Installation, to: &str) {
-    let text = fs::read_to_string(installation.file("hallpass.yaml")).unwrap();
-    let lines = text.lines().map(|line| match line.strip_prefix("sealing_key:") {
-        Some(_) => format!("sealing_key: {to}\n"),
-        None => format!("{line}\n"),
-    });
-    installation.write("hallpass.yaml", &lines.collect::<String>());
-}
-
 #[test]
 fn broker_whose_word_of_a_new_sealing_key_was_not_written_says_it_again() {
     let installation = Installation::new();
     let server = installation.serve();
     let key = format!("hallpass-sealing-key-v1:{}", STANDARD.encode([7; 32]));
     installation.write("next.key", &key);
-    name(&installation, "{ file: next.key, previous: { file: sealing.key } }");
+    installation.name_sealing_keys("hallpass.yaml", "{ file: next.key, previous: { file: sealing.key } }");
     let execute = |statement: &str| {
         let conn = rusqlite::Connection::open(installation.file("hallpass.db")).unwrap();
         conn.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
@@ -149,7 +139,7 @@ fn sealing_key_changes_while_it_serves_and_the_old_one_is_worth_nothing_then() {
     let server = installation.serve();
     let key = format!("hallpass-sealing-key-v1:{}", STANDARD.encode([7; 32]));
     installation.write("next.key", &key);
-    let name = |to: &str| name(&installation, to);
+    let name = |to: &str| installation.name_sealing_keys("hallpass.yaml", to);
     name("{ file: next.key, previous: { file: sealing.key } }");
 
     let (exit, said) = refused(&installation, &["keys", "rewrap"]);

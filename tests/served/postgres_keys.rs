@@ -136,12 +136,7 @@ fn broker_that_was_paused_over_a_change_of_the_ledgers_key_signs_nothing_with_th
 /// Names the sealing keys in the configuration of every broker.
 fn name(installation: &Installation, to: &str) {
     for file in ["hallpass.yaml", "replica-0.yaml", "replica-1.yaml"] {
-        let text = fs::read_to_string(installation.file(file)).unwrap();
-        let lines = text.lines().map(|line| match line.strip_prefix("sealing_key:") {
-            Some(_) => format!("sealing_key: {to}\n"),
-            None => format!("{line}\n"),
-        });
-        installation.write(file, &lines.collect::<String>());
+        installation.name_sealing_keys(file, to);
     }
 }
 

@@ -126,6 +126,16 @@ impl Installation {
         self.write("hallpass.yaml", &text);
     }
 
+    /// Names the sealing keys in a configuration.
+    pub(crate) fn name_sealing_keys(&self, file: &str, to: &str) {
+        let text = fs::read_to_string(self.file(file)).unwrap();
+        let lines = text.lines().map(|line| match line.strip_prefix("sealing_key:") {
+            Some(_) => format!("sealing_key: {to}\n"),
+            None => format!("{line}\n"),
+        });
+        self.write(file, &lines.collect::<String>());
+    }
+
     /// Seals a secret, also while `serve` runs.
     pub(crate) fn set_secret(&self, name: &str, value: &str) {
         run(&mut self.command(&["secret", "set", name]), value);
