@@ -24,7 +24,7 @@
 //!   written once a token ([`Subject`](crate::kernel::ledger::subject::Subject)), with gaps for the commitments.
 //! - Secrets were wiped byte by byte (3 %), base 32 written bit by bit (1 %), receipts encoded twice (1.5 %).
 //! - Together: 781 to 552 µs of CPU an exchange, in runs one after the other on a busy machine, and 0.118 to 0.157 of the
-//!   bare route. On the same machine when it did nothing else, with LTO: 340 µs, and 0.164.
+//!   bare route. On the same machine with other work held, and with LTO: 340 µs, and 0.164.
 //!
 //! ## What is left
 //!
